@@ -1,0 +1,20 @@
+"""ATSS, Adaptive Training Sample Selection (arXiv 1912.02424), on Detectron2. Importing this registers everything."""
+
+from . import anchors, assigners, backbones, box_coding, data, losses
+from .config import add_atss_config
+from .detector import ATSS
+from .head import ATSS_HEAD_REGISTRY, ATSSHead
+
+__all__ = [
+    "ATSS",
+    "ATSS_HEAD_REGISTRY",
+    "ATSSHead",
+    "add_atss_config",
+    "anchors",
+    "assigners",
+    "backbones",
+    "box_coding",
+    "data",
+    "losses",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,14 @@
+"""Rules that choose the positive anchors of every object: one file a rule, one call for all.
+
+    matches = Assigner(...)(grid, gt_boxes, ignore_boxes=None)
+
+takes the `AnchorGrid` of a batch of N pictures with R anchors, and the objects of every picture as a list of N
+tensors (G_i, 4), x1 y1 x2 y2 in pixels; it returns an (N, R) int64 tensor: the index of the object within its picture,
+BACKGROUND where an anchor has none, IGNORED where it takes no part in the loss.
+"""
+
+from .atss import ATSSAssigner
+from .matches import BACKGROUND, IGNORED
+from .registry import ASSIGNER_REGISTRY
+
+__all__ = ["ASSIGNER_REGISTRY", "BACKGROUND", "IGNORED", "ATSSAssigner"]

@@ -1,0 +1,5 @@
+"""Backbones that Detectron2 lacks; importing this registers them."""
+
+from .fpn import build_atss_resnet_fpn_backbone, build_atss_small_resnet_fpn_backbone
+
+__all__ = ["build_atss_resnet_fpn_backbone", "build_atss_small_resnet_fpn_backbone"]

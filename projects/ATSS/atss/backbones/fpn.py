@@ -1,0 +1,60 @@
+"""Feature pyramids whose P6 and P7 are computed from P5."""
+
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN, build_resnet_backbone
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+
+# Basic blocks a stage of the small ResNets, by MODEL.RESNETS.DEPTH.
+SMALL_RESNET_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+@BACKBONE_REGISTRY.register()
+def build_atss_resnet_fpn_backbone(cfg, input_shape):
+    """ResNet and FPN with levels P3 to P7 (section 4.1); Detectron2's own RetinaNet backbone takes P6 from C5.
+
+    Args:
+        cfg: reads MODEL.RESNETS, MODEL.FPN and MODEL.BACKBONE.FREEZE_AT as Detectron2's builders do.
+        input_shape: `ShapeSpec` of the picture.
+
+    Returns:
+        a backbone with outputs p3 to p7.
+    """
+    return with_fpn(cfg, build_resnet_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_atss_small_resnet_fpn_backbone(cfg, input_shape):
+    """The same on a ResNet of basic blocks that may be thinner than Detectron2 allows, for training without a GPU.
+
+    Args:
+        cfg: MODEL.RESNETS.DEPTH is 10, 18 or 34, RES2_OUT_CHANNELS the width; the rest as above.
+        input_shape: `ShapeSpec` of the picture.
+
+    Returns:
+        a backbone with outputs p3 to p7.
+    """
+    resnets = cfg.MODEL.RESNETS
+    stem = BasicStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, norm=resnets.NORM)
+    stages, in_channels = [], resnets.STEM_OUT_CHANNELS
+    for stage, num_blocks in enumerate(SMALL_RESNET_BLOCKS[resnets.DEPTH]):
+        out_channels = resnets.RES2_OUT_CHANNELS * 2**stage
+        strides = [1 if stage == 0 else 2] + [1] * (num_blocks - 1)
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
+        stages.append(ResNet.make_stage(BasicBlock, num_blocks, stride_per_block=strides, norm=resnets.NORM, **channels))
+        in_channels = out_channels
+    bottom_up = ResNet(stem, stages, out_features=resnets.OUT_FEATURES).freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+    return with_fpn(cfg, bottom_up)
+
+
+def with_fpn(cfg, bottom_up):
+    """FPN over `bottom_up`, with P6 and P7 from P5."""
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=channels,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelP6P7(channels, channels, in_feature="p5"),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

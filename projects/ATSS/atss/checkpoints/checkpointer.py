@@ -1,0 +1,68 @@
+"""Detectron2's checkpointer, which refuses checkpoints that do not fit instead of loading what happens to."""
+
+import os
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+
+from ..errors import InputError, first_line
+
+# What a checkpoint to start training from must hold at least: ImageNet weights have no more.
+BOTTOM_UP = "backbone.bottom_up."
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Loads and saves as Detectron2 does; raises `InputError` for a file that is missing, damaged or of another model.
+
+    Args:
+        model: the model.
+        save_dir: folder to save checkpoints in and to resume from.
+        needed: a checkpoint must hold every key of the model that starts with this; "" for the whole model.
+        checkpointables: what else is saved.
+    """
+
+    def __init__(self, model, save_dir="", *, needed="", **checkpointables):
+        super().__init__(model, save_dir, **checkpointables)
+        self.needed = needed
+        self._path = ""
+
+    def load(self, path, *args, **kwargs):
+        if path and "://" not in path and not os.path.isfile(path):
+            raise InputError(f"{path}: no such checkpoint (MODEL.WEIGHTS)")
+        self._path = path
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename):
+        try:
+            checkpoint = super()._load_file(filename)
+            if not isinstance(checkpoint["model"], dict):
+                raise TypeError("it holds no weights by name")
+            return checkpoint
+        except Exception as error:  # whatever a damaged file makes a reader raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(f"{self._path}: truncated, or not a checkpoint ({reason})") from error
+
+    def _load_model(self, checkpoint):
+        incompatible = super()._load_model(checkpoint)
+        wrong = [f"{key} is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes]
+        missing = [f"{key} is missing" for key in incompatible.missing_keys if key.startswith(self.needed)]
+        misfits = wrong + missing
+        if misfits:
+            listed = "; ".join(misfits[:3]) + ("; ..." if len(misfits) > 3 else "")
+            raise InputError(
+                f"{self._path}: checkpoint of another model: {len(misfits)} keys of the config's model do not fit: {listed}"
+            )
+        return incompatible
+
+
+def check_weights(cfg):
+    """See, before anything is written, that training can start from MODEL.WEIGHTS.
+
+    Raises:
+        InputError: the checkpoint is missing, damaged or of another model.
+    """
+    if cfg.MODEL.WEIGHTS:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+        Checkpointer(build_model(cfg), needed=BOTTOM_UP).load(cfg.MODEL.WEIGHTS)

@@ -1,0 +1,195 @@
+"""Generated pictures for the demo and the tests: filled and outlined shapes on textured backgrounds, in COCO format.
+
+The datasets `shapes_train` and `shapes_val` are drawn when they are first used, into `shapes/` under
+DETECTRON2_DATASETS (`datasets/` where that is not set), and reused from then on.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from PIL import Image, ImageDraw
+
+from ..errors import InputError
+
+logger = logging.getLogger("atss.data")
+
+CLASSES = ("disc", "ring", "box", "frame", "triangle", "cross")
+# Pictures and seed of each dataset.
+SPLITS = {"train": (800, 1), "val": (150, 2)}
+# Raise it when the drawing changes, so that pictures of an older version are drawn again.
+VERSION = 1
+
+SIZES = ((160, 160), (208, 160), (160, 208))  # width, height
+MIN_SIDE = 8
+MAX_ASPECT_RATIO = 4
+# An object is drawn only where at least this part of every object stays visible.
+MIN_VISIBLE = 0.6
+
+
+def register_shapes():
+    """Register `shapes_train` and `shapes_val`; nothing is drawn yet."""
+    root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")) / "shapes"
+    for split, (number, seed) in SPLITS.items():
+        name, folder = f"shapes_{split}", root / split
+        annotations = f"{folder}.json"
+        DatasetCatalog.register(name, lambda n=name, f=folder, k=number, s=seed: _load(n, f, k, s))
+        MetadataCatalog.get(name).set(
+            thing_classes=list(CLASSES), json_file=annotations, image_root=str(folder), evaluator_type="coco"
+        )
+
+
+def _load(name, folder, number, seed):
+    annotations = Path(f"{folder}.json")
+    if not _is_current(annotations, number, seed):
+        logger.info("Drawing %d pictures into %s", number, folder)
+        try:
+            generate(folder, number, seed)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot write the generated pictures ({error.strerror or error})") from error
+    return load_coco_json(str(annotations), str(folder), name)
+
+
+def _is_current(annotations, number, seed):
+    try:
+        info = json.loads(annotations.read_text())["info"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return info == _info(number, seed)
+
+
+def _info(number, seed):
+    return {"description": "generated shapes", "version": VERSION, "pictures": number, "seed": seed}
+
+
+def generate(folder, number, seed):
+    """Draw `number` pictures into `folder` and write their annotations to `folder`.json, last of all.
+
+    The same number and seed give the same pictures. An interrupted run leaves neither folder nor file.
+
+    Args:
+        folder: path of the picture folder; what is there goes.
+        number: of pictures.
+        seed: int.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    with tempfile.TemporaryDirectory(prefix=folder.name, dir=folder.parent) as draft:
+        pictures = Path(draft) / "pictures"
+        pictures.mkdir()
+        for image_id in range(number):
+            picture, objects = draw(np.random.default_rng([seed, image_id]))
+            file_name = f"{image_id:06d}.jpg"
+            picture.save(pictures / file_name, quality=95)
+            images.append({"id": image_id, "file_name": file_name, "width": picture.width, "height": picture.height})
+            for label, (x1, y1, x2, y2) in objects:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": label + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": (x2 - x1) * (y2 - y1),
+                        "iscrowd": 0,
+                    }
+                )
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
+        content = {
+            "info": _info(number, seed), "images": images, "annotations": annotations, "categories": categories
+        }
+        written = Path(draft) / "annotations.json"
+        written.write_text(json.dumps(content))
+        shutil.rmtree(folder, ignore_errors=True)
+        pictures.rename(folder)
+        written.rename(f"{folder}.json")
+
+
+def draw(rng):
+    """Draw one picture.
+
+    Args:
+        rng: a numpy random generator.
+
+    Returns:
+        a PIL picture, and a list of (class, (x1, y1, x2, y2)) in pixels, x2 and y2 exclusive.
+    """
+    width, height = SIZES[rng.integers(len(SIZES))]
+    pixels = background(rng, width, height)
+    kind = rng.random()
+    if kind < 0.06:
+        number, largest = 0, 0.0
+    elif kind < 0.26:
+        number, largest = int(rng.integers(10, 20)), 0.25
+    else:
+        number, largest = int(rng.integers(1, 7)), 0.85
+    objects, masks = [], []
+    for _ in range(number):
+        label = int(rng.integers(len(CLASSES)))
+        mask, box = shape_mask(rng, label, width, height, largest)
+        if any((other & ~mask).sum() < MIN_VISIBLE * full for other, full in masks):
+            continue
+        masks = [(other & ~mask, full) for other, full in masks] + [(mask, mask.sum())]
+        objects.append((label, box))
+        pixels[mask] = color(rng, pixels[mask]) + rng.normal(0, 6, (int(mask.sum()), 3))
+    pixels += rng.normal(0, 4, pixels.shape)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), objects
+
+
+def background(rng, width, height):
+    """Texture (height, width, 3), float: blotches of two sizes around a random colour."""
+    texture = np.full((height, width, 3), rng.uniform(40, 215, 3))
+    for cells, strength in ((3, 35), (24, 14)):
+        blotches = rng.normal(0, 1, (cells, cells, 3)) * strength
+        for channel in range(3):
+            small = Image.fromarray(blotches[:, :, channel].astype(np.float32))
+            texture[:, :, channel] += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+    return texture
+
+
+def color(rng, covered):
+    """A colour that stands out from the mean of the pixels (n, 3) that it covers."""
+    mean = covered.mean(0)
+    while True:
+        value = rng.uniform(0, 255, 3)
+        if np.abs(value - mean).max() > 90:
+            return value
+
+
+def shape_mask(rng, label, width, height, largest):
+    """A shape of a class at a random place: its (height, width) mask, and its box as (x1, y1, x2, y2).
+
+    Its longer side is drawn log-uniformly from MIN_SIDE to `largest` times the picture's; aspect ratios go up to
+    MAX_ASPECT_RATIO.
+    """
+    longer = np.exp(rng.uniform(np.log(MIN_SIDE), np.log(max(MIN_SIDE + 1, largest * min(width, height)))))
+    shorter = max(MIN_SIDE, longer / np.exp(rng.uniform(0, np.log(MAX_ASPECT_RATIO))))
+    w, h = (int(round(side)) for side in ((longer, shorter) if rng.random() < 0.5 else (shorter, longer)))
+    x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+    canvas = Image.new("1", (width, height))
+    pen = ImageDraw.Draw(canvas)
+    corners = (x, y, x + w - 1, y + h - 1)
+    line = max(2, round(0.14 * min(w, h)))
+    name = CLASSES[label]
+    if name == "disc":
+        pen.ellipse(corners, fill=1)
+    elif name == "ring":
+        pen.ellipse(corners, outline=1, width=line)
+    elif name == "box":
+        pen.rectangle(corners, fill=1)
+    elif name == "frame":
+        pen.rectangle(corners, outline=1, width=line)
+    elif name == "triangle":
+        pen.polygon([(x + (w - 1) / 2, y), (x + w - 1, y + h - 1), (x, y + h - 1)], fill=1)
+    else:
+        pen.rectangle((x + w // 2 - w // 6, y, x + (w - 1) // 2 + w // 6, y + h - 1), fill=1)
+        pen.rectangle((x, y + h // 2 - h // 6, x + w - 1, y + (h - 1) // 2 + h // 6), fill=1)
+    mask = np.array(canvas)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return mask, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

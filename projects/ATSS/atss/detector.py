@@ -1,0 +1,88 @@
+"""ATSS, the meta-architecture: pictures -> backbone -> head -> losses or instances."""
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, detector_postprocess
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import nn
+
+from .head import ATSS_HEAD_REGISTRY
+
+
+@META_ARCH_REGISTRY.register()
+class ATSS(nn.Module):
+    """One-stage detector with adaptive training sample selection (arXiv 1912.02424).
+
+    Args:
+        backbone: a Detectron2 backbone.
+        head: see `ATSS_HEAD_REGISTRY`.
+        in_features: names of the backbone's feature maps that the head works on, finest first.
+        pixel_mean, pixel_std: a number a channel; pictures become (x - mean) / std.
+    """
+
+    @configurable
+    def __init__(self, *, backbone, head, in_features, pixel_mean, pixel_std):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.in_features = list(in_features)
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        in_features = cfg.MODEL.ATSS.IN_FEATURES
+        return {
+            "backbone": backbone,
+            "head": ATSS_HEAD_REGISTRY.get(cfg.MODEL.ATSS.HEAD)(cfg, [shapes[name] for name in in_features]),
+            "in_features": in_features,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self):
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs):
+        """Detectron2's calling convention.
+
+        Args:
+            batched_inputs: list of N dicts with `image`, a (3, H, W) tensor in the order of INPUT.FORMAT from 0 to 255; in
+                training `instances` with `gt_boxes` and `gt_classes`; at inference `height` and `width` in which
+                the boxes are wanted.
+
+        Returns:
+            in training a dict of scalar losses; at inference a list of N dicts with `instances`, whose fields are
+            `pred_boxes`, `scores` and `pred_classes`.
+        """
+        images = self.preprocess(batched_inputs)
+        features = self.backbone(images.tensor)
+        grid, predictions = self.head([features[name] for name in self.in_features])
+        if self.training:
+            objects = [x["instances"].to(self.device) for x in batched_inputs]
+            gt_boxes = [x.gt_boxes.tensor for x in objects]
+            return self.head.losses(grid, predictions, gt_boxes, [x.gt_classes for x in objects])
+        detections = self.head.detect(grid, predictions, images.image_sizes)
+        return [
+            {"instances": to_instances(found, size, picture)}
+            for found, size, picture in zip(detections, images.image_sizes, batched_inputs, strict=True)
+        ]
+
+    def preprocess(self, batched_inputs):
+        """Normalise the pictures and pad them to one size that the backbone can halve: an `ImageList`."""
+        images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+
+def to_instances(detections, image_size, picture):
+    """`Detections` in a picture of `image_size` -> Detectron2's `Instances` in the size that the caller asked for."""
+    instances = Instances(image_size)
+    instances.pred_boxes = Boxes(detections.boxes)
+    instances.scores = detections.scores
+    instances.pred_classes = detections.classes
+    return detector_postprocess(
+        instances, picture.get("height", image_size[0]), picture.get("width", image_size[1])
+    )

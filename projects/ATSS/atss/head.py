@@ -1,0 +1,241 @@
+"""The head: two towers over five feature maps, three predictions an anchor, three losses or a list of boxes."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, get_norm
+from detectron2.utils.registry import Registry
+from torch import nn
+from torch.nn import functional as F
+
+from .anchors import AnchorGrid, make_cell_anchors
+from .assigners import ASSIGNER_REGISTRY, IGNORED
+from .box_coding import BoxCoding, PointCoding
+from .inference import BoxSelector
+from .losses import centerness_targets, focal_loss, giou_loss, normalizers
+
+ATSS_HEAD_REGISTRY = Registry("ATSS_HEAD")
+ATSS_HEAD_REGISTRY.__doc__ = """
+Heads of ATSS, called as `head(features)` and, with what that gives, `head.losses(...)` or `head.detect(...)`; made by
+`HEAD(cfg, input_shape)`, where `input_shape` lists the `ShapeSpec` of every level.
+"""
+
+
+class Predictions(NamedTuple):
+    """What the head says of the R anchors of N pictures.
+
+    logits: (N, R, C), class scores before the sigmoid.
+    deltas: (N, R, 4), boxes in the head's box coding.
+    centerness: (N, R), before the sigmoid.
+    """
+
+    logits: torch.Tensor
+    deltas: torch.Tensor
+    centerness: torch.Tensor
+
+
+@ATSS_HEAD_REGISTRY.register()
+class ATSSHead(nn.Module):
+    """Head of the paper (section 3.1): RetinaNet's towers with GroupNorm, centerness and a scalar a level.
+
+    Args:
+        in_channels: channels of every feature map, and of the towers.
+        strides: stride of every level, in pixels.
+        num_classes: C.
+        cell_anchors: one (A, 4) tensor a level, see `AnchorGrid`.
+        anchor_offset: where a cell's centre lies, in strides.
+        assigner: chooses positives, see `atss.assigners`.
+        box_coding: `BoxCoding` or `PointCoding`.
+        box_selector: chooses the boxes of a picture at inference.
+        num_convs: 3x3 convolutions a tower.
+        norm: normalisation after each, a name of Detectron2's ("GN"), "" for none.
+        prior_prob: score that every class starts from.
+        focal_loss_alpha, focal_loss_gamma: see `focal_loss`.
+        box_loss_weight: factor of the box loss.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels,
+        strides,
+        num_classes,
+        cell_anchors,
+        anchor_offset,
+        assigner,
+        box_coding,
+        box_selector,
+        num_convs=4,
+        norm="GN",
+        prior_prob=0.01,
+        focal_loss_alpha=0.25,
+        focal_loss_gamma=2.0,
+        box_loss_weight=2.0,
+    ):
+        super().__init__()
+        self.strides = list(strides)
+        self.num_classes = num_classes
+        self.anchor_offset = anchor_offset
+        self.assigner = assigner
+        self.box_coding = box_coding
+        self.box_selector = box_selector
+        self.focal_loss_alpha = focal_loss_alpha
+        self.focal_loss_gamma = focal_loss_gamma
+        self.box_loss_weight = box_loss_weight
+        for level, anchors in enumerate(cell_anchors):
+            self.register_buffer(f"cell_anchors_{level}", anchors, persistent=False)
+
+        num_anchors = len(cell_anchors[0])
+        self.class_tower = self._tower(in_channels, num_convs, norm)
+        self.box_tower = self._tower(in_channels, num_convs, norm)
+        self.class_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
+        self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
+        self.centerness = nn.Conv2d(in_channels, num_anchors, 3, padding=1)
+        self.scales = nn.Parameter(torch.ones(len(self.strides)))
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(self.class_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+        nn.init.constant_(self.box_deltas.bias, box_coding.initial_bias)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        atss = cfg.MODEL.ATSS
+        strides = [shape.stride for shape in input_shape]
+        box_codings = {
+            "box": lambda: BoxCoding(atss.BOX_CODING_WEIGHTS),
+            "point": lambda: PointCoding(atss.ANCHOR_SCALE),
+        }
+        return {
+            "in_channels": input_shape[0].channels,
+            "strides": strides,
+            "num_classes": atss.NUM_CLASSES,
+            "cell_anchors": make_cell_anchors(
+                strides, atss.ANCHOR_SCALE, atss.ASPECT_RATIOS, atss.SCALES_PER_OCTAVE
+            ),
+            "anchor_offset": atss.ANCHOR_OFFSET,
+            "assigner": ASSIGNER_REGISTRY.get(atss.ASSIGNER)(topk=atss.TOPK),
+            "box_coding": box_codings[atss.BOX_CODING](),
+            "box_selector": BoxSelector(
+                score_threshold=atss.SCORE_THRESH_TEST,
+                topk_per_level=atss.TOPK_CANDIDATES_TEST,
+                nms_threshold=atss.NMS_THRESH_TEST,
+                max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            ),
+            "num_convs": atss.NUM_CONVS,
+            "norm": atss.NORM,
+            "prior_prob": atss.PRIOR_PROB,
+            "focal_loss_alpha": atss.FOCAL_LOSS_ALPHA,
+            "focal_loss_gamma": atss.FOCAL_LOSS_GAMMA,
+            "box_loss_weight": atss.BOX_LOSS_WEIGHT,
+        }
+
+    @staticmethod
+    def _tower(channels, num_convs, norm):
+        return nn.Sequential(
+            *(
+                Conv2d(channels, channels, 3, padding=1, norm=get_norm(norm, channels), activation=F.relu)
+                for _ in range(num_convs)
+            )
+        )
+
+    def forward(self, features):
+        """Predict from the feature maps of every level.
+
+        Args:
+            features: list of (N, in_channels, H_l, W_l), finest level first.
+
+        Returns:
+            the `AnchorGrid` of these feature maps, and the `Predictions` for its anchors.
+        """
+        logits, deltas, centerness = [], [], []
+        for feature, scale in zip(features, self.scales, strict=True):
+            box_feature = self.box_tower(feature)
+            logits.append(by_anchor(self.class_logits(self.class_tower(feature)), self.num_classes))
+            deltas.append(by_anchor(self.box_deltas(box_feature) * scale, 4))
+            centerness.append(by_anchor(self.centerness(box_feature), 1).squeeze(-1))
+        predictions = Predictions(*(full_precision(torch.cat(p, dim=1)) for p in (logits, deltas, centerness)))
+        return self.grid([feature.shape[-2:] for feature in features]), predictions
+
+    def grid(self, shapes):
+        """The `AnchorGrid` for feature maps of these (H, W)."""
+        cell_anchors = [getattr(self, f"cell_anchors_{level}") for level in range(len(self.strides))]
+        return AnchorGrid(shapes, self.strides, cell_anchors, self.anchor_offset)
+
+    def losses(self, grid, predictions, gt_boxes, gt_classes):
+        """The three losses of a batch (section 3.1, section 4.1).
+
+        Args:
+            grid, predictions: what `forward` gave.
+            gt_boxes: list of N tensors (G_i, 4), x1 y1 x2 y2 in pixels.
+            gt_classes: list of N int64 tensors (G_i,).
+
+        Returns:
+            dict of scalars: `loss_cls`, `loss_box`, `loss_centerness`, averaged so that they add up over processes.
+        """
+        matches = self.assigner(grid, gt_boxes)
+        positive, anchors = matches >= 0, grid.boxes()
+        boxes, classes = matched_objects(matches, gt_boxes, gt_classes, anchors)
+        centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+        centerness = centerness_targets(centers, boxes)
+        num_positive, centerness_sum = normalizers(positive, centerness)
+
+        loss_cls = focal_loss(
+            predictions.logits,
+            classes,
+            positive,
+            valid=matches != IGNORED,
+            alpha=self.focal_loss_alpha,
+            gamma=self.focal_loss_gamma,
+        )
+        loss_box = giou_loss(self.box_coding.decode(predictions.deltas, anchors), boxes) * centerness * positive
+        loss_centerness = (
+            F.binary_cross_entropy_with_logits(predictions.centerness, centerness, reduction="none") * positive
+        )
+        return {
+            "loss_cls": loss_cls / num_positive,
+            "loss_box": loss_box.sum() / centerness_sum * self.box_loss_weight,
+            "loss_centerness": loss_centerness.sum() / num_positive,
+        }
+
+    def detect(self, grid, predictions, image_sizes):
+        """The boxes of N pictures, from what `forward` gave; `image_sizes` are (height, width). See `BoxSelector`."""
+        return self.box_selector(grid, predictions, self.box_coding, image_sizes)
+
+
+def by_anchor(prediction, width):
+    """(N, A * width, H, W) -> (N, H * W * A, width), in the order of `AnchorGrid`."""
+    n, _, h, w = prediction.shape
+    return prediction.view(n, -1, width, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, width)
+
+
+def full_precision(prediction):
+    """float32 at least: under mixed precision the losses and box arithmetic stay exact."""
+    return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+
+
+def matched_objects(matches, gt_boxes, gt_classes, anchors):
+    """Box and class of every anchor's object; the anchor itself and class 0 where it has none.
+
+    Args:
+        matches: (N, R) int64, see `atss.assigners`.
+        gt_boxes, gt_classes: lists of N tensors (G_i, 4) and (G_i,).
+        anchors: (R, 4).
+
+    Returns:
+        (N, R, 4) and (N, R) int64.
+    """
+    num_objects = torch.tensor([len(boxes) for boxes in gt_boxes], device=matches.device)
+    first = num_objects.cumsum(0) - num_objects
+    # One object more, so that there is one to point at where there is none.
+    boxes = torch.cat([*gt_boxes, anchors[:1]]).to(anchors.dtype)
+    classes = torch.cat([*gt_classes, matches.new_zeros(1)])
+    positive = matches >= 0
+    index = (matches + first[:, None]).where(positive, len(classes) - 1)
+    return boxes[index].where(positive[..., None], anchors), classes[index].where(positive, 0)

@@ -1,0 +1,73 @@
+"""From predictions to the boxes of a picture (the rule of the paper's code, as in FCOS)."""
+
+from typing import NamedTuple
+
+import torch
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+
+class Detections(NamedTuple):
+    """The D boxes found in a picture, best first.
+
+    boxes: (D, 4), x1 y1 x2 y2 in pixels, clipped to the picture.
+    scores: (D,), from 0 to 1.
+    classes: (D,) int64.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    classes: torch.Tensor
+
+
+class BoxSelector:
+    """Keep the best boxes: by class score, by level, by non-maximum suppression, by picture.
+
+    A box takes part if its class score is above `score_threshold`; of these every level gives the `topk_per_level` with the
+    highest class score x centerness. Their final score is the square root of that product. Non-maximum suppression works
+    class by class.
+
+    Args:
+        score_threshold: from 0 to 1.
+        topk_per_level: boxes a level.
+        nms_threshold: IoU above which the lower of two boxes of a class goes.
+        max_detections: boxes a picture.
+    """
+
+    def __init__(self, score_threshold=0.05, topk_per_level=1000, nms_threshold=0.6, max_detections=100):
+        self.score_threshold = score_threshold
+        self.topk_per_level = topk_per_level
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+
+    @torch.no_grad()
+    def __call__(self, grid, predictions, box_coding, image_sizes):
+        """Select the boxes of N pictures.
+
+        Args:
+            grid: the `AnchorGrid`, R anchors.
+            predictions: `Predictions`: logits (N, R, C), deltas (N, R, 4), centerness (N, R).
+            box_coding: turns deltas and anchors into boxes.
+            image_sizes: N pairs (height, width) in pixels, without padding.
+
+        Returns:
+            list of N `Detections`.
+        """
+        anchors = grid.boxes().split(grid.level_sizes)
+        detections = []
+        for image_size, *picture in zip(image_sizes, *predictions, strict=True):
+            levels = zip(anchors, *(values.split(grid.level_sizes) for values in picture), strict=True)
+            found = [self._select_on_level(box_coding, *level) for level in levels]
+            boxes, scores, classes = (torch.cat(values) for values in zip(*found, strict=True))
+            boxes = clip_boxes_to_image(boxes, image_size)
+            keep = batched_nms(boxes, scores, classes, self.nms_threshold)[: self.max_detections]
+            detections.append(Detections(boxes[keep], scores[keep], classes[keep]))
+        return detections
+
+    def _select_on_level(self, box_coding, anchors, logits, deltas, centerness):
+        """One level of one picture: anchors and deltas (r, 4), logits (r, C), centerness (r,) -> `Detections`."""
+        scores = logits.sigmoid()
+        anchor, label = (scores > self.score_threshold).nonzero(as_tuple=True)
+        scores = scores[anchor, label] * centerness[anchor].sigmoid()
+        scores, best = scores.topk(min(len(scores), self.topk_per_level))
+        anchor, label = anchor[best], label[best]
+        return Detections(box_coding.decode(deltas[anchor], anchors[anchor]), scores.sqrt(), label)

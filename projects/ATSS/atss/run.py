@@ -1,0 +1,139 @@
+"""What every command does first: from a config file and key-value pairs to a config that can be run."""
+
+import logging
+import os
+
+import torch
+import yaml
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .assigners import ASSIGNER_REGISTRY
+from .config import add_atss_config
+from .data import register_coco_format
+from .errors import InputError, first_line
+
+logger = logging.getLogger("atss.run")
+
+
+def load_config(config_file, opts=(), read_datasets=True):
+    """Read a config, register its datasets, settle the device and the classes.
+
+    Args:
+        config_file: yaml file; read without running code from it.
+        opts: list of keys and values in turn, which go over the file's.
+        read_datasets: False to take the classes from MODEL.ATSS.CLASS_NAMES if it has them, without a look at the
+            datasets: a trained model's config.yaml does.
+
+    Returns:
+        the frozen config.
+
+    Raises:
+        InputError: a file, key or value that cannot be used; datasets that do not fit each other or NUM_CLASSES.
+    """
+    cfg = get_cfg()
+    add_atss_config(cfg)
+    _merge(cfg, config_file, list(opts))
+    _check_choices(cfg)
+    for entry in cfg.DATASETS.REGISTER:
+        register_coco_format(*_triple(entry))
+    _settle_device(cfg)
+    if read_datasets or not cfg.MODEL.ATSS.CLASS_NAMES:
+        _settle_classes(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _merge(cfg, config_file, opts):
+    if not config_file:
+        raise InputError("--config-file is missing; see configs/ for the ones that come with the project")
+    if not os.path.isfile(config_file):
+        raise InputError(f"{config_file}: no such config file")
+    try:
+        cfg.merge_from_file(config_file, allow_unsafe=False)
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise InputError(f"{config_file}{line}: not a plain yaml file: {error.problem or first_line(error)}") from error
+    except (KeyError, ValueError, AssertionError, AttributeError, OSError, TypeError) as error:
+        raise InputError(f"{config_file}: {_reason(error)}") from error
+    if len(opts) % 2:
+        raise InputError(f"{' '.join(opts)}: keys and values must come in pairs")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+            raise InputError(f"{key} {value}: {_reason(error)}") from error
+
+
+def _reason(error):
+    # str() of a KeyError is its text in quotes.
+    return first_line(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
+
+def _check_choices(cfg):
+    choices = {
+        "MODEL.ATSS.BOX_CODING": (cfg.MODEL.ATSS.BOX_CODING, ("box", "point")),
+        "MODEL.ATSS.ASSIGNER": (cfg.MODEL.ATSS.ASSIGNER, tuple(name for name, _ in ASSIGNER_REGISTRY)),
+        "SOLVER.OPTIMIZER": (cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
+        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, ("ATSS",)),
+    }
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise InputError(f"{key}: {value!r} is not one of {', '.join(map(repr, allowed))}")
+
+
+def _triple(entry):
+    if isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(part, str) for part in entry):
+        return entry
+    raise InputError(f"DATASETS.REGISTER: expected [name, annotation file, picture folder], got {entry!r}")
+
+
+def _settle_device(cfg):
+    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
+        return
+    logger.warning("MODEL.DEVICE is %s, but there is no CUDA GPU here: running on the CPU.", cfg.MODEL.DEVICE)
+    cfg.MODEL.DEVICE = "cpu"
+    if cfg.SOLVER.AMP.ENABLED:
+        logger.warning("SOLVER.AMP needs a CUDA GPU: training in full precision.")
+        cfg.SOLVER.AMP.ENABLED = False
+
+
+def _settle_classes(cfg):
+    """Fill in NUM_CLASSES and CLASS_NAMES from the datasets, or see that they agree."""
+    known = {name: class_names(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
+    atss = cfg.MODEL.ATSS
+    if not known:
+        if atss.NUM_CLASSES < 1:
+            raise InputError("MODEL.ATSS.NUM_CLASSES: give it, or a dataset in DATASETS.TRAIN or DATASETS.TEST")
+        return
+    (first, names), *others = known.items()
+    for other, other_names in others:
+        if other_names != names:
+            raise InputError(
+                f"DATASETS: {first} has the {len(names)} classes {', '.join(names)}, but {other} has the "
+                f"{len(other_names)} classes {', '.join(other_names)}; give them the same categories"
+            )
+    if atss.NUM_CLASSES not in (0, len(names)):
+        raise InputError(
+            f"MODEL.ATSS.NUM_CLASSES is {atss.NUM_CLASSES}, but dataset {first} has {len(names)} classes; leave the key out "
+            "to take the dataset's"
+        )
+    atss.NUM_CLASSES = len(names)
+    atss.CLASS_NAMES = list(names)
+
+
+def class_names(dataset):
+    """Names of the classes of a registered dataset, in the order of the model's outputs.
+
+    Raises:
+        InputError: no dataset of that name, or its annotations cannot be read.
+    """
+    if dataset not in DatasetCatalog.list():
+        raise InputError(
+            f"DATASETS: there is no dataset named {dataset!r}; register yours with DATASETS.REGISTER "
+            "\"[['name','annotations.json','pictures/']]\""
+        )
+    if not hasattr(MetadataCatalog.get(dataset), "thing_classes"):
+        DatasetCatalog.get(dataset)  # fills in the names
+    return list(MetadataCatalog.get(dataset).thing_classes)

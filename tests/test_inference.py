@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from atss.anchors import AnchorGrid, make_cell_anchors
+from atss.box_coding import BoxCoding
+from atss.head import Predictions
+from atss.inference import BoxSelector
+
+STRIDES = [8, 16]
+GRID = AnchorGrid([(4, 4), (2, 2)], STRIDES, make_cell_anchors(STRIDES, 1.0))  # anchors as large as cells: no overlap
+SIZE = (32, 32)
+
+
+def logit(score):
+    return torch.logit(torch.tensor(score)).item()
+
+
+def predictions(scores, num_classes=2):
+    """`scores` maps (anchor, class) to (class score, centerness)."""
+    logits = torch.full((1, len(GRID), num_classes), -20.0)
+    centerness = torch.zeros(1, len(GRID))
+    for (anchor, label), (score, center) in scores.items():
+        logits[0, anchor, label] = logit(score)
+        centerness[0, anchor] = logit(center)
+    return Predictions(logits, torch.zeros(1, len(GRID), 4), centerness)
+
+
+def select(scores, **options):
+    return BoxSelector(**options)(GRID, predictions(scores), BoxCoding(), [SIZE])[0]
+
+
+def test_score_is_the_root_of_class_score_times_centerness_best_first():
+    found = select({(0, 1): (0.5, 0.5), (6, 0): (0.8, 0.9)})
+
+    assert found.classes.tolist() == [0, 1]
+    assert found.scores.tolist() == pytest.approx([(0.8 * 0.9) ** 0.5, 0.5])
+    torch.testing.assert_close(found.boxes, GRID.boxes()[[6, 0]])
+
+
+def test_the_threshold_is_on_the_class_score_alone():
+    found = select({(0, 0): (0.06, 0.01), (1, 0): (0.04, 0.99)})
+
+    assert len(found.scores) == 1 and found.scores[0] < 0.05
+
+
+def test_each_level_gives_its_best():
+    scores = {(i, 0): (0.5 + 0.02 * i, 0.5) for i in range(20)}  # 16 anchors on the first level, 4 on the second
+
+    found = select(scores, topk_per_level=3, nms_threshold=1.0)
+
+    torch.testing.assert_close(found.boxes, GRID.boxes()[[19, 18, 17, 15, 14, 13]])
+
+
+def test_suppression_works_class_by_class():
+    boxes = torch.zeros(1, len(GRID), 4)
+    boxes[0, 1, 0] = -9.0  # anchor 1 moves by 0.9 cells onto anchor 0
+    values = predictions({(0, 0): (0.9, 0.9), (1, 0): (0.8, 0.9), (1, 1): (0.7, 0.9)})
+
+    found = BoxSelector()(GRID, values._replace(deltas=boxes), BoxCoding(), [SIZE])[0]
+
+    assert found.classes.tolist() == [0, 1]
+
+
+def test_no_more_than_max_detections():
+    assert len(select({(i, 0): (0.5, 0.5) for i in range(16)}, max_detections=5).scores) == 5
+
+
+def test_boxes_end_at_the_picture():
+    found = BoxSelector()(GRID, predictions({(3, 0): (0.9, 0.9)}), BoxCoding(), [(30, 28)])[0]
+
+    assert found.boxes.tolist() == [[24.0, 0.0, 28.0, 8.0]]
+
+
+def test_a_picture_without_any_box():
+    found = select({})
+
+    assert found.boxes.shape == (0, 4) and found.scores.shape == (0,) and found.classes.shape == (0,)
