@@ -2,6 +2,9 @@
 
 import math
 
+# Comparisons closer than this (relative) are ties: rounding decides them.
+TIE = 1e-5
+
 
 def naive_atss(levels, objects, k, inside_margin=0.01):
     """Matches of one picture.
@@ -10,22 +13,37 @@ def naive_atss(levels, objects, k, inside_margin=0.01):
         levels: list of levels, each a list of anchors (x1, y1, x2, y2), and A, the number of anchors a cell.
         objects: list of (x1, y1, x2, y2).
         k: candidates a level and anchor of a cell.
+
+    Returns:
+        list of the index of each anchor's object, -1 for none; and whether a tie stood anywhere on the way.
     """
-    anchors = [anchor for level, _ in levels for anchor in level]
+    anchors, tie = [anchor for level, _ in levels for anchor in level], False
     best = [(0.0, -1)] * len(anchors)
     for index, box in enumerate(objects):
         candidates, first = [], 0
         for level, per_cell in levels:
             by_distance = sorted(range(len(level)), key=lambda i, level=level: (distance(level[i], box), i))
             candidates += [first + i for i in by_distance[: k * per_cell]]
+            # Anchors of one cell are equally far and stay together: compare the last cell in with the first cell out.
+            border = [distance(level[i], box) for i in by_distance[k * per_cell - 1 : k * per_cell + 1]]
+            tie |= len(border) == 2 and close(*border)
             first += len(level)
         ious = [iou(anchors[i], box) for i in candidates]
         mean = sum(ious) / len(ious)
         std = math.sqrt(sum((x - mean) ** 2 for x in ious) / (len(ious) - 1)) if len(ious) > 1 else 0.0
         for i, overlap in zip(candidates, ious, strict=True):
-            if overlap >= mean + std and inside(anchors[i], box, inside_margin) and overlap > best[i][0]:
-                best[i] = (overlap, index)
-    return [index for _, index in best]
+            if not inside(anchors[i], box, inside_margin):
+                continue
+            tie |= close(overlap, mean + std) and len(ious) > 1
+            if overlap >= mean + std:
+                tie |= close(overlap, best[i][0])
+                if overlap > best[i][0]:
+                    best[i] = (overlap, index)
+    return [index for _, index in best], tie
+
+
+def close(a, b):
+    return abs(a - b) <= TIE * max(abs(a), abs(b))
 
 
 def center(box):

@@ -44,9 +44,9 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint):
         incompatible = super()._load_model(checkpoint)
-        wrong = [f"{key} is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes]
-        missing = [f"{key} is missing" for key in incompatible.missing_keys if key.startswith(self.needed)]
-        misfits = wrong + missing
+        wrong = {key: f"{key} is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
+        missing = (key for key in incompatible.missing_keys if key.startswith(self.needed) and key not in wrong)
+        misfits = [*wrong.values(), *(f"{key} is missing" for key in missing)]
         if misfits:
             listed = "; ".join(misfits[:3]) + ("; ..." if len(misfits) > 3 else "")
             raise InputError(

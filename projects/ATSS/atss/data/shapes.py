@@ -28,6 +28,7 @@ VERSION = 1
 
 SIZES = ((160, 160), (208, 160), (160, 208))  # width, height
 MIN_SIDE = 8
+TYPICAL_MIN_SIDE = 12
 MAX_ASPECT_RATIO = 4
 # An object is drawn only where at least this part of every object stays visible.
 MIN_VISIBLE = 0.6
@@ -126,9 +127,9 @@ def draw(rng):
     if kind < 0.06:
         number, largest = 0, 0.0
     elif kind < 0.26:
-        number, largest = int(rng.integers(10, 20)), 0.25
+        number, largest = int(rng.integers(12, 24)), 0.3
     else:
-        number, largest = int(rng.integers(1, 7)), 0.85
+        number, largest = int(rng.integers(1, 9)), 0.75
     objects, masks = [], []
     for _ in range(number):
         label = int(rng.integers(len(CLASSES)))
@@ -145,7 +146,7 @@ def draw(rng):
 def background(rng, width, height):
     """Texture (height, width, 3), float: blotches of two sizes around a random colour."""
     texture = np.full((height, width, 3), rng.uniform(40, 215, 3))
-    for cells, strength in ((3, 35), (24, 14)):
+    for cells, strength in ((3, 35), (24, 10)):
         blotches = rng.normal(0, 1, (cells, cells, 3)) * strength
         for channel in range(3):
             small = Image.fromarray(blotches[:, :, channel].astype(np.float32))
@@ -165,12 +166,12 @@ def color(rng, covered):
 def shape_mask(rng, label, width, height, largest):
     """A shape of a class at a random place: its (height, width) mask, and its box as (x1, y1, x2, y2).
 
-    Its longer side is drawn log-uniformly from MIN_SIDE to `largest` times the picture's; aspect ratios go up to
-    MAX_ASPECT_RATIO.
+    The root of its area is drawn log-uniformly from TYPICAL_MIN_SIDE to `largest` times the picture's shorter side, its aspect
+    ratio from 1 / MAX_ASPECT_RATIO to MAX_ASPECT_RATIO; no side is below MIN_SIDE or beyond the picture.
     """
-    longer = np.exp(rng.uniform(np.log(MIN_SIDE), np.log(max(MIN_SIDE + 1, largest * min(width, height)))))
-    shorter = max(MIN_SIDE, longer / np.exp(rng.uniform(0, np.log(MAX_ASPECT_RATIO))))
-    w, h = (int(round(side)) for side in ((longer, shorter) if rng.random() < 0.5 else (shorter, longer)))
+    side = np.exp(rng.uniform(np.log(TYPICAL_MIN_SIDE), np.log(largest * min(width, height))))
+    root = np.exp(rng.uniform(-0.5, 0.5) * np.log(MAX_ASPECT_RATIO))
+    w, h = (int(np.clip(round(s), MIN_SIDE, limit)) for s, limit in ((side * root, width), (side / root, height)))
     x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
     canvas = Image.new("1", (width, height))
     pen = ImageDraw.Draw(canvas)

@@ -1,5 +1,7 @@
 """Average precision, by Detectron2's COCOEvaluator."""
 
+import contextlib
+import io
 import os
 
 from detectron2.evaluation import COCOEvaluator
@@ -13,11 +15,27 @@ def build_coco_evaluator(cfg, dataset_name):
         output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
         use_fast_impl=has_fast_evaluation(),
     )
-    # Many exporters leave out what COCO's evaluation reads besides the boxes.
-    for annotation in evaluator._coco_api.dataset.get("annotations", ()):
+    complete_annotations(evaluator._coco_api)
+    return evaluator
+
+
+def complete_annotations(coco):
+    """Give annotations what COCO's evaluation reads besides the boxes, and many exporters leave out.
+
+    That is `iscrowd`, `area`, and an `id` other than 0: pycocotools takes an object of id 0 for one that was not found.
+
+    Args:
+        coco: `pycocotools.coco.COCO`, changed in place.
+    """
+    annotations = coco.dataset.get("annotations", ())
+    shift = any(annotation["id"] == 0 for annotation in annotations)
+    for annotation in annotations:
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-    return evaluator
+        annotation["id"] += shift
+    if shift:
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco.createIndex()
 
 
 def has_fast_evaluation():

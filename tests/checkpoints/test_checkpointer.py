@@ -1,0 +1,89 @@
+import pickle
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from atss.checkpoints import BOTTOM_UP, Checkpointer, check_weights
+from atss.errors import InputError
+
+
+@pytest.fixture
+def saved(tiny_config, tmp_path):
+    model = build_model(tiny_config())
+    Checkpointer(model, str(tmp_path)).save("model")
+    return model, tmp_path / "model.pth"
+
+
+def refused(model, path, **options):
+    with pytest.raises(InputError) as caught:
+        Checkpointer(model, **options).load(str(path))
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def test_what_was_saved_is_loaded(saved, tiny_config):
+    model, path = saved
+    other = build_model(tiny_config())
+
+    Checkpointer(other).load(str(path))
+
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+
+
+def test_a_missing_checkpoint_is_named(saved):
+    assert "no such checkpoint" in refused(saved[0], "nowhere.pth")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:10], lambda b: b"", lambda b: b"text" * 9])
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_a_damaged_checkpoint_is_named(saved, damage, suffix):
+    model, path = saved
+    damaged = path.with_suffix(suffix)
+    damaged.write_bytes(damage(path.read_bytes()))
+
+    assert "truncated, or not a checkpoint" in refused(model, damaged)
+
+
+def test_a_checkpoint_with_another_number_of_classes_names_the_keys_that_do_not_fit(saved, tiny_config, coco_file):
+    animals = {"DATASETS.REGISTER": [["two", *coco_file()]], "DATASETS.TRAIN": ("two",), "DATASETS.TEST": ("two",)}
+    model = build_model(tiny_config(animals))
+
+    message = refused(model, saved[1])
+
+    assert "2 keys" in message and "head.class_logits.weight is (6, 32, 3, 3), not (2, 32, 3, 3)" in message
+
+
+def test_a_checkpoint_of_another_model_is_refused(saved, tmp_path):
+    path = tmp_path / "linear.pth"
+    torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, path)
+
+    assert "another model" in refused(saved[0], path)
+    assert "another model" in refused(saved[0], path, needed=BOTTOM_UP)
+
+
+def test_training_can_start_from_a_backbone_alone_but_evaluation_cannot(saved, tmp_path, tiny_config):
+    model, _ = saved
+    path = tmp_path / "backbone.pth"
+    weights = {k: v for k, v in model.state_dict().items() if k.startswith(BOTTOM_UP)}
+    torch.save({"model": weights}, path)
+
+    check_weights(tiny_config({"MODEL.WEIGHTS": path}))
+    assert "is missing" in refused(build_model(tiny_config()), path)
+
+
+def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_path):
+    """Names without prefix in a pickle file, as Detectron2's model zoo has them."""
+    model, _ = saved
+    path = tmp_path / "R.pkl"
+    weights = {
+        k.removeprefix(BOTTOM_UP): v.numpy() for k, v in model.state_dict().items() if k.startswith(BOTTOM_UP)
+    }
+    path.write_bytes(pickle.dumps({"model": weights, "__author__": "test", "matching_heuristics": True}))
+    other = build_model(tiny_config())
+
+    Checkpointer(other, needed=BOTTOM_UP).load(str(path))
+
+    assert torch.equal(other.backbone.bottom_up.stem.conv1.weight, model.backbone.bottom_up.stem.conv1.weight)

@@ -1,0 +1,122 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DEMO_CONFIG, TINY, pairs
+
+from atss.data import check_data, train_loader
+from atss.data.loaders import has_area, read_dataset, train_dicts
+from atss.errors import InputError
+from atss.run import load_config
+
+
+@pytest.fixture
+def config(coco_file):
+    def make(change=lambda content: None, **settings):
+        datasets = {
+            "DATASETS.REGISTER": [["animals", *coco_file(change)]],
+            "DATASETS.TRAIN": ("animals",),
+            "DATASETS.TEST": ("animals",),
+        }
+        return load_config(DEMO_CONFIG, pairs({**TINY, **datasets, **settings}))
+
+    return make
+
+
+def test_batches(tiny_config):
+    batch = next(iter(train_loader(tiny_config())))
+
+    assert len(batch) == 4
+    for record in batch:
+        assert record["image"].dtype == torch.uint8 and record["image"].shape[0] == 3
+        boxes = record["instances"].gt_boxes.tensor
+        assert boxes.shape == (len(record["instances"]), 4)
+
+
+def without_second_object(content):
+    del content["annotations"][1]
+
+
+@pytest.mark.parametrize("filtered, number", [("False", 3), ("True", 2)])
+def test_pictures_without_objects_stay_unless_filtered(config, filtered, number):
+    cfg = config(without_second_object, **{"DATALOADER.FILTER_EMPTY_ANNOTATIONS": filtered})
+
+    assert len(train_dicts(cfg)) == number
+    batches = iter(train_loader(cfg))
+    assert {len(r["instances"]) for _ in range(3) for r in next(batches)} == ({0, 1} if filtered == "False" else {1})
+
+
+def test_boxes_without_area_are_dropped_counted_and_reported_once(config, caplog):
+    def flatten(content):
+        content["annotations"][0]["bbox"] = [5, 5, 0, 30]
+        content["annotations"][1]["bbox"] = [5, 5, 20, -3]
+
+    dicts = train_dicts(config(flatten))
+
+    assert [len(d["annotations"]) for d in dicts] == [0, 0, 1]
+    assert [r.message for r in caplog.records if r.name == "atss.data"] == ["Dropped 2 boxes without area of 3."]
+
+
+def test_area_in_both_box_modes():
+    from detectron2.structures import BoxMode
+
+    assert has_area({"bbox": [5, 5, 2, 2], "bbox_mode": BoxMode.XYWH_ABS})
+    assert not has_area({"bbox": [5, 5, 2, 2], "bbox_mode": BoxMode.XYXY_ABS})
+
+
+def test_datasets_without_any_box_are_refused(config):
+    with pytest.raises(InputError, match="animals have no box"):
+        train_dicts(config(lambda c: c.update(annotations=[])))
+
+
+def test_classes_that_the_head_does_not_have_are_refused(config):
+    cfg = config().clone()
+    cfg.defrost()
+    cfg.MODEL.ATSS.NUM_CLASSES = 1
+
+    with pytest.raises(InputError, match=r"1\.png.*class 1.*1 classes"):
+        train_dicts(cfg)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["remove", "truncate", "text"])
+def test_pictures_that_cannot_be_read_stop_training_by_name(config, damage, workers):
+    cfg = config(**{"DATALOADER.NUM_WORKERS": workers})
+    path = Path(train_dicts(cfg)[1]["file_name"])
+    loader = train_loader(cfg)
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:60] if damage == "truncate" else b"no picture")
+
+    with pytest.raises(InputError) as caught:
+        batches = iter(loader)
+        for _ in range(3):
+            next(batches)
+
+    assert str(path) in str(caught.value).splitlines()[-1]
+
+
+def test_a_size_that_is_not_the_pictures_is_named(config):
+    cfg = config(lambda c: c["images"][1].update(width=640))
+
+    with pytest.raises(InputError, match=r"1\.png.*width and height"):
+        batches = iter(train_loader(cfg))
+        for _ in range(3):
+            next(batches)
+
+
+def test_missing_files_of_built_in_datasets_are_named():
+    if os.path.exists("datasets/coco"):
+        pytest.skip("there is a COCO here")
+    with pytest.raises(InputError, match=r"instances_val2017\.json.*DETECTRON2_DATASETS"):
+        read_dataset("coco_2017_val")
+
+
+def test_what_was_checked_is_not_read_again(config, monkeypatch):
+    cfg = config()
+    check_data(cfg)
+    monkeypatch.setattr("atss.data.loaders.read_dataset", lambda name: pytest.fail("read twice"))
+
+    assert len(next(iter(train_loader(cfg)))) == 4

@@ -1,0 +1,127 @@
+import json
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from atss.data import shapes
+from atss.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes") / "train"
+    shapes.generate(folder, 200, seed=1)
+    return folder, json.loads((folder.parent / "train.json").read_text())
+
+
+def test_same_seed_same_pictures(drawn, tmp_path):
+    folder, content = drawn
+    shapes.generate(tmp_path / "again", 5, seed=1)
+    again = json.loads((tmp_path / "again.json").read_text())
+
+    few = [a for a in content["annotations"] if a["image_id"] < 5]
+    assert again["annotations"] == few
+    for image in again["images"]:
+        name = image["file_name"]
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_another_seed_gives_other_pictures():
+    first, second = (np.asarray(shapes.draw(np.random.default_rng([seed, 0]))[0]) for seed in (1, 2))
+
+    assert first.shape != second.shape or (first != second).any()
+
+
+def test_objects_of_every_kind(drawn):
+    """Sides from 8 pixels to most of the picture, aspect ratios to 4:1, all classes, empty and crowded pictures."""
+    _, content = drawn
+    sides = np.array([a["bbox"][2:] for a in content["annotations"]])
+    ratios = sides[:, 0] / sides[:, 1]
+    counts = np.bincount([a["image_id"] for a in content["annotations"]], minlength=len(content["images"]))
+
+    assert sides.min() == 8 and sides.max() > 120
+    assert 3.5 < ratios.max() < 4.8 and 3.5 < 1 / ratios.min() < 4.8
+    assert set(np.bincount([a["category_id"] for a in content["annotations"]])[1:] > 60) == {True}
+    assert [c["name"] for c in content["categories"]] == list(shapes.CLASSES)
+    assert (counts == 0).sum() >= 3 and (counts >= 10).sum() >= 20
+
+
+def test_objects_overlap(drawn):
+    _, content = drawn
+    overlaps = 0
+    for image in content["images"]:
+        boxes = [a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"]]
+        for i, (x, y, w, h) in enumerate(boxes):
+            overlaps += any(x < u + s and u < x + w and y < v + t and v < y + h for u, v, s, t in boxes[:i])
+    assert overlaps > 50
+
+
+def test_boxes_fit_the_drawn_pixels():
+    for seed in range(30):
+        for label in range(len(shapes.CLASSES)):
+            mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(seed), label, 160, 208, 0.75)
+            assert mask.shape == (208, 160)
+            assert mask[y1:y2, x1:x2].sum() == mask.sum() > 0
+            assert all(line.any() for line in (mask[y1], mask[y2 - 1], mask[:, x1], mask[:, x2 - 1]))
+
+
+def test_filled_and_outlined_shapes_differ_in_their_middle():
+    for name, filled in (("disc", True), ("ring", False), ("box", True), ("frame", False)):
+        mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(3), shapes.CLASSES.index(name), 160, 160, 0.75)
+        assert mask[(y1 + y2) // 2, (x1 + x2) // 2] == filled
+
+
+def test_files_are_in_coco_format(drawn):
+    from atss.data.coco import load_coco_format
+
+    folder, _ = drawn
+    dicts = load_coco_format("shapes_test", f"{folder}.json", str(folder))
+
+    assert len(dicts) == 200
+    with Image.open(dicts[7]["file_name"]) as picture:
+        assert picture.size == (dicts[7]["width"], dicts[7]["height"])
+
+
+def test_registered_with_their_classes():
+    for name in ("shapes_train", "shapes_val"):
+        assert name in DatasetCatalog.list()
+        assert MetadataCatalog.get(name).thing_classes == list(shapes.CLASSES)
+
+
+def test_written_once_and_drawn_again_when_the_drawing_has_changed(tmp_path, monkeypatch):
+    folder, calls = tmp_path / "val", []
+    generate = shapes.generate
+    monkeypatch.setattr(shapes, "generate", lambda *args: calls.append(args) or generate(*args))
+
+    for _ in range(2):
+        assert len(shapes._load("shapes_once", folder, 3, 1)) == 3
+    assert len(calls) == 1
+
+    monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
+    shapes._load("shapes_once", folder, 3, 1)
+    assert len(calls) == 2
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
+    draw, calls = shapes.draw, []
+
+    def interrupted(rng):
+        calls.append(rng)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return draw(rng)
+
+    monkeypatch.setattr(shapes, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shapes.generate(tmp_path / "val", 5, 1)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError, match="file"):
+        shapes._load("shapes_nowhere", tmp_path / "file" / "val", 3, 1)

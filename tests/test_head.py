@@ -1,0 +1,204 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from atss.assigners import ASSIGNER_REGISTRY, ATSSAssigner
+from atss.box_coding import BoxCoding, PointCoding
+from atss.head import ATSSHead, by_anchor, matched_objects
+from atss.inference import BoxSelector
+from atss.anchors import make_cell_anchors
+from atss.losses import centerness_targets, giou_loss
+
+STRIDES = [8, 16, 32, 64, 128]
+
+
+def make_head(box_coding=None, aspect_ratios=(1.0,), assigner=None, **options):
+    return ATSSHead(
+        in_channels=64,
+        strides=STRIDES,
+        num_classes=3,
+        cell_anchors=make_cell_anchors(STRIDES, 8.0, aspect_ratios),
+        anchor_offset=0.5,
+        assigner=assigner or ATSSAssigner(),
+        box_coding=box_coding or BoxCoding(),
+        box_selector=BoxSelector(),
+        **options,
+    )
+
+
+def features(pictures=2, height=64, width=96):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(pictures, 64, -(-height // s), -(-width // s), generator=generator) for s in STRIDES]
+
+
+def objects(*counts):
+    generator = torch.Generator().manual_seed(1)
+    boxes, classes = [], []
+    for count in counts:
+        corner = torch.rand(count, 2, generator=generator) * 40
+        boxes.append(torch.cat([corner, corner + 5 + torch.rand(count, 2, generator=generator) * 40], dim=1))
+        classes.append(torch.randint(0, 3, (count,), generator=generator))
+    return boxes, classes
+
+
+def test_layers_of_the_paper():
+    head = make_head()
+
+    for tower in (head.class_tower, head.box_tower):
+        assert [type(layer.norm) for layer in tower] == [nn.GroupNorm] * 4
+        assert all(layer.norm.num_groups == 32 and layer.kernel_size == (3, 3) for layer in tower)
+    for module in head.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.std().item() == pytest.approx(0.01, rel=0.2)
+    assert torch.sigmoid(head.class_logits.bias).allclose(torch.tensor(0.01))
+    assert (head.box_deltas.bias == 0).all() and (head.centerness.bias == 0).all()
+    assert head.scales.tolist() == [1.0] * 5 and head.scales.requires_grad
+    assert (make_head(PointCoding()).box_deltas.bias == 4).all()
+
+
+def test_predictions_are_in_the_order_of_the_grid():
+    prediction = torch.arange(2 * 6 * 2 * 3).view(2, 6, 2, 3)  # 2 anchors a cell, 3 numbers each
+
+    flat = by_anchor(prediction, 3)
+
+    assert flat.shape == (2, 12, 3)
+    row, column, anchor = 1, 2, 1
+    assert flat[1, (row * 3 + column) * 2 + anchor].tolist() == prediction[1, 3:6, row, column].tolist()
+
+
+@pytest.mark.parametrize("aspect_ratios", [(1.0,), (0.5, 1.0, 2.0)])
+def test_one_prediction_an_anchor(aspect_ratios):
+    head = make_head(aspect_ratios=aspect_ratios)
+
+    grid, predictions = head(features())
+
+    assert len(grid) == (96 + 24 + 6 + 2 + 1) * len(aspect_ratios)
+    assert predictions.logits.shape == (2, len(grid), 3)
+    assert predictions.deltas.shape == (2, len(grid), 4)
+    assert predictions.centerness.shape == (2, len(grid))
+
+
+def test_scales_multiply_the_box_prediction_of_their_level_alone():
+    head = make_head()
+    _, before = head(features())
+    with torch.no_grad():
+        head.scales[1] = 2.0
+
+    grid, after = head(features())
+
+    ratio = [a / b for a, b in zip(after.deltas.split(grid.level_sizes, 1), before.deltas.split(grid.level_sizes, 1))]
+    for level, expected in enumerate([1.0, 2.0, 1.0, 1.0, 1.0]):
+        torch.testing.assert_close(ratio[level], torch.full_like(ratio[level], expected))
+    torch.testing.assert_close(after.centerness, before.centerness)
+
+
+def test_centerness_is_on_the_regression_tower():
+    head = make_head()
+    _, before = head(features())
+    with torch.no_grad():
+        head.class_tower[0].weight.zero_()
+        head.class_tower[0].norm.weight.zero_()
+
+    _, after = head(features())
+
+    assert torch.equal(after.centerness, before.centerness) and not torch.equal(after.logits, before.logits)
+
+
+@pytest.mark.parametrize("box_coding", [BoxCoding(), PointCoding()])
+def test_losses_are_the_papers(box_coding):
+    """Written out over the positives, one by one."""
+    head = make_head(box_coding)
+    grid, predictions = head(features())
+    gt_boxes, gt_classes = objects(3, 5)
+
+    losses = head.losses(grid, predictions, gt_boxes, gt_classes)
+
+    matches, anchors = ATSSAssigner()(grid, gt_boxes), grid.boxes()
+    boxes, centers = box_coding.decode(predictions.deltas, anchors), (anchors[:, :2] + anchors[:, 2:]) / 2
+    focal = box = centerness = centerness_sum = num_positive = 0.0
+    for n in range(2):
+        for r, match in enumerate(matches[n].tolist()):
+            for c, p in enumerate(predictions.logits[n, r].sigmoid().tolist()):
+                positive = match >= 0 and gt_classes[n][match] == c
+                focal -= 0.25 * (1 - p) ** 2 * math.log(p) if positive else 0.75 * p**2 * math.log(1 - p)
+            if match >= 0:
+                target = centerness_targets(centers[r], gt_boxes[n][match]).item()
+                q = predictions.centerness[n, r].sigmoid().item()
+                num_positive += 1
+                centerness_sum += target
+                centerness -= target * math.log(q) + (1 - target) * math.log(1 - q)
+                box += giou_loss(boxes[n, r], gt_boxes[n][match]).item() * target
+
+    assert num_positive > 20
+    assert losses["loss_cls"].item() == pytest.approx(focal / num_positive, rel=1e-4)
+    assert losses["loss_box"].item() == pytest.approx(2 * box / centerness_sum, rel=1e-4)
+    assert losses["loss_centerness"].item() == pytest.approx(centerness / num_positive, rel=1e-4)
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (0, 4), (1000, 1)])
+def test_losses_and_gradients_are_finite_with_none_and_with_a_thousand_objects(counts):
+    head = make_head()
+
+    losses = head.losses(*head(features()), *objects(*counts))
+    sum(losses.values()).backward()
+
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    if counts == (0, 0):
+        assert losses["loss_box"] == 0 and losses["loss_centerness"] == 0 and losses["loss_cls"] > 0
+
+
+@pytest.mark.parametrize("height, width", [(64, 96), (16, 16), (8, 200)])
+def test_an_object_of_one_pixel_also_where_levels_have_fewer_than_k_cells(height, width):
+    head = make_head()
+    box = [torch.tensor([[3.6, 3.6, 4.6, 4.6]])]
+
+    losses = head.losses(*head(features(1, height, width)), box, [torch.tensor([2])])
+    sum(losses.values()).backward()
+
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in head.parameters())
+    if height == 64:
+        assert losses["loss_box"] > 0, "the anchor whose centre the object contains is positive"
+
+
+def test_ignored_anchors_give_no_loss():
+    class IgnoreAll(ATSSAssigner):
+        def __call__(self, grid, gt_boxes, ignore_boxes=None):
+            return torch.full_like(super().__call__(grid, gt_boxes), -2)
+
+    head = make_head(assigner=IgnoreAll())
+
+    losses = head.losses(*head(features()), *objects(3, 3))
+
+    assert all(loss == 0 for loss in losses.values())
+
+
+def test_mixed_precision_gives_losses_in_full_precision():
+    head = make_head()
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        grid, predictions = head(features())
+        losses = head.losses(grid, predictions, *objects(3, 5))
+    exact = head.losses(*head(features()), *objects(3, 5))
+
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(exact[name].item(), rel=0.02)
+
+
+def test_matched_objects():
+    matches = torch.tensor([[1, -1, 0], [-1, -2, 0]])
+    gt_boxes = [torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]]), torch.tensor([[0.0, 0, 3, 3]])]
+    anchors = torch.tensor([[9.0, 9, 10, 10], [9, 9, 20, 20], [9, 9, 30, 30]])
+
+    boxes, classes = matched_objects(matches, gt_boxes, [torch.tensor([4, 5]), torch.tensor([6])], anchors)
+
+    assert classes.tolist() == [[5, 0, 4], [0, 0, 6]]
+    assert boxes[:, :, 3].tolist() == [[2, 10 + 10, 1], [10, 20, 3]]
+
+
+def test_assigners_are_registered():
+    assert ASSIGNER_REGISTRY.get("ATSSAssigner") is ATSSAssigner

@@ -1,0 +1,122 @@
+"""What `load_config` settles, and what it refuses in one line that names file or key."""
+
+import pytest
+from conftest import DEMO_CONFIG, pairs
+
+from atss.errors import InputError
+from atss.run import load_config
+
+
+def config_file(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def refused(*args):
+    with pytest.raises(InputError) as caught:
+        load_config(*args)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_classes_come_from_the_dataset(tiny_config):
+    atss = tiny_config().MODEL.ATSS
+
+    assert atss.NUM_CLASSES == 6
+    assert atss.CLASS_NAMES == ["disc", "ring", "box", "frame", "triangle", "cross"]
+
+
+def test_a_number_of_classes_that_agrees_is_fine(tiny_config):
+    assert tiny_config({"MODEL.ATSS.NUM_CLASSES": 6}).MODEL.ATSS.NUM_CLASSES == 6
+
+
+def test_a_number_of_classes_that_disagrees_is_refused_with_both_numbers(shapes):
+    message = refused(DEMO_CONFIG, pairs({**shapes, "MODEL.ATSS.NUM_CLASSES": 80}))
+
+    assert "80" in message and "6 classes" in message and "tiny_train" in message
+
+
+def test_coco_has_its_eighty_classes_without_reading_it():
+    assert load_config("configs/atss_R_50_FPN_1x.yaml").MODEL.ATSS.NUM_CLASSES == 80
+
+
+def test_datasets_with_different_classes_are_refused(shapes, coco_file):
+    entries = [*shapes["DATASETS.REGISTER"], ["animals", *coco_file()]]
+
+    message = refused(DEMO_CONFIG, pairs({**shapes, "DATASETS.REGISTER": entries, "DATASETS.TEST": "('animals',)"}))
+
+    assert "tiny_train" in message and "animals" in message and "cat, dog" in message
+
+
+def test_without_a_gpu_it_runs_on_the_cpu_and_says_so_once(shapes, caplog, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    cfg = load_config(DEMO_CONFIG, pairs({**shapes, "MODEL.DEVICE": "cuda", "SOLVER.AMP.ENABLED": True}))
+
+    assert cfg.MODEL.DEVICE == "cpu" and not cfg.SOLVER.AMP.ENABLED
+    assert [r.message for r in caplog.records if "no CUDA GPU" in r.message] == [
+        "MODEL.DEVICE is cuda, but there is no CUDA GPU here: running on the CPU."
+    ]
+
+
+def test_a_trained_models_config_needs_no_dataset(tmp_path):
+    path = config_file(
+        tmp_path,
+        "MODEL: {META_ARCHITECTURE: ATSS, ATSS: {NUM_CLASSES: 2, CLASS_NAMES: [cat, dog]}}\n"
+        "DATASETS: {REGISTER: [[pets, gone.json, gone/]], TEST: [pets]}\n",
+    )
+
+    assert load_config(path, read_datasets=False).MODEL.ATSS.CLASS_NAMES == ["cat", "dog"]
+    assert "gone.json" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "key, value, named",
+    [
+        ("MODEL.ATSS.TOPKK", "9", ["MODEL.ATSS.TOPKK", "Non-existent"]),
+        ("MODEL.ATSS.TOPK", "nine", ["MODEL.ATSS.TOPK", "nine"]),
+        ("MODEL.ATSS.BOX_CODING", "circle", ["MODEL.ATSS.BOX_CODING", "circle", "'box'", "'point'"]),
+        ("MODEL.ATSS.ASSIGNER", "Hungarian", ["MODEL.ATSS.ASSIGNER", "Hungarian", "ATSSAssigner"]),
+        ("SOLVER.OPTIMIZER", "Lion", ["SOLVER.OPTIMIZER", "Lion", "AdamW"]),
+        ("DATASETS.TRAIN", "('nowhere',)", ["nowhere", "DATASETS.REGISTER"]),
+        ("DATASETS.REGISTER", "['a','b','c']", ["DATASETS.REGISTER", "[name, annotation file, picture folder]"]),
+    ],
+)
+def test_keys_and_values_that_do_not_exist_are_named(key, value, named):
+    message = refused(DEMO_CONFIG, [key, value])
+
+    assert all(part in message for part in named), message
+
+
+def test_unpaired_keys_are_refused():
+    assert "pairs" in refused(DEMO_CONFIG, ["MODEL.ATSS.TOPK"])
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("MODEL: {ATSS: {TOPKK: 9}}", "MODEL.ATSS.TOPKK"),
+        ("MODEL: [", "line 1"),
+        ("MODEL: {WEIGHTS: !!python/object/apply:os.getcwd []}", "not a plain yaml file"),
+        ("just words", "config.yaml"),
+        ("_BASE_: nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_config_files_that_cannot_be_used_are_named(tmp_path, text, named):
+    message = refused(config_file(tmp_path, text))
+
+    assert "config.yaml" in message and named in message
+
+
+def test_missing_config_files_are_named():
+    assert "nowhere.yaml" in refused("nowhere.yaml")
+    assert "--config-file" in refused("")
+
+
+def test_config_files_run_no_code(tmp_path):
+    trace = tmp_path / "trace"
+    refused(config_file(tmp_path, f"MODEL: {{WEIGHTS: !!python/object/apply:os.mkdir ['{trace}']}}"))
+
+    assert not trace.exists()

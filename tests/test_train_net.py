@@ -1,0 +1,167 @@
+"""`python train_net.py` as its users call it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
+
+sys.path.insert(0, str(ROOT))
+import train_net
+from detectron2.engine import default_argument_parser
+
+# Random models find nothing above the usual threshold; with this one there are boxes to compare.
+SHORT = {**TINY, "SOLVER.MAX_ITER": 24, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}
+
+
+def command(settings, *flags):
+    return ["train_net.py", "--config-file", DEMO_CONFIG, *flags, *pairs(settings)]
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (Path(folder) / "metrics.json").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    settings = {**SHORT, **shapes, "OUTPUT_DIR": folder, "TEST.EVAL_PERIOD": 12, "MODEL.DEVICE": "cuda"}
+    return folder, run(*command(settings))
+
+
+def test_training_leaves_what_detectron2_does(trained):
+    folder, result = trained
+
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "last_checkpoint", "inference"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names), "TensorBoard"
+    assert {"loss_cls", "loss_box", "loss_centerness", "bbox/AP50"} <= metrics(folder)[-1].keys()
+    assert [m["iteration"] for m in metrics(folder) if "bbox/AP" in m] == [11, 23], "evaluated on the way and at the end"
+    assert "eta:" in result.stdout + result.stderr
+
+
+def test_asked_for_cuda_it_says_once_that_there_is_none(trained):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA GPU here")
+    _, result = trained
+
+    assert (result.stdout + result.stderr).count("there is no CUDA GPU here: running on the CPU") == 1
+
+
+def test_eval_only_gives_what_the_evaluation_at_the_end_of_training_gave(trained, shapes, tmp_path):
+    folder, _ = trained
+    settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": folder / "model_final.pth"}
+
+    result = run(*command(settings, "--eval-only"))
+
+    boxes = "inference/coco_instances_results.json"
+    assert len(json.loads((tmp_path / boxes).read_text())) > 50
+    assert (tmp_path / boxes).read_bytes() == (folder / boxes).read_bytes()
+    ap = result.stdout.split("copypaste: AP,AP50,AP75,APs,APm,APl")[-1].split("copypaste: ")[1].split(",")[:2]
+    last = metrics(folder)[-1]
+    assert [float(x) for x in ap] == pytest.approx([last["bbox/AP"], last["bbox/AP50"]], abs=1e-4)
+
+
+def test_resume_goes_on_where_training_stopped(shapes, tmp_path):
+    settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "DATASETS.TEST": "()", "SOLVER.MAX_ITER": 20}
+    train(settings)
+    first = torch.load(tmp_path / "model_final.pth")
+
+    trainer = train({**settings, "SOLVER.MAX_ITER": 40}, "--resume")
+
+    last = torch.load(tmp_path / "model_final.pth")
+    assert (first["iteration"], trainer.start_iter, last["iteration"]) == (19, 20, 39)
+    assert [m["iteration"] for m in metrics(tmp_path)] == [19, 39]
+    steps = {state["step"].item() for state in last["trainer_optimizer"]} if "trainer_optimizer" in last else None
+    assert steps in (None, {40})
+    optimizer = (last.get("trainer") or {}).get("optimizer") or (last["trainer"].get("_trainer") or {}).get("optimizer")
+    assert {int(state["step"]) for state in optimizer["state"].values()} == {40}, "the optimizer went on, too"
+
+
+def test_training_makes_the_loss_fall(shapes, tmp_path):
+    """On a few pictures over and over."""
+    train({**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "DATASETS.TEST": "()", "SOLVER.MAX_ITER": 120})
+
+    rows = metrics(tmp_path)
+    assert rows[-1]["total_loss"] < 0.75 * rows[0]["total_loss"]
+    assert rows[-1]["loss_cls"] < rows[0]["loss_cls"] and rows[-1]["loss_box"] < rows[0]["loss_box"]
+
+
+def test_pictures_without_objects_alone_can_be_trained_on_beside_others(shapes, coco_file, tmp_path):
+    """Batches of one picture: every second one has no object."""
+
+    def only_one(content):
+        content["annotations"] = content["annotations"][:1]
+
+    datasets = {"DATASETS.REGISTER": [["animals", *coco_file(only_one)]], "DATASETS.TRAIN": ("animals",)}
+    settings = {**SHORT, **datasets, "DATASETS.TEST": "()", "OUTPUT_DIR": tmp_path / "out", "SOLVER.IMS_PER_BATCH": 1}
+    train(settings)
+
+    assert all(row["total_loss"] < 100 for row in metrics(tmp_path / "out"))
+
+
+def train(settings, *flags):
+    """Train in this process; returns the trainer."""
+    trainers = []
+    build = train_net.Trainer
+
+    class Kept(build):
+        def __init__(self, cfg):
+            super().__init__(cfg)
+            trainers.append(self)
+
+    train_net.Trainer = Kept
+    try:
+        train_net.main(default_argument_parser().parse_args(command(settings, *flags)[1:]))
+    finally:
+        train_net.Trainer = build
+    return trainers[0]
+
+
+def refused(capsys, settings, *flags):
+    """Standard error of a run in this process that must end with one line and exit status 1."""
+    with pytest.raises(SystemExit) as caught:
+        train_net.main(default_argument_parser().parse_args(command(settings, *flags)[1:]))
+    assert caught.value.code == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "settings, flags, named",
+    [
+        ({"MODEL.ATSS.TOPKK": 9}, [], ["MODEL.ATSS.TOPKK"]),
+        ({"MODEL.ATSS.NUM_CLASSES": 80}, [], ["80", "6 classes"]),
+        ({"DATASETS.REGISTER": [["tiny_train", "gone.json", "gone"]]}, [], ["gone.json"]),
+        ({"MODEL.WEIGHTS": "gone.pth"}, [], ["gone.pth", "no such checkpoint"]),
+        ({"MODEL.WEIGHTS": "README.md"}, ["--eval-only"], ["README.md", "not a checkpoint"]),
+        ({}, ["--eval-only"], ["--eval-only", "MODEL.WEIGHTS"]),
+    ],
+)
+def test_bad_input_gets_one_line_and_nothing_is_written(capsys, shapes, tmp_path, settings, flags, named):
+    line = refused(capsys, {**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "out", **settings}, *flags)
+
+    assert all(part in line for part in named), line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_damaged_after_the_start_stops_training_with_one_line(shapes, coco_file, tmp_path):
+    """From the command line, with workers: their traceback is not shown."""
+    path, pictures = coco_file()
+    (Path(pictures) / "1.png").write_bytes(b"no picture")
+    datasets = {"DATASETS.REGISTER": [["animals", path, pictures]], "DATASETS.TRAIN": ("animals",)}
+    settings = {**SHORT, **datasets, "DATASETS.TEST": "()", "DATALOADER.NUM_WORKERS": 2, "OUTPUT_DIR": tmp_path / "out"}
+
+    line = error_line(run(*command(settings), check=False))
+
+    assert "1.png" in line and "cannot be read" in line
+    assert not (tmp_path / "out/model_final.pth").exists()
+
+
+def test_more_gpus_than_there_are_is_one_line(shapes):
+    line = error_line(run(*command({**SHORT, **shapes}, "--num-gpus", "64"), check=False))
+
+    assert "--num-gpus 64" in line
