@@ -4,6 +4,7 @@ The datasets `shapes_train` and `shapes_val` are drawn when they are first used,
 DETECTRON2_DATASETS (`datasets/` where that is not set), and reused from then on.
 """
 
+import colorsys
 import json
 import logging
 import os
@@ -26,12 +27,12 @@ SPLITS = {"train": (800, 1), "val": (150, 2)}
 # Raise it when the drawing changes, so that pictures of an older version are drawn again.
 VERSION = 1
 
-SIZES = ((160, 160), (208, 160), (160, 208))  # width, height
+SIZES = ((160, 160), (192, 160), (160, 192))  # width, height
 MIN_SIDE = 8
 TYPICAL_MIN_SIDE = 12
 MAX_ASPECT_RATIO = 4
 # An object is drawn only where at least this part of every object stays visible.
-MIN_VISIBLE = 0.6
+MIN_VISIBLE = 0.7
 
 
 def register_shapes():
@@ -126,10 +127,10 @@ def draw(rng):
     kind = rng.random()
     if kind < 0.06:
         number, largest = 0, 0.0
-    elif kind < 0.26:
-        number, largest = int(rng.integers(12, 24)), 0.3
+    elif kind < 0.2:
+        number, largest = int(rng.integers(12, 20)), 0.2
     else:
-        number, largest = int(rng.integers(1, 9)), 0.75
+        number, largest = int(rng.integers(1, 7)), 0.8
     objects, masks = [], []
     for _ in range(number):
         label = int(rng.integers(len(CLASSES)))
@@ -138,29 +139,24 @@ def draw(rng):
             continue
         masks = [(other & ~mask, full) for other, full in masks] + [(mask, mask.sum())]
         objects.append((label, box))
-        pixels[mask] = color(rng, pixels[mask]) + rng.normal(0, 6, (int(mask.sum()), 3))
+        pixels[mask] = color(rng) + rng.normal(0, 6, (int(mask.sum()), 3))
     pixels += rng.normal(0, 4, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), objects
 
 
 def background(rng, width, height):
-    """Texture (height, width, 3), float: blotches of two sizes around a random colour."""
-    texture = np.full((height, width, 3), rng.uniform(40, 215, 3))
-    for cells, strength in ((3, 35), (24, 10)):
-        blotches = rng.normal(0, 1, (cells, cells, 3)) * strength
-        for channel in range(3):
-            small = Image.fromarray(blotches[:, :, channel].astype(np.float32))
-            texture[:, :, channel] += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-    return texture
+    """Texture (height, width, 3), float: pale blotches of two sizes, all of one tint."""
+    texture = np.full((height, width), rng.uniform(70, 185))
+    for cells, strength in ((3, 25), (24, 12)):
+        blotches = Image.fromarray((rng.normal(0, 1, (cells, cells)) * strength).astype(np.float32))
+        texture += np.asarray(blotches.resize((width, height), Image.Resampling.BICUBIC))
+    return texture[:, :, None] + rng.normal(0, 8, 3)
 
 
-def color(rng, covered):
-    """A colour that stands out from the mean of the pixels (n, 3) that it covers."""
-    mean = covered.mean(0)
-    while True:
-        value = rng.uniform(0, 255, 3)
-        if np.abs(value - mean).max() > 90:
-            return value
+def color(rng):
+    """A vivid colour: red, green and blue."""
+    hue, saturation, value = rng.random(), rng.uniform(0.75, 1), rng.uniform(0.6, 1)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
 def shape_mask(rng, label, width, height, largest):
