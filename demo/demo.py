@@ -106,7 +106,9 @@ def output_paths(pictures, output):
 def draw(picture, instances, class_names):
     """Picture (H, W, 3), BGR, with boxes, class names and scores; enlarged if it is small."""
     colors = colormap(rgb=True).astype(int).tolist()
-    metadata = Metadata(thing_classes=class_names, thing_colors=[colors[i % len(colors)] for i in range(len(class_names))])
+    metadata = Metadata(
+        thing_classes=class_names, thing_colors=[colors[i % len(colors)] for i in range(len(class_names))]
+    )
     scale = max(1.0, MIN_LONG_SIDE / max(picture.shape[:2]))
     visualizer = Visualizer(picture[:, :, ::-1], metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)
     return np.ascontiguousarray(visualizer.draw_instance_predictions(instances).get_image()[:, :, ::-1])

@@ -74,7 +74,14 @@ def coco_file(tmp_path):
             Image.new("RGB", (64, 48), (50 * i, 90, 120)).save(pictures / f"{i}.png")
             content["images"].append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
             content["annotations"].append(
-                {"id": i, "image_id": i, "category_id": (3, 7)[i % 2], "bbox": [5, 5, 20, 30], "area": 600, "iscrowd": 0}
+                {
+                    "id": i,
+                    "image_id": i,
+                    "category_id": (3, 7)[i % 2],
+                    "bbox": [5, 5, 20, 30],
+                    "area": 600,
+                    "iscrowd": 0,
+                }
             )
         change(content)
         path = tmp_path / "annotations.json"

@@ -74,7 +74,10 @@ def test_the_papers_schedule(paper):
     rates = {}
     for iteration in (0, 499, 500, 59999, 60000, 79999, 80000, 89999):
         scheduler.last_epoch = iteration
-        rates[iteration] = [round(rate / group["initial_lr"], 6) for rate, group in zip(scheduler.get_lr(), optimizer.param_groups, strict=True)]
+        rates[iteration] = [
+            round(rate / group["initial_lr"], 6)
+            for rate, group in zip(scheduler.get_lr(), optimizer.param_groups, strict=True)
+        ]
 
     expected = [1 / 3, 1 / 3, 1, 1, 0.1, 0.1, 0.01, 0.01]
     assert [r[0] for r in rates.values()] == pytest.approx(expected, abs=1e-5)

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
+from conftest import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
+
 sys.path.insert(0, str(ROOT / "demo"))
 import demo
-
 from atss.errors import InputError
 
 
@@ -94,7 +94,9 @@ def test_an_unreadable_picture_is_named_and_the_others_are_drawn(model, shapes, 
     good = f"{pictures_of(shapes)}/000001.jpg"
 
     result = run(
-        "demo/demo.py", *arguments(model, "--input", tmp_path / "bad.jpg", good, "--output", tmp_path / "out"), check=False
+        "demo/demo.py",
+        *arguments(model, "--input", tmp_path / "bad.jpg", good, "--output", tmp_path / "out"),
+        check=False,
     )
 
     assert "1 of 2 pictures" in error_line(result)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from atss.anchors import make_cell_anchors
 from atss.assigners import ASSIGNER_REGISTRY, ATSSAssigner
 from atss.box_coding import BoxCoding, PointCoding
 from atss.head import ATSSHead, by_anchor, matched_objects
 from atss.inference import BoxSelector
-from atss.anchors import make_cell_anchors
 from atss.losses import centerness_targets, giou_loss
 
 STRIDES = [8, 16, 32, 64, 128]
@@ -88,7 +88,8 @@ def test_scales_multiply_the_box_prediction_of_their_level_alone():
 
     grid, after = head(features())
 
-    ratio = [a / b for a, b in zip(after.deltas.split(grid.level_sizes, 1), before.deltas.split(grid.level_sizes, 1))]
+    levels = zip(*(p.deltas.split(grid.level_sizes, 1) for p in (after, before)), strict=True)
+    ratio = [a / b for a, b in levels]
     for level, expected in enumerate([1.0, 2.0, 1.0, 1.0, 1.0]):
         torch.testing.assert_close(ratio[level], torch.full_like(ratio[level], expected))
     torch.testing.assert_close(after.centerness, before.centerness)

@@ -1,10 +1,10 @@
 """What `load_config` settles, and what it refuses in one line that names file or key."""
 
 import pytest
-from conftest import DEMO_CONFIG, pairs
 
 from atss.errors import InputError
 from atss.run import load_config
+from conftest import DEMO_CONFIG, pairs
 
 
 def config_file(tmp_path, text):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from conftest import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
 
 sys.path.insert(0, str(ROOT))
-import train_net
 from detectron2.engine import default_argument_parser
+
+import train_net
 
 # Random models find nothing above the usual threshold; with this one there are boxes to compare.
 SHORT = {**TINY, "SOLVER.MAX_ITER": 24, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}
@@ -38,7 +40,9 @@ def test_training_leaves_what_detectron2_does(trained):
     assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "last_checkpoint", "inference"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names), "TensorBoard"
     assert {"loss_cls", "loss_box", "loss_centerness", "bbox/AP50"} <= metrics(folder)[-1].keys()
-    assert [m["iteration"] for m in metrics(folder) if "bbox/AP" in m] == [11, 23], "evaluated on the way and at the end"
+    assert [m["iteration"] for m in metrics(folder) if "bbox/AP" in m] == [11, 23], (
+        "evaluated on the way and at the end"
+    )
     assert "eta:" in result.stdout + result.stderr
 
 

@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -6,7 +5,6 @@ from hypothesis import strategies as st
 
 from atss.anchors import AnchorGrid, make_cell_anchors
 from atss.assigners import ATSSAssigner
-
 from naive import naive_atss
 
 FIVE_STRIDES = [8, 16, 32, 64, 128]

@@ -78,9 +78,7 @@ def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_
     """Names without prefix in a pickle file, as Detectron2's model zoo has them."""
     model, _ = saved
     path = tmp_path / "R.pkl"
-    weights = {
-        k.removeprefix(BOTTOM_UP): v.numpy() for k, v in model.state_dict().items() if k.startswith(BOTTOM_UP)
-    }
+    weights = {k.removeprefix(BOTTOM_UP): v.numpy() for k, v in model.state_dict().items() if k.startswith(BOTTOM_UP)}
     path.write_bytes(pickle.dumps({"model": weights, "__author__": "test", "matching_heuristics": True}))
     other = build_model(tiny_config())
 

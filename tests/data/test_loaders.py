@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEMO_CONFIG, TINY, pairs
 
 from atss.data import check_data, train_loader
 from atss.data.loaders import has_area, read_dataset, train_dicts
 from atss.errors import InputError
 from atss.run import load_config
+from conftest import DEMO_CONFIG, TINY, pairs
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import tarfile
 from types import SimpleNamespace
 
 import pytest
+
 from conftest import ROOT, run
 
 sys.path.insert(0, str(ROOT / "tools"))

@@ -11,7 +11,7 @@ def add_atss_config(cfg):
     atss.HEAD = "ATSSHead"
     # Number of classes, without background. 0: taken from the dataset.
     atss.NUM_CLASSES = 0
-    # Names of the classes. Filled in from the dataset and saved with config.yaml, so that the demo knows them without it.
+    # Names of the classes. Filled in from the dataset and saved with config.yaml: the demo then needs no dataset.
     atss.CLASS_NAMES = []
     # Feature maps of the backbone that the head works on, finest first (section 4.1: P3 to P7).
     atss.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
@@ -22,14 +22,15 @@ def add_atss_config(cfg):
     # Score that every class starts from (RetinaNet).
     atss.PRIOR_PROB = 0.01
 
-    # Anchors of a cell: side of the square one in strides (section 3.1: 8), heights / widths at equal area, sizes an octave.
+    # Anchors of a cell: side of the square one in strides (section 3.1: 8), heights / widths at equal area, sizes an
+    # octave.
     atss.ANCHOR_SCALE = 8.0
     atss.ASPECT_RATIOS = [1.0]
     atss.SCALES_PER_OCTAVE = 1
     # Where a cell's centre lies, in strides from its corner.
     atss.ANCHOR_OFFSET = 0.5
 
-    # Rule that chooses positives, in ASSIGNER_REGISTRY, and its k: candidates of an object on every level (section 4.3).
+    # Rule that chooses positives, in ASSIGNER_REGISTRY, and its k: candidates of an object a level (section 4.3).
     atss.ASSIGNER = "ATSSAssigner"
     atss.TOPK = 9
 

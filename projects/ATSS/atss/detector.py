@@ -50,9 +50,9 @@ class ATSS(nn.Module):
         """Detectron2's calling convention.
 
         Args:
-            batched_inputs: list of N dicts with `image`, a (3, H, W) tensor in the order of INPUT.FORMAT from 0 to 255; in
-                training `instances` with `gt_boxes` and `gt_classes`; at inference `height` and `width` in which
-                the boxes are wanted.
+            batched_inputs: list of N dicts with `image`, a (3, H, W) tensor in the order of INPUT.FORMAT from 0 to 255;
+                in training `instances` with `gt_boxes` and `gt_classes`; at inference `height` and `width` in which the
+                boxes are wanted.
 
         Returns:
             in training a dict of scalar losses; at inference a list of N dicts with `instances`, whose fields are
@@ -83,6 +83,4 @@ def to_instances(detections, image_size, picture):
     instances.pred_boxes = Boxes(detections.boxes)
     instances.scores = detections.scores
     instances.pred_classes = detections.classes
-    return detector_postprocess(
-        instances, picture.get("height", image_size[0]), picture.get("width", image_size[1])
-    )
+    return detector_postprocess(instances, picture.get("height", image_size[0]), picture.get("width", image_size[1]))

@@ -116,9 +116,7 @@ class ATSSHead(nn.Module):
             "in_channels": input_shape[0].channels,
             "strides": strides,
             "num_classes": atss.NUM_CLASSES,
-            "cell_anchors": make_cell_anchors(
-                strides, atss.ANCHOR_SCALE, atss.ASPECT_RATIOS, atss.SCALES_PER_OCTAVE
-            ),
+            "cell_anchors": make_cell_anchors(strides, atss.ANCHOR_SCALE, atss.ASPECT_RATIOS, atss.SCALES_PER_OCTAVE),
             "anchor_offset": atss.ANCHOR_OFFSET,
             "assigner": ASSIGNER_REGISTRY.get(atss.ASSIGNER)(topk=atss.TOPK),
             "box_coding": box_codings[atss.BOX_CODING](),

@@ -22,9 +22,9 @@ class Detections(NamedTuple):
 class BoxSelector:
     """Keep the best boxes: by class score, by level, by non-maximum suppression, by picture.
 
-    A box takes part if its class score is above `score_threshold`; of these every level gives the `topk_per_level` with the
-    highest class score x centerness. Their final score is the square root of that product. Non-maximum suppression works
-    class by class.
+    A box takes part if its class score is above `score_threshold`; of these every level gives the `topk_per_level` with
+    the highest class score x centerness. Their final score is the square root of that product. Non-maximum suppression
+    works class by class.
 
     Args:
         score_threshold: from 0 to 1.

@@ -116,8 +116,8 @@ def _settle_classes(cfg):
             )
     if atss.NUM_CLASSES not in (0, len(names)):
         raise InputError(
-            f"MODEL.ATSS.NUM_CLASSES is {atss.NUM_CLASSES}, but dataset {first} has {len(names)} classes; leave the key out "
-            "to take the dataset's"
+            f"MODEL.ATSS.NUM_CLASSES is {atss.NUM_CLASSES}, but dataset {first} has {len(names)} classes; leave the "
+            "key out to take the dataset's"
         )
     atss.NUM_CLASSES = len(names)
     atss.CLASS_NAMES = list(names)

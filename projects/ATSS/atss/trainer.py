@@ -17,9 +17,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self):
         # DefaultTrainer has just made a checkpointer that keeps what it cannot load to itself.
-        self.checkpointer = Checkpointer(
-            self.model, self.cfg.OUTPUT_DIR, needed=BOTTOM_UP, trainer=weakref.proxy(self)
-        )
+        self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, needed=BOTTOM_UP, trainer=weakref.proxy(self))
         return super().build_hooks()
 
     @classmethod

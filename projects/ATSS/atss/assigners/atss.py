@@ -13,9 +13,9 @@ INSIDE_MARGIN = 0.01
 class ATSSAssigner:
     """Every object chooses its positives by the statistics of its nearest anchors (section 3.2, Algorithm 1).
 
-    On each level the k anchors nearest to the object's centre are its candidates (k x A where a cell has A anchors); those
-    whose IoU with it reaches the mean plus the standard deviation of all its candidates' IoUs, and whose centre lies in
-    it, are positive. An anchor that several objects claim goes to the one with the highest IoU.
+    On each level the k anchors nearest to the object's centre are its candidates (k x A where a cell has A anchors).
+    Those whose IoU with it reaches the mean plus the standard deviation of all its candidates' IoUs, and whose centre
+    lies in it, are positive. An anchor that several objects claim goes to the one with the highest IoU.
 
     Where the paper leaves a choice: of anchors equally far the one with the lower index comes first; of objects with
     equal IoU the one with the lower index wins; the standard deviation is that of a sample (divided by n - 1), 0 for a
@@ -107,8 +107,8 @@ def nearest_cells(centers, shape, stride, offset, k):
 def ranked_positions(points, size, stride, offset, k):
     """Columns (or rows) of a level by their distance to each point, nearest first, the lower index first of equals.
 
-    The n nearest of them are n neighbours; they begin at ceil(u - n / 2), u being the point in cells, or as near to it as
-    the grid allows. The one of rank n is what these n have more than the n - 1 nearest: their first or their last.
+    The n nearest of them are n neighbours; they begin at ceil(u - n / 2), u being the point in cells, or as near to it
+    as the grid allows. The one of rank n is what these n have more than the n - 1 nearest: their first or their last.
 
     Args:
         points: (M,) coordinate in pixels.
@@ -128,7 +128,9 @@ def ranked_positions(points, size, stride, offset, k):
 
 def pair_iou(boxes, others):
     """IoU (...) of boxes (..., 4) with others (..., 4), pair by pair; 0 for a pair without area."""
-    overlap = (torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])).clamp(min=0)
+    overlap = (torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])).clamp(
+        min=0
+    )
     intersection = overlap.prod(-1)
     area, other_area = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (boxes, others))
     union = area + other_area - intersection

@@ -41,7 +41,9 @@ def build_atss_small_resnet_fpn_backbone(cfg, input_shape):
         out_channels = resnets.RES2_OUT_CHANNELS * 2**stage
         strides = [1 if stage == 0 else 2] + [1] * (num_blocks - 1)
         channels = {"in_channels": in_channels, "out_channels": out_channels}
-        stages.append(ResNet.make_stage(BasicBlock, num_blocks, stride_per_block=strides, norm=resnets.NORM, **channels))
+        stages.append(
+            ResNet.make_stage(BasicBlock, num_blocks, stride_per_block=strides, norm=resnets.NORM, **channels)
+        )
         in_channels = out_channels
     bottom_up = ResNet(stem, stages, out_features=resnets.OUT_FEATURES).freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
     return with_fpn(cfg, bottom_up)

@@ -50,7 +50,8 @@ class Checkpointer(DetectionCheckpointer):
         if misfits:
             listed = "; ".join(misfits[:3]) + ("; ..." if len(misfits) > 3 else "")
             raise InputError(
-                f"{self._path}: checkpoint of another model: {len(misfits)} keys of the config's model do not fit: {listed}"
+                f"{self._path}: checkpoint of another model: {len(misfits)} keys of the config's model do not fit: "
+                f"{listed}"
             )
         return incompatible
 

@@ -69,7 +69,8 @@ def read_dataset(name):
         return DatasetCatalog.get(name)
     except FileNotFoundError as error:
         raise InputError(
-            f"{error.filename}: file of dataset {name} is missing; set DETECTRON2_DATASETS to the folder of your datasets"
+            f"{error.filename}: file of dataset {name} is missing; set DETECTRON2_DATASETS to the folder of your "
+            "datasets"
         ) from error
     except (OSError, ValueError, KeyError, AssertionError, TypeError) as error:
         raise InputError(f"dataset {name} cannot be read: {first_line(error)}") from error

@@ -103,9 +103,7 @@ def generate(folder, number, seed):
                     }
                 )
         categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
-        content = {
-            "info": _info(number, seed), "images": images, "annotations": annotations, "categories": categories
-        }
+        content = {"info": _info(number, seed), "images": images, "annotations": annotations, "categories": categories}
         written = Path(draft) / "annotations.json"
         written.write_text(json.dumps(content))
         shutil.rmtree(folder, ignore_errors=True)
@@ -162,8 +160,8 @@ def color(rng):
 def shape_mask(rng, label, width, height, largest):
     """A shape of a class at a random place: its (height, width) mask, and its box as (x1, y1, x2, y2).
 
-    The root of its area is drawn log-uniformly from TYPICAL_MIN_SIDE to `largest` times the picture's shorter side, its aspect
-    ratio from 1 / MAX_ASPECT_RATIO to MAX_ASPECT_RATIO; no side is below MIN_SIDE or beyond the picture.
+    The root of its area is drawn log-uniformly from TYPICAL_MIN_SIDE to `largest` times the picture's shorter side, its
+    aspect ratio from 1 / MAX_ASPECT_RATIO to MAX_ASPECT_RATIO; no side is below MIN_SIDE or beyond the picture.
     """
     side = np.exp(rng.uniform(np.log(TYPICAL_MIN_SIDE), np.log(largest * min(width, height))))
     root = np.exp(rng.uniform(-0.5, 0.5) * np.log(MAX_ASPECT_RATIO))
