@@ -17,6 +17,8 @@ env: .venv/ready
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+# The demo draws its pictures here, also where another folder of datasets is set.
+demo: export DETECTRON2_DATASETS := datasets
 demo: env
 	$(BIN)/python train_net.py --config-file configs/atss_R_10_FPN_demo.yaml --resume OUTPUT_DIR $(DEMO)
 	$(BIN)/python demo/demo.py --config-file $(DEMO)/config.yaml --input 'datasets/shapes/val/00000[0-7].jpg' \

@@ -1,6 +1,11 @@
 #!/usr/bin/env python
 """Train and evaluate ATSS, with Detectron2's arguments. See README.md."""
 
+import os
+
+import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
+
+# isort: split
 import torch
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
@@ -22,8 +27,7 @@ def main(args):
 
 
 def train(cfg, args):
-    checkpointer_has_more = args.resume and Checkpointer(torch.nn.Module(), cfg.OUTPUT_DIR).has_checkpoint()
-    if not checkpointer_has_more:
+    if not (args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))):
         check_weights(cfg)
     default_setup(cfg, args)
     trainer = Trainer(cfg)

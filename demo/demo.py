@@ -7,6 +7,9 @@ import logging
 import os
 import sys
 
+import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
+
+# isort: split
 import cv2
 import numpy as np
 import tqdm

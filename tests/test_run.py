@@ -79,6 +79,8 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         ("MODEL.ATSS.TOPK", "nine", ["MODEL.ATSS.TOPK", "nine"]),
         ("MODEL.ATSS.BOX_CODING", "circle", ["MODEL.ATSS.BOX_CODING", "circle", "'box'", "'point'"]),
         ("MODEL.ATSS.ASSIGNER", "Hungarian", ["MODEL.ATSS.ASSIGNER", "Hungarian", "ATSSAssigner"]),
+        ("MODEL.ATSS.HEAD", "Hydra", ["MODEL.ATSS.HEAD", "Hydra", "ATSSHead"]),
+        ("MODEL.BACKBONE.NAME", "spine", ["MODEL.BACKBONE.NAME", "spine", "build_atss_resnet_fpn_backbone"]),
         ("SOLVER.OPTIMIZER", "Lion", ["SOLVER.OPTIMIZER", "Lion", "AdamW"]),
         ("DATASETS.TRAIN", "('nowhere',)", ["nowhere", "DATASETS.REGISTER"]),
         ("DATASETS.REGISTER", "['a','b','c']", ["DATASETS.REGISTER", "[name, annotation file, picture folder]"]),

@@ -61,15 +61,16 @@ def test_objects_overlap(drawn):
 def test_boxes_fit_the_drawn_pixels():
     for seed in range(30):
         for label in range(len(shapes.CLASSES)):
-            mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(seed), label, 160, 208, 0.75)
-            assert mask.shape == (208, 160)
+            mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(seed), label, 160, 192, (10, 128))
+            assert mask.shape == (192, 160)
             assert mask[y1:y2, x1:x2].sum() == mask.sum() > 0
             assert all(line.any() for line in (mask[y1], mask[y2 - 1], mask[:, x1], mask[:, x2 - 1]))
 
 
 def test_filled_and_outlined_shapes_differ_in_their_middle():
     for name, filled in (("disc", True), ("ring", False), ("box", True), ("frame", False)):
-        mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(3), shapes.CLASSES.index(name), 160, 160, 0.75)
+        label = shapes.CLASSES.index(name)
+        mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(3), label, 160, 160, (60, 61))
         assert mask[(y1 + y2) // 2, (x1 + x2) // 2] == filled
 
 

@@ -1,5 +1,10 @@
 """ATSS, Adaptive Training Sample Selection (arXiv 1912.02424), on Detectron2. Importing this registers everything."""
 
+import warnings
+
+# Detectron2 compiles some functions with TorchScript when it is imported; nothing its users could do about it.
+warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+
 from . import anchors, assigners, backbones, box_coding, data, losses
 from .config import add_atss_config
 from .detector import ATSS

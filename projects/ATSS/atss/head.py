@@ -108,10 +108,7 @@ class ATSSHead(nn.Module):
     def from_config(cls, cfg, input_shape):
         atss = cfg.MODEL.ATSS
         strides = [shape.stride for shape in input_shape]
-        box_codings = {
-            "box": lambda: BoxCoding(atss.BOX_CODING_WEIGHTS),
-            "point": lambda: PointCoding(atss.ANCHOR_SCALE),
-        }
+        from_a_box = atss.BOX_CODING == "box"
         return {
             "in_channels": input_shape[0].channels,
             "strides": strides,
@@ -119,7 +116,7 @@ class ATSSHead(nn.Module):
             "cell_anchors": make_cell_anchors(strides, atss.ANCHOR_SCALE, atss.ASPECT_RATIOS, atss.SCALES_PER_OCTAVE),
             "anchor_offset": atss.ANCHOR_OFFSET,
             "assigner": ASSIGNER_REGISTRY.get(atss.ASSIGNER)(topk=atss.TOPK),
-            "box_coding": box_codings[atss.BOX_CODING](),
+            "box_coding": BoxCoding(atss.BOX_CODING_WEIGHTS) if from_a_box else PointCoding(atss.ANCHOR_SCALE),
             "box_selector": BoxSelector(
                 score_threshold=atss.SCORE_THRESH_TEST,
                 topk_per_level=atss.TOPK_CANDIDATES_TEST,

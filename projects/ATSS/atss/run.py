@@ -7,11 +7,13 @@ import torch
 import yaml
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import BACKBONE_REGISTRY
 
 from .assigners import ASSIGNER_REGISTRY
 from .config import add_atss_config
 from .data import register_coco_format
 from .errors import InputError, first_line
+from .head import ATSS_HEAD_REGISTRY
 
 logger = logging.getLogger("atss.run")
 
@@ -77,6 +79,8 @@ def _check_choices(cfg):
         "MODEL.ATSS.ASSIGNER": (cfg.MODEL.ATSS.ASSIGNER, tuple(name for name, _ in ASSIGNER_REGISTRY)),
         "SOLVER.OPTIMIZER": (cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
         "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, ("ATSS",)),
+        "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, tuple(name for name, _ in BACKBONE_REGISTRY)),
+        "MODEL.ATSS.HEAD": (cfg.MODEL.ATSS.HEAD, tuple(name for name, _ in ATSS_HEAD_REGISTRY)),
     }
     for key, (value, allowed) in choices.items():
         if value not in allowed:

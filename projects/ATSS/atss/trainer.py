@@ -20,6 +20,14 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, needed=BOTTOM_UP, trainer=weakref.proxy(self))
         return super().build_hooks()
 
+    # Detectron2 0.6 leaves the optimizer out of its checkpoints; its main branch has these two, too.
+    def state_dict(self):
+        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
+
     @classmethod
     def build_train_loader(cls, cfg):
         return train_loader(cfg)
@@ -44,4 +52,4 @@ class Trainer(DefaultTrainer):
             bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
             weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
         )
-        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(params, lr=cfg.SOLVER.BASE_LR))
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(params, lr=cfg.SOLVER.BASE_LR, fused=True))

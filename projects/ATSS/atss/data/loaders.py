@@ -82,12 +82,14 @@ def train_dicts(cfg):
     Raises:
         InputError: a class that the head does not have, or no box at all.
     """
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN: name a dataset to train on")
     dicts = [record for name in cfg.DATASETS.TRAIN for record in read_dataset(name)]
     num_boxes = num_dropped = 0
     for record in dicts:
-        kept = [annotation for annotation in record["annotations"] if has_area(annotation)]
-        num_boxes, num_dropped = num_boxes + len(kept), num_dropped + len(record["annotations"]) - len(kept)
-        record["annotations"] = kept
+        annotations = record.get("annotations", [])
+        record["annotations"] = kept = [annotation for annotation in annotations if has_area(annotation)]
+        num_boxes, num_dropped = num_boxes + len(kept), num_dropped + len(annotations) - len(kept)
         for annotation in kept:
             if not 0 <= annotation["category_id"] < cfg.MODEL.ATSS.NUM_CLASSES:
                 raise InputError(

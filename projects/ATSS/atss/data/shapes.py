@@ -23,16 +23,18 @@ logger = logging.getLogger("atss.data")
 
 CLASSES = ("disc", "ring", "box", "frame", "triangle", "cross")
 # Pictures and seed of each dataset.
-SPLITS = {"train": (800, 1), "val": (150, 2)}
+SPLITS = {"train": (1200, 1), "val": (150, 2)}
 # Raise it when the drawing changes, so that pictures of an older version are drawn again.
 VERSION = 1
 
 SIZES = ((160, 160), (192, 160), (160, 192))  # width, height
 MIN_SIDE = 8
-TYPICAL_MIN_SIDE = 12
+# Roots of the objects' areas, from and to, in pixels.
+USUAL_SIDES = (24, 128)
+CROWDED_SIDES = (12, 40)
 MAX_ASPECT_RATIO = 4
 # An object is drawn only where at least this part of every object stays visible.
-MIN_VISIBLE = 0.7
+MIN_VISIBLE = 0.75
 
 
 def register_shapes():
@@ -124,15 +126,15 @@ def draw(rng):
     pixels = background(rng, width, height)
     kind = rng.random()
     if kind < 0.06:
-        number, largest = 0, 0.0
-    elif kind < 0.2:
-        number, largest = int(rng.integers(12, 20)), 0.2
+        number, sides = 0, None
+    elif kind < 0.16:
+        number, sides = int(rng.integers(10, 16)), CROWDED_SIDES
     else:
-        number, largest = int(rng.integers(1, 7)), 0.8
+        number, sides = int(rng.integers(1, 8)), USUAL_SIDES
     objects, masks = [], []
     for _ in range(number):
         label = int(rng.integers(len(CLASSES)))
-        mask, box = shape_mask(rng, label, width, height, largest)
+        mask, box = shape_mask(rng, label, width, height, sides)
         if any((other & ~mask).sum() < MIN_VISIBLE * full for other, full in masks):
             continue
         masks = [(other & ~mask, full) for other, full in masks] + [(mask, mask.sum())]
@@ -157,13 +159,13 @@ def color(rng):
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def shape_mask(rng, label, width, height, largest):
+def shape_mask(rng, label, width, height, sides):
     """A shape of a class at a random place: its (height, width) mask, and its box as (x1, y1, x2, y2).
 
-    The root of its area is drawn log-uniformly from TYPICAL_MIN_SIDE to `largest` times the picture's shorter side, its
-    aspect ratio from 1 / MAX_ASPECT_RATIO to MAX_ASPECT_RATIO; no side is below MIN_SIDE or beyond the picture.
+    The root of its area is drawn log-uniformly between the two `sides`, its aspect ratio from 1 / MAX_ASPECT_RATIO to
+    MAX_ASPECT_RATIO; no side is below MIN_SIDE or beyond the picture.
     """
-    side = np.exp(rng.uniform(np.log(TYPICAL_MIN_SIDE), np.log(largest * min(width, height))))
+    side = np.exp(rng.uniform(*np.log(sides)))
     root = np.exp(rng.uniform(-0.5, 0.5) * np.log(MAX_ASPECT_RATIO))
     w, h = (int(np.clip(round(s), MIN_SIDE, limit)) for s, limit in ((side * root, width), (side / root, height)))
     x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
