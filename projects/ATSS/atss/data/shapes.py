@@ -33,8 +33,9 @@ MIN_SIDE = 8
 USUAL_SIDES = (24, 128)
 CROWDED_SIDES = (12, 40)
 MAX_ASPECT_RATIO = 4
-# An object is drawn only where at least this part of every object stays visible.
+# An object is drawn only where at least this part of every object stays visible, and boxes overlap by at most this IoU.
 MIN_VISIBLE = 0.75
+MAX_IOU = 0.2
 
 
 def register_shapes():
@@ -137,11 +138,20 @@ def draw(rng):
         mask, box = shape_mask(rng, label, width, height, sides)
         if any((other & ~mask).sum() < MIN_VISIBLE * full for other, full in masks):
             continue
+        if any(iou(box, other) > MAX_IOU for _, other in objects):
+            continue
         masks = [(other & ~mask, full) for other, full in masks] + [(mask, mask.sum())]
         objects.append((label, box))
         pixels[mask] = color(rng) + rng.normal(0, 6, (int(mask.sum()), 3))
     pixels += rng.normal(0, 4, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), objects
+
+
+def iou(a, b):
+    """IoU of two boxes (x1, y1, x2, y2)."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    intersection = max(0, width) * max(0, height)
+    return intersection / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection)
 
 
 def background(rng, width, height):
