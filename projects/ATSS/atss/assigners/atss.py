@@ -139,7 +139,8 @@ def pair_iou(boxes, others):
 
 def sample_std(values):
     """Standard deviation of a sample along dimension 1, kept: (M, K) -> (M, 1); 0 for a single value."""
-    return values.std(1, keepdim=True) if values.shape[1] > 1 else torch.zeros_like(values)
+    deviations = values - values.mean(1, keepdim=True)
+    return (deviations.square().sum(1, keepdim=True) / max(1, values.shape[1] - 1)).sqrt()
 
 
 def is_inside(points, boxes):
