@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from atss.losses import centerness_targets, focal_loss, giou_loss, normalizers
+from processes import normalizers_of_process
 
 
 @pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (0.6, 1.5)])
@@ -107,16 +108,8 @@ def test_normalizers_without_positives_can_be_divided_by():
     assert number == 1 and centerness > 0
 
 
-def process(rank, world_size, store, positives, results):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-    positive = torch.arange(10)[None] < positives[rank]
-    number, centerness = normalizers(positive, torch.full((1, 10), 0.5))
-    results[rank] = (number.item(), centerness.item())
-    torch.distributed.destroy_process_group()
-
-
 def test_normalizers_are_averaged_over_processes(tmp_path):
     with torch.multiprocessing.Manager() as manager:
         results = manager.dict()
-        torch.multiprocessing.spawn(process, (2, tmp_path / "store", (7, 0), results), nprocs=2)
+        torch.multiprocessing.spawn(normalizers_of_process, (2, tmp_path / "store", (7, 0), results), nprocs=2)
         assert dict(results) == {0: (3.5, 1.75), 1: (3.5, 1.75)}

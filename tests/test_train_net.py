@@ -40,9 +40,7 @@ def test_training_leaves_what_detectron2_does(trained):
     assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "last_checkpoint", "inference"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names), "TensorBoard"
     assert {"loss_cls", "loss_box", "loss_centerness", "bbox/AP50"} <= set().union(*metrics(folder))
-    assert [m["iteration"] for m in metrics(folder) if "bbox/AP" in m] == [11, 23], (
-        "evaluated on the way and at the end"
-    )
+    assert sum("bbox/AP" in row for row in metrics(folder)) == 2, "evaluated on the way and at the end"
     assert "eta:" in result.stdout + result.stderr
 
 
