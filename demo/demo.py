@@ -15,6 +15,7 @@ import numpy as np
 import tqdm
 from detectron2.data.catalog import Metadata
 from detectron2.data.detection_utils import read_image
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.colormap import colormap
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.visualizer import ColorMode, Visualizer
@@ -113,8 +114,13 @@ def draw(picture, instances, class_names):
         thing_classes=class_names, thing_colors=[colors[i % len(colors)] for i in range(len(class_names))]
     )
     scale = max(1.0, MIN_LONG_SIDE / max(picture.shape[:2]))
-    visualizer = Visualizer(picture[:, :, ::-1], metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)
-    return np.ascontiguousarray(visualizer.draw_instance_predictions(instances).get_image()[:, :, ::-1])
+    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    boxes = Boxes(instances.pred_boxes.tensor * scale)
+    enlarged = Instances(
+        picture.shape[:2], pred_boxes=boxes, scores=instances.scores, pred_classes=instances.pred_classes
+    )
+    visualizer = Visualizer(picture[:, :, ::-1], metadata, instance_mode=ColorMode.SEGMENTATION)
+    return np.ascontiguousarray(visualizer.draw_instance_predictions(enlarged).get_image()[:, :, ::-1])
 
 
 def show(picture):
