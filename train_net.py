@@ -10,6 +10,7 @@ import torch
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from atss.checkpoints import Checkpointer, check_weights
 from atss.data import check_data
@@ -19,6 +20,7 @@ from atss.trainer import Trainer
 
 
 def main(args):
+    setup_logger(name="atss", distributed_rank=comm.get_rank())
     with one_line_errors():
         # Everything that can be wrong with the input shows before anything is written.
         cfg = load_config(args.config_file, args.opts)

@@ -1,6 +1,7 @@
 """Small datasets and models that the tests share, and the commands run as a user runs them."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -36,6 +37,12 @@ def pairs(settings):
 @pytest.fixture(autouse=True, scope="session")
 def few_threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def logs_can_be_captured():
+    """The commands' logging, once set up in this process, keeps records from pytest."""
+    logging.getLogger("atss").propagate = True
 
 
 @pytest.fixture(scope="session")
