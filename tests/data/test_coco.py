@@ -98,5 +98,5 @@ def test_a_missing_file_is_named():
 def test_missing_pictures_are_counted(coco_file):
     path, _ = coco_file()
 
-    with pytest.raises(InputError, match=r"elsewhere/0\.png.*2 more of 3"):
+    with pytest.raises(InputError, match=r"elsewhere/0\.png.*3 of 3"):
         load_coco_format("missing", path, "elsewhere")

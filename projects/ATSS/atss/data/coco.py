@@ -109,7 +109,7 @@ def check_pictures_exist(name, dicts):
         missing += [os.path.join(folder, file_name) for file_name in file_names if file_name not in there]
     if missing:
         raise InputError(
-            f"{missing[0]}: picture of dataset {name} is missing, as are {len(missing) - 1} more of {len(dicts)}; "
+            f"{missing[0]}: picture of dataset {name} is missing ({len(missing)} of {len(dicts)} are); "
             "does the picture folder fit the annotation file?"
         )
 
