@@ -1,7 +1,5 @@
 """`python demo/demo.py` as its users call it."""
 
-import sys
-
 import cv2
 import numpy as np
 import pytest
@@ -10,11 +8,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
-from conftest import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
-
-sys.path.insert(0, str(ROOT / "demo"))
 import demo
 from atss.errors import InputError
+from conftest import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
 
 
 @pytest.fixture

@@ -1,18 +1,14 @@
 """`python train_net.py` as its users call it."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-from conftest import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
-
-sys.path.insert(0, str(ROOT))
 from detectron2.engine import default_argument_parser
 
 import train_net
+from conftest import DEMO_CONFIG, TINY, error_line, pairs, run
 
 # Random models find nothing above the usual threshold; with this one there are boxes to compare.
 SHORT = {**TINY, "SOLVER.MAX_ITER": 24, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}

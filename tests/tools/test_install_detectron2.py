@@ -1,16 +1,13 @@
 """The installer of Detectron2, without the network."""
 
 import io
-import sys
 import tarfile
 from types import SimpleNamespace
 
 import pytest
 
-from conftest import ROOT, run
-
-sys.path.insert(0, str(ROOT / "tools"))
 import install_detectron2 as installer
+from conftest import run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 
 from .assigners import ASSIGNER_REGISTRY
 from .config import add_atss_config
-from .data import register_coco_format
+from .data import read_dataset, register_coco_format
 from .errors import InputError, first_line
 from .head import ATSS_HEAD_REGISTRY
 
@@ -139,5 +139,5 @@ def class_names(dataset):
             "\"[['name','annotations.json','pictures/']]\""
         )
     if not hasattr(MetadataCatalog.get(dataset), "thing_classes"):
-        DatasetCatalog.get(dataset)  # fills in the names
+        read_dataset(dataset)  # fills in the names
     return list(MetadataCatalog.get(dataset).thing_classes)

@@ -128,10 +128,8 @@ def ranked_positions(points, size, stride, offset, k):
 
 def pair_iou(boxes, others):
     """IoU (...) of boxes (..., 4) with others (..., 4), pair by pair; 0 for a pair without area."""
-    overlap = (torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])).clamp(
-        min=0
-    )
-    intersection = overlap.prod(-1)
+    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
     area, other_area = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (boxes, others))
     union = area + other_area - intersection
     return torch.where(union > 0, intersection / union, 0)
