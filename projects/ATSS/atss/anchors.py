@@ -1,6 +1,8 @@
 """Anchors: boxes of fixed shapes, repeated at every cell of every feature map (section 3.1)."""
 
 import math
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 
@@ -31,6 +33,21 @@ def make_cell_anchors(strides, scale=8.0, aspect_ratios=(1.0,), scales_per_octav
     return cell_anchors
 
 
+class Levels(NamedTuple):
+    """The shapes of a grid's L levels as tensors.
+
+    sizes: (2, L) int64, number of columns and rows.
+    strides: (L,) float32, in pixels.
+    first: (L,) int64, the number of cells in the levels before.
+    cell_anchors: (A, 2, 2, L) float32: by anchor, corner (x1 y1, x2 y2) and axis, in pixels from the cell's centre.
+    """
+
+    sizes: torch.Tensor
+    strides: torch.Tensor
+    first: torch.Tensor
+    cell_anchors: torch.Tensor
+
+
 class AnchorGrid:
     """The anchors of a batch of pictures: a regular grid of cells a level, the same anchors at every cell.
 
@@ -45,10 +62,11 @@ class AnchorGrid:
 
     Attributes:
         level_sizes: number of anchors H * W * A of every level; they add up to R.
+        num_per_cell: A.
         device: where the anchors are.
 
     Raises:
-        ValueError: the three lists differ in length, a level has no cell, or anchors are not (A, 4).
+        ValueError: the three lists differ in length, a level has no cell, or anchors are not (A, 4) with one A.
     """
 
     def __init__(self, shapes, strides, cell_anchors, offset=0.5):
@@ -63,15 +81,41 @@ class AnchorGrid:
         for anchors in cell_anchors:
             if anchors.ndim != 2 or anchors.shape[0] == 0 or anchors.shape[1] != 4:
                 raise ValueError(f"cell_anchors must be (A, 4) tensors, got {tuple(anchors.shape)}")
+        if len({len(anchors) for anchors in cell_anchors}) > 1:
+            numbers = ", ".join(str(len(anchors)) for anchors in cell_anchors)
+            raise ValueError(f"cell_anchors: every level needs the same number of anchors a cell, got {numbers}")
         self.shapes = [(int(height), int(width)) for height, width in shapes]
         self.strides = list(strides)
         self.cell_anchors = list(cell_anchors)
         self.offset = offset
+        self.num_per_cell = len(self.cell_anchors[0])
         self.level_sizes = [h * w * len(a) for (h, w), a in zip(self.shapes, self.cell_anchors, strict=True)]
-        self._boxes = None
+        self._boxes = self._levels = None
 
     def __len__(self):
         return sum(self.level_sizes)
+
+    def levels(self):
+        """The shapes of the levels as tensors, see `Levels`."""
+        if self._levels is None:
+            (rows, columns), device = zip(*self.shapes, strict=True), self.device
+            num_cells = [height * width for height, width in self.shapes]
+            self._levels = Levels(
+                torch.tensor([columns, rows]).to(device, non_blocking=True),
+                torch.tensor(self.strides, dtype=torch.float32).to(device, non_blocking=True),
+                torch.tensor([0, *accumulate(num_cells[:-1])]).to(device, non_blocking=True),
+                torch.stack(self.cell_anchors, dim=1).float().unflatten(2, (2, 2)).permute(0, 2, 3, 1),
+            )
+        return self._levels
+
+    def num_candidates(self, k):
+        """How many anchors an object looks at that takes the k nearest cells of every level."""
+        return sum(min(k, height * width) for height, width in self.shapes) * self.num_per_cell
+
+    def centers(self, level):
+        """y of the rows (H,) and x of the columns (W,) of a level's cells, in pixels."""
+        positions = (torch.arange(n, device=self.device, dtype=torch.float32) for n in self.shapes[level])
+        return tuple((n + self.offset) * self.strides[level] for n in positions)
 
     @property
     def device(self):
@@ -80,12 +124,10 @@ class AnchorGrid:
     def boxes(self):
         """All anchors, (R, 4), x1 y1 x2 y2 in pixels of the padded picture."""
         if self._boxes is None:
-            levels = zip(self.shapes, self.strides, self.cell_anchors, strict=True)
-            self._boxes = torch.cat([self._level_boxes(*level) for level in levels])
+            self._boxes = torch.cat([self._level_boxes(level) for level in range(len(self.shapes))])
         return self._boxes
 
-    def _level_boxes(self, shape, stride, anchors):
-        y, x = ((torch.arange(n, device=anchors.device, dtype=anchors.dtype) + self.offset) * stride for n in shape)
-        y, x = torch.meshgrid(y, x, indexing="ij")
+    def _level_boxes(self, level):
+        y, x = torch.meshgrid(*self.centers(level), indexing="ij")
         centers = torch.stack([x, y, x, y], dim=-1)
-        return (centers[:, :, None] + anchors).reshape(-1, 4)
+        return (centers[:, :, None] + self.cell_anchors[level]).reshape(-1, 4)

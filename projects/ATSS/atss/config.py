@@ -33,6 +33,12 @@ def add_atss_config(cfg):
     # Rule that chooses positives, in ASSIGNER_REGISTRY, and its k: candidates of an object a level (section 4.3).
     atss.ASSIGNER = "ATSSAssigner"
     atss.TOPK = 9
+    # How it runs: "torch" everywhere, "triton" on CUDA GPUs, "auto" triton on CUDA and torch elsewhere. The matches are
+    # the same.
+    atss.ASSIGNER_BACKEND = "auto"
+    # Anchors in crowd regions (iscrowd) that match nothing take no part in the loss. The paper trains them as
+    # background.
+    atss.IGNORE_CROWD = False
 
     # What the box prediction means: deltas "box" or distances "point" (section 3.1), and the factors of the deltas.
     atss.BOX_CODING = "box"

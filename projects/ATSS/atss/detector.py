@@ -51,7 +51,8 @@ class ATSS(nn.Module):
 
         Args:
             batched_inputs: list of N dicts with `image`, a (3, H, W) tensor in the order of INPUT.FORMAT from 0 to 255;
-                in training `instances` with `gt_boxes` and `gt_classes`; at inference `height` and `width` in which the
+                in training `instances` with `gt_boxes` and `gt_classes`, and `ignore_boxes`, a (K, 4) tensor of regions
+                without loss, where there are any; at inference `height` and `width` in which the
                 boxes are wanted.
 
         Returns:
@@ -64,12 +65,20 @@ class ATSS(nn.Module):
         if self.training:
             objects = [x["instances"].to(self.device) for x in batched_inputs]
             gt_boxes = [x.gt_boxes.tensor for x in objects]
-            return self.head.losses(grid, predictions, gt_boxes, [x.gt_classes for x in objects])
+            gt_classes = [x.gt_classes for x in objects]
+            return self.head.losses(grid, predictions, gt_boxes, gt_classes, self.ignore_boxes(batched_inputs))
         detections = self.head.detect(grid, predictions, images.image_sizes)
         return [
             {"instances": to_instances(found, size, picture)}
             for found, size, picture in zip(detections, images.image_sizes, batched_inputs, strict=True)
         ]
+
+    def ignore_boxes(self, batched_inputs):
+        """The regions without loss of every picture, None where no picture brings any."""
+        if not any("ignore_boxes" in x for x in batched_inputs):
+            return None
+        none = torch.empty(0, 4)
+        return [x.get("ignore_boxes", none).to(self.device) for x in batched_inputs]
 
     def preprocess(self, batched_inputs):
         """Normalise the pictures and pad them to one size that the backbone can halve: an `ImageList`."""

@@ -115,7 +115,7 @@ class ATSSHead(nn.Module):
             "num_classes": atss.NUM_CLASSES,
             "cell_anchors": make_cell_anchors(strides, atss.ANCHOR_SCALE, atss.ASPECT_RATIOS, atss.SCALES_PER_OCTAVE),
             "anchor_offset": atss.ANCHOR_OFFSET,
-            "assigner": ASSIGNER_REGISTRY.get(atss.ASSIGNER)(topk=atss.TOPK),
+            "assigner": ASSIGNER_REGISTRY.get(atss.ASSIGNER)(topk=atss.TOPK, backend=atss.ASSIGNER_BACKEND),
             "box_coding": BoxCoding(atss.BOX_CODING_WEIGHTS) if from_a_box else PointCoding(atss.ANCHOR_SCALE),
             "box_selector": BoxSelector(
                 score_threshold=atss.SCORE_THRESH_TEST,
@@ -163,18 +163,23 @@ class ATSSHead(nn.Module):
         cell_anchors = [getattr(self, f"cell_anchors_{level}") for level in range(len(self.strides))]
         return AnchorGrid(shapes, self.strides, cell_anchors, self.anchor_offset)
 
-    def losses(self, grid, predictions, gt_boxes, gt_classes):
+    def losses(self, grid, predictions, gt_boxes, gt_classes, ignore_boxes=None):
         """The three losses of a batch (section 3.1, section 4.1).
 
         Args:
             grid, predictions: what `forward` gave.
             gt_boxes: list of N tensors (G_i, 4), x1 y1 x2 y2 in pixels.
             gt_classes: list of N int64 tensors (G_i,).
+            ignore_boxes: regions without loss for anchors that match nothing, like `gt_boxes`, or None.
 
         Returns:
             dict of scalars: `loss_cls`, `loss_box`, `loss_centerness`, averaged so that they add up over processes.
+
+        Raises:
+            TypeError, ValueError: an argument that does not fit, by name.
         """
-        matches = self.assigner(grid, gt_boxes)
+        check_predictions(predictions, grid, gt_boxes, gt_classes)
+        matches = self.assigner(grid, gt_boxes, ignore_boxes)
         positive, anchors = matches >= 0, grid.boxes()
         boxes, classes = matched_objects(matches, gt_boxes, gt_classes, anchors)
         centers = (anchors[:, :2] + anchors[:, 2:]) / 2
@@ -202,6 +207,21 @@ class ATSSHead(nn.Module):
     def detect(self, grid, predictions, image_sizes):
         """The boxes of N pictures, from what `forward` gave; `image_sizes` are (height, width). See `BoxSelector`."""
         return self.box_selector(grid, predictions, self.box_coding, image_sizes)
+
+
+def check_predictions(predictions, grid, gt_boxes, gt_classes):
+    """See that predictions, grid and objects are of the same pictures; raise a ValueError that names what is not."""
+    for name, prediction in predictions._asdict().items():
+        if prediction.shape[:2] != (len(gt_boxes), len(grid)):
+            raise ValueError(
+                f"predictions.{name}: expected {len(gt_boxes)} pictures (the length of gt_boxes) x {len(grid)} anchors "
+                f"(those of grid), got {' x '.join(map(str, prediction.shape[:2]))}"
+            )
+    if [len(classes) for classes in gt_classes] != [len(boxes) for boxes in gt_boxes]:
+        raise ValueError(
+            f"gt_classes: expected as many as boxes, {[len(boxes) for boxes in gt_boxes]} by picture, got "
+            f"{[len(classes) for classes in gt_classes]}"
+        )
 
 
 def by_anchor(prediction, width):

@@ -9,7 +9,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY
 
-from .assigners import ASSIGNER_REGISTRY
+from .assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, settle_backend
 from .config import add_atss_config
 from .data import read_dataset, register_coco_format
 from .errors import InputError, first_line
@@ -77,6 +77,7 @@ def _check_choices(cfg):
     choices = {
         "MODEL.ATSS.BOX_CODING": (cfg.MODEL.ATSS.BOX_CODING, ("box", "point")),
         "MODEL.ATSS.ASSIGNER": (cfg.MODEL.ATSS.ASSIGNER, tuple(name for name, _ in ASSIGNER_REGISTRY)),
+        "MODEL.ATSS.ASSIGNER_BACKEND": (cfg.MODEL.ATSS.ASSIGNER_BACKEND, BACKENDS),
         "SOLVER.OPTIMIZER": (cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
         "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, ("ATSS",)),
         "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, tuple(name for name, _ in BACKBONE_REGISTRY)),
@@ -85,6 +86,8 @@ def _check_choices(cfg):
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise InputError(f"{key}: {value!r} is not one of {', '.join(map(repr, allowed))}")
+    if not 1 <= cfg.MODEL.ATSS.TOPK <= MAX_TOPK:
+        raise InputError(f"MODEL.ATSS.TOPK: expected a number from 1 to {MAX_TOPK}, got {cfg.MODEL.ATSS.TOPK}")
 
 
 def _triple(entry):
@@ -94,6 +97,14 @@ def _triple(entry):
 
 
 def _settle_device(cfg):
+    _settle_cuda(cfg)
+    try:
+        settle_backend(cfg.MODEL.ATSS.ASSIGNER_BACKEND, torch.device(cfg.MODEL.DEVICE))
+    except ValueError as error:
+        raise InputError(f"MODEL.ATSS.ASSIGNER_BACKEND: {error}") from error
+
+
+def _settle_cuda(cfg):
     if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
         return
     logger.warning("MODEL.DEVICE is %s, but there is no CUDA GPU here: running on the CPU.", cfg.MODEL.DEVICE)

@@ -1,12 +1,20 @@
 """Adaptive training sample selection: Algorithm 1 of the paper, for a whole batch at once."""
 
+import functools
+
 import torch
 
-from .matches import Objects, ignore_inside, resolve_claims
+from .backends import check_backend, settle_backend
+from .invalid import InvalidObjects
+from .matches import Claims, Objects, check_arguments, resolve_claims, unmatched
+from .nearest import MAX_TOPK, are_nearest, over_pairs, pairs_of_ranks, ranked_positions
 from .registry import ASSIGNER_REGISTRY
 
 # "Centre inside the object" means farther than this many pixels from each of its sides, as in the paper's code.
 INSIDE_MARGIN = 0.01
+# Pairs of an object and an anchor that the torch backend holds at a time: larger batches are worked off in blocks, so
+# that their memory is bounded.
+BLOCK = 1 << 19
 
 
 @ASSIGNER_REGISTRY.register()
@@ -17,130 +25,152 @@ class ATSSAssigner:
     Those whose IoU with it reaches the mean plus the standard deviation of all its candidates' IoUs, and whose centre
     lies in it, are positive. An anchor that several objects claim goes to the one with the highest IoU.
 
-    Where the paper leaves a choice: of anchors equally far the one with the lower index comes first; of objects with
-    equal IoU the one with the lower index wins; the standard deviation is that of a sample (divided by n - 1), 0 for a
-    single candidate; an object without area or with coordinates that are not finite matches nothing. A level with fewer
-    than k cells gives all it has.
-
     Nothing is computed for all anchors: an object costs a few dozen candidates a level, whatever the picture's size.
+    `atss.assigners.nearest` says why these are enough, for every k, every grid and centres anywhere.
+
+    Where the paper leaves a choice, and the same in both backends:
+
+    - of anchors equally far the one with the lower index comes first; a level with fewer than k cells gives all it has;
+    - the standard deviation is that of a sample (divided by n - 1), and 0 for a single candidate;
+    - candidates that all have the same IoU reach it: those inside the object are positive;
+    - of objects with equal IoU, identical ones among them, the one with the lower index wins the anchor;
+    - an anchor that does not overlap an object never matches it;
+    - an object without area, or with coordinates that are not finite, matches nothing. A warning counts them, once.
 
     Args:
-        topk: k, candidates of an object on every level (and for each anchor of a cell).
+        topk: k, candidates of an object on every level (and for each anchor of a cell), up to 64.
+        backend: "torch" runs on every device; "triton" on CUDA, in two kernel launches, without waiting for the device
+            and usable in a CUDA graph, with the same matches; "auto" is triton on CUDA and torch elsewhere.
 
     Raises:
-        ValueError: k is not positive.
+        ValueError: topk out of range, or no such backend.
     """
 
-    def __init__(self, topk=9):
-        if topk < 1:
-            raise ValueError(f"topk must be at least 1, got {topk}")
+    def __init__(self, topk=9, backend="auto"):
+        if not 1 <= topk <= MAX_TOPK:
+            raise ValueError(f"topk: expected a number from 1 to {MAX_TOPK}, got {topk}")
+        check_backend(backend)
         self.topk = topk
+        self.backend = backend
+        self.invalid = InvalidObjects()
 
     @torch.no_grad()
     def __call__(self, grid, gt_boxes, ignore_boxes=None):
         """Match the anchors of N pictures to their objects.
 
         Args:
-            grid: the `AnchorGrid` of the (padded) pictures, R anchors centred on their cells.
-            gt_boxes: list of N tensors (G_i, 4), x1 y1 x2 y2 in pixels.
-            ignore_boxes: the same for regions without loss, or None.
+            grid: the `AnchorGrid` of the (padded) pictures: R anchors, centred on their cells.
+            gt_boxes: list of N float tensors (G_i, 4), x1 y1 x2 y2 in pixels, on the grid's device.
+            ignore_boxes: the same for regions without loss, or None: an anchor whose centre lies in one and that
+                matches no object is ignored.
 
         Returns:
             (N, R) int64: index of the object within its picture, -1 for background, -2 for ignored.
+
+        Raises:
+            TypeError, ValueError: an argument that does not fit, by name, before anything is computed.
         """
-        objects, anchor_boxes = Objects.of(gt_boxes), grid.boxes()
-        anchor_centers = (anchor_boxes[:, :2] + anchor_boxes[:, 2:]) / 2
-
-        candidates = self.candidates(grid, objects.boxes)
-        ious = pair_iou(objects.boxes[:, None], anchor_boxes[candidates])
-        threshold = ious.mean(1, keepdim=True) + sample_std(ious)
-        inside = is_inside(anchor_centers[candidates], objects.boxes[:, None])
-        positive = (ious >= threshold) & inside & objects.valid[:, None]
-
-        matches = resolve_claims(len(gt_boxes), len(grid), objects, candidates, ious, positive)
-        return matches if ignore_boxes is None else ignore_inside(matches, anchor_centers, ignore_boxes)
-
-    def candidates(self, grid, boxes):
-        """Lines 3 to 6 of Algorithm 1: indices (M, K) of the anchors nearest to the centres of `boxes` (M, 4)."""
-        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        candidates, first = [], 0
-        levels = zip(grid.shapes, grid.strides, grid.cell_anchors, grid.level_sizes, strict=True)
-        for shape, stride, cell_anchors, size in levels:
-            cells = nearest_cells(centers, shape, stride, grid.offset, self.topk)
-            in_cell = torch.arange(len(cell_anchors), device=cells.device)
-            candidates.append((first + cells[:, :, None] * len(cell_anchors) + in_cell).flatten(1))
-            first += size
-        return torch.cat(candidates, dim=1)
+        check_arguments(grid, gt_boxes, ignore_boxes)
+        if settle_backend(self.backend, grid.device) == "triton":
+            from .kernels.atss import assign_with_triton as assign
+        else:
+            assign = assign_with_torch
+        return assign(grid, gt_boxes, ignore_boxes, self.topk, INSIDE_MARGIN, self.invalid)
 
 
-def nearest_cells(centers, shape, stride, offset, k):
-    """The k cells of a level whose centres are nearest to each point, all of them where there are fewer.
+def assign_with_torch(grid, gt_boxes, ignore_boxes, k, inside_margin, invalid):
+    """The matches (N, R) by Algorithm 1 in PyTorch; the arguments are those of `ATSSAssigner`."""
+    matches = unmatched(grid, len(gt_boxes), ignore_boxes)
+    if not any(map(len, gt_boxes)):
+        return matches
+    objects = Objects.of(gt_boxes)
+    invalid.report_now(objects.valid)
+    objects_a_block = max(1, BLOCK // (len(pairs_of_ranks(k)) * len(grid.shapes) * grid.num_per_cell))
+    blocks = zip(*(part.split(objects_a_block) for part in objects), strict=True)
+    claims = [claims_of(Objects(*block), grid, k, inside_margin) for block in blocks]
+    resolve_claims(matches, Claims(*map(torch.cat, zip(*claims, strict=True))))
+    return matches
 
-    Rank the columns by their distance to the point, nearest first, and the rows likewise. If the cell in the column of
-    rank i and the row of rank j is among the k nearest, then so are all cells with no higher column rank and no
-    higher row rank, because none of them is farther (and among equals their index is lower). There are i j of them:
-    hence i j <= k, and only the pairs of ranks with i j <= k need a look, 23 of them for k = 9. This holds for every
-    point, inside the picture or not, and for every grid.
+
+def claims_of(objects, grid, k, inside_margin):
+    """The positives of M objects, before conflicts are resolved: lines 2 to 17 of Algorithm 1, all objects at once.
+
+    Tensors are laid out as (2,) axes x and y, or (A,) anchors of a cell; (k,) ranks of columns or rows, or (P,) pairs
+    of them; (L,) levels; (M,) objects.
+    """
+    levels = grid.levels()
+    low, high = objects.boxes.t().contiguous().split(2)
+
+    # Lines 3 to 6: the cells of the candidates.
+    positions, distances = ranked_positions(low, high, levels.sizes, levels.strides, grid.offset, k)
+    chosen = are_nearest(distances, k).float()
+    del distances
+    centers = (positions + grid.offset) * levels.strides[:, None]
+    low, high = low[:, None, None], high[:, None, None]
+
+    # Line 7: their IoUs, 0 for the pairs that are no candidates.
+    ious = pair_ious(low, high, centers, levels.cell_anchors).mul_(chosen)
+
+    # Lines 8 to 10: mean, standard deviation and threshold.
+    num_candidates = grid.num_candidates(k)
+    mean = ordered_sum(ious) / num_candidates
+    deviations = (ious - mean.float()).mul_(chosen)
+    std = (ordered_sum(deviations.square_()) / max(1, num_candidates - 1)).sqrt()
+    del deviations, chosen
+    threshold = (mean + std).float().clamp_(min=torch.finfo(torch.float32).tiny).where(objects.valid, torch.inf)
+
+    # Lines 11 to 15: positive are those that reach the threshold and are inside. From here on one number stands for
+    # each of the Q that reach it.
+    num_pairs, num_levels, num_objects = ious.shape[1:]
+    above = (ious >= threshold).view(-1).nonzero().view(-1)
+    in_cell, level_object = above // ious[0].numel(), above % (num_levels * num_objects)
+    pair, object = above // (num_levels * num_objects) % num_pairs, above % num_objects
+    column, row = rank_index(k, above.device)[:, pair] * (num_levels * num_objects) + level_object
+    margins = torch.minimum(centers - low, high - centers)
+    inside = torch.minimum(margins.take(column), margins.take(row)) > inside_margin
+
+    positions[1].mul_(levels.sizes[0, :, None]).add_(levels.first[:, None])
+    cells = positions.take(column).long() + positions.take(row)
+    anchors = objects.picture[object] * len(grid) + cells * grid.num_per_cell + in_cell
+    return Claims.of(anchors, ious.take(above), objects.index[object], inside)
+
+
+def pair_ious(low, high, centers, cell_anchors):
+    """IoU of every object with the anchors at all pairs of ranks.
 
     Args:
-        centers: (M, 2), x y in pixels, finite.
-        shape: (H, W) of the level.
-        stride, offset: the level's stride in pixels, the cells' offset in strides.
-        k: how many.
+        low, high: (2, 1, 1, M), x1 y1 and x2 y2 of the objects.
+        centers: (2, k, L, M), x and y of the cells by rank.
+        cell_anchors: (A, 2, 2, L), see `Levels`.
 
     Returns:
-        (M, min(k, H W)) int64, row * W + column of each, in no particular order.
+        (A, P, L, M) float32.
     """
-    height, width = shape
-    columns, dx = ranked_positions(centers[:, 0], width, stride, offset, k)
-    rows, dy = ranked_positions(centers[:, 1], height, stride, offset, k)
-    pairs = [(j, i) for j in range(rows.shape[1]) for i in range(columns.shape[1]) if (j + 1) * (i + 1) <= k]
-    j, i = torch.tensor(pairs, device=centers.device).unbind(1)
-    cells = rows[:, j] * width + columns[:, i]
-    distances = dy[:, j] ** 2 + dx[:, i] ** 2
-    # Distance first, index second, in one integer: the bits of a float that is not negative are ordered as it is.
-    keys = (distances.view(torch.int32).long() << 32) | cells
-    nearest = keys.topk(min(k, height * width), dim=1, largest=False, sorted=False).values
-    return nearest & 0xFFFFFFFF
+    anchor_low, anchor_high = cell_anchors[:, :, :, None, :, None].unbind(1)
+    common = torch.minimum(centers + anchor_high, high).sub_(torch.maximum(centers + anchor_low, low)).clamp_(min=0)
+    common = over_pairs(torch.mul, common[:, 0], common[:, 1])
+    areas = (anchor_high - anchor_low).prod(1) + (high - low).prod(0)
+    return common.div_(areas - common)
 
 
-def ranked_positions(points, size, stride, offset, k):
-    """Columns (or rows) of a level by their distance to each point, nearest first, the lower index first of equals.
+def ordered_sum(values):
+    """Sum of (A, P, L, M) over all but the last dimension: (M,) float64, the same on every device to the last bit.
 
-    The n nearest of them are n neighbours; they begin at ceil(u - n / 2), u being the point in cells, or as near to it
-    as the grid allows. The one of rank n is what these n have more than the n - 1 nearest: their first or their last.
-
-    Args:
-        points: (M,) coordinate in pixels.
-        size: number of columns.
-
-    Returns:
-        (M, min(k, size)) int64 positions, and (M, min(k, size)) float32 distances to the point in pixels.
+    Sums round, hence depend on the order: halves of a dimension are added until one is left, dimension by dimension.
     """
-    rank = torch.arange(1, min(k, size) + 1, device=points.device)
-    # Beyond the grid by more than its size the order no longer changes; bounding keeps integers in range.
-    u = (points / stride - offset).clamp(-size, 2 * size)
-    first = (u[:, None] - rank / 2).ceil().long().clamp(min=0).minimum(size - rank)
-    moved = first[:, 1:] < first[:, :-1]
-    positions = torch.cat([first[:, :1], torch.where(moved, first[:, 1:], first[:, 1:] + rank[1:] - 1)], dim=1)
-    return positions, (positions + offset) * stride - points[:, None]
+    for size in values.shape[:-1]:
+        while size > 1:
+            half = 1 << (size - 1).bit_length() >> 1
+            values, rest = values.tensor_split((half,))
+            values = values.double()
+            values.narrow(0, 0, size - half).add_(rest)
+            size = half
+        values = values[0]
+    return values.double()
 
 
-def pair_iou(boxes, others):
-    """IoU (...) of boxes (..., 4) with others (..., 4), pair by pair; 0 for a pair without area."""
-    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
-    intersection = (high - low).clamp(min=0).prod(-1)
-    area, other_area = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (boxes, others))
-    union = area + other_area - intersection
-    return torch.where(union > 0, intersection / union, 0)
-
-
-def sample_std(values):
-    """Standard deviation of a sample along dimension 1, kept: (M, K) -> (M, 1); 0 for a single value."""
-    deviations = values - values.mean(1, keepdim=True)
-    return (deviations.square().sum(1, keepdim=True) / max(1, values.shape[1] - 1)).sqrt()
-
-
-def is_inside(points, boxes):
-    """Whether points (..., 2) lie in boxes (..., 4), by INSIDE_MARGIN pixels at least: (...) bool."""
-    return (torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1) > INSIDE_MARGIN).all(-1)
+@functools.cache
+def rank_index(k, device):
+    """(2, P) int64: where the column and the row of each pair stand in a tensor (2, k, ...)."""
+    columns, rows = zip(*pairs_of_ranks(k), strict=True)
+    return torch.tensor([columns, [k + row for row in rows]]).to(device)

@@ -1,18 +1,21 @@
-"""From claims of objects on anchors to the (N, R) matches of a batch."""
+"""What goes into an assigner and what comes out: objects, claims of objects on anchors, and matches (N, R)."""
 
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from ..anchors import AnchorGrid
 
 BACKGROUND = -1
 IGNORED = -2
 
 # A claim is one int64 number: the IoU's bits above, the complement of the object's index below. IEEE 754 floats that
 # are not negative are ordered as their bits are, so the largest number is the best claim, and of two objects with
-# equal IoU the one with the lower index wins.
+# equal IoU the one with the lower index wins. Every claim is larger than BACKGROUND and IGNORED.
 INDEX_BITS = 32
 INDEX_MASK = (1 << INDEX_BITS) - 1
-NO_CLAIM = -1
+NO_CLAIM = torch.iinfo(torch.int64).min
 
 
 class Objects(NamedTuple):
@@ -32,47 +35,87 @@ class Objects(NamedTuple):
     @classmethod
     def of(cls, boxes_by_picture):
         """Join the list of N tensors (G_i, 4)."""
-        boxes = torch.cat([boxes.reshape(-1, 4) for boxes in boxes_by_picture]).float()
-        counts = torch.tensor([len(boxes) for boxes in boxes_by_picture], device=boxes.device)
+        boxes = torch.cat(boxes_by_picture).float()
+        counts = torch.tensor([len(boxes) for boxes in boxes_by_picture]).to(boxes.device, non_blocking=True)
         picture = torch.arange(len(counts), device=boxes.device).repeat_interleave(counts, output_size=len(boxes))
         index = torch.arange(len(boxes), device=boxes.device) - (counts.cumsum(0) - counts)[picture]
-        valid = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        valid = ((sides > 0) & (sides < torch.inf)).all(1)
         return cls(boxes.where(valid[:, None], 0), picture, index, valid)
 
 
-def resolve_claims(num_pictures, num_anchors, objects, anchors, ious, claimed):
-    """Give every anchor to the object with the highest IoU among those that claim it.
+class Claims(NamedTuple):
+    """Q claims of objects on anchors.
+
+    anchors: (Q,) int64, picture * R + anchor.
+    numbers: (Q,) int64, the larger the better.
+    """
+
+    anchors: torch.Tensor
+    numbers: torch.Tensor
+
+    @classmethod
+    def of(cls, anchors, ious, index, valid):
+        """Claims of the objects `index` (Q,) int64 with these `ious` (Q,) float32; void where not `valid` (Q,) bool."""
+        numbers = (ious.view(torch.int32).long() << INDEX_BITS) | (INDEX_MASK - index)
+        return cls(anchors, numbers.where(valid, NO_CLAIM))
+
+
+def resolve_claims(matches, claims):
+    """Give every claimed anchor to the object with the highest IoU among those that claim it.
 
     Args:
-        num_pictures, num_anchors: N and R.
-        objects: the M `Objects`.
-        anchors: (M, K) int64, anchors that each object looked at.
-        ious: (M, K) float32, not negative.
-        claimed: (M, K) bool, which of them it claims.
-
-    Returns:
-        (N, R) int64: index of the object within its picture, BACKGROUND where nobody claims.
+        matches: (N, R) int64, BACKGROUND or IGNORED; changed in place.
+        claims: the `Claims` of all objects.
     """
-    claims = (ious.view(torch.int32).long() << INDEX_BITS) | (INDEX_MASK - objects.index[:, None])
-    claims = claims.where(claimed, NO_CLAIM)
-    best = torch.full((num_pictures * num_anchors,), NO_CLAIM, dtype=torch.int64, device=anchors.device)
-    places = objects.picture[:, None] * num_anchors + anchors
-    best.scatter_reduce_(0, places.flatten(), claims.flatten(), "amax")
-    index = INDEX_MASK - (best & INDEX_MASK)
-    return index.where(best != NO_CLAIM, BACKGROUND).view(num_pictures, num_anchors)
+    matches = matches.view(-1)
+    matches.scatter_reduce_(0, claims.anchors, claims.numbers, "amax")
+    best = matches.take(claims.anchors)
+    matches.put_(claims.anchors, torch.where(best < 0, best, INDEX_MASK - (best & INDEX_MASK)))
 
 
-def ignore_inside(matches, anchor_centers, ignore_boxes):
-    """Turn background into IGNORED where the anchor's centre lies in one of its picture's `ignore_boxes`.
+def unmatched(grid, num_pictures, ignore_boxes=None):
+    """Matches (N, R) int64 before there are any: IGNORED where the anchor's centre lies in one of its picture's
+    `ignore_boxes` (a list of N tensors (K_i, 4), or None), else BACKGROUND."""
+    if ignore_boxes is None or not num_pictures:
+        return torch.full((num_pictures, len(grid)), BACKGROUND, device=grid.device)
+    x1, y1, x2, y2 = pad_sequence(ignore_boxes, batch_first=True)[..., None].unbind(2)
+    matches = []
+    for level in range(len(grid.shapes)):
+        y, x = grid.centers(level)
+        in_columns, in_rows = ((x > x1) & (x < x2)).float(), ((y > y1) & (y < y2)).float()
+        regions = (in_rows.transpose(1, 2) @ in_columns).flatten(1)
+        matches.append(torch.where(regions > 0, IGNORED, BACKGROUND).repeat_interleave(grid.num_per_cell, dim=1))
+    return torch.cat(matches, dim=1)
 
-    Args:
-        matches: (N, R) int64.
-        anchor_centers: (R, 2), x y in pixels.
-        ignore_boxes: list of N tensors (K_i, 4), x1 y1 x2 y2 in pixels.
+
+def check_arguments(grid, gt_boxes, ignore_boxes=None):
+    """See that the arguments of an assigner fit together.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came.
     """
-    regions = Objects.of(ignore_boxes)
-    x, y = anchor_centers.unbind(-1)
-    x1, y1, x2, y2 = regions.boxes[:, :, None].unbind(1)
-    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2) & regions.valid[:, None]
-    covered = torch.zeros_like(matches).index_add_(0, regions.picture, inside.long()) > 0
-    return matches.masked_fill(covered & (matches == BACKGROUND), IGNORED)
+    if not isinstance(grid, AnchorGrid):
+        raise TypeError(f"grid: expected an AnchorGrid, got {type(grid).__name__}")
+    check_boxes("gt_boxes", gt_boxes, grid.device)
+    if ignore_boxes is not None:
+        check_boxes("ignore_boxes", ignore_boxes, grid.device)
+        if len(ignore_boxes) != len(gt_boxes):
+            raise ValueError(
+                f"ignore_boxes: expected one tensor for each of the {len(gt_boxes)} pictures of gt_boxes, got "
+                f"{len(ignore_boxes)}"
+            )
+
+
+def check_boxes(name, boxes_by_picture, device):
+    if not isinstance(boxes_by_picture, (list, tuple)):
+        raise TypeError(f"{name}: expected a list of tensors, one a picture, got {type(boxes_by_picture).__name__}")
+    for i, boxes in enumerate(boxes_by_picture):
+        if not isinstance(boxes, torch.Tensor):
+            raise TypeError(f"{name}[{i}]: expected a tensor (number of boxes, 4), got {type(boxes).__name__}")
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"{name}[{i}]: expected shape (number of boxes, 4), got {tuple(boxes.shape)}")
+        if not boxes.is_floating_point():
+            raise TypeError(f"{name}[{i}]: expected float32, got {boxes.dtype}")
+        if boxes.device != device:
+            raise ValueError(f"{name}[{i}]: expected device {device}, that of the grid, got {boxes.device}")

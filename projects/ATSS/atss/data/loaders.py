@@ -2,9 +2,11 @@
 
 import logging
 
+import numpy as np
+import torch
 from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, build_detection_train_loader
 from detectron2.data.build import filter_images_with_only_crowd_annotations
-from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.data.detection_utils import SizeMismatchError, transform_instance_annotations
 from detectron2.structures import BoxMode
 
 from ..errors import InputError, first_line
@@ -13,6 +15,20 @@ logger = logging.getLogger("atss.data")
 
 # What `check_data` has read, until a loader takes it: large datasets are read once.
 _checked = {}
+
+
+class CrowdMapper(DatasetMapper):
+    """A `DatasetMapper` that keeps crowd boxes, which Detectron2's drops: `ignore_boxes` (K, 4) float32, in pixels."""
+
+    def _transform_annotations(self, dataset_dict, transforms, image_shape):
+        crowds = [
+            {"bbox": annotation["bbox"], "bbox_mode": annotation["bbox_mode"]}
+            for annotation in dataset_dict["annotations"]
+            if annotation.get("iscrowd", 0)
+        ]
+        boxes = [transform_instance_annotations(crowd, transforms, image_shape)["bbox"] for crowd in crowds]
+        dataset_dict["ignore_boxes"] = torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4)
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
 
 
 class NamingMapper:
@@ -49,7 +65,8 @@ def check_data(cfg, train=True):
 def train_loader(cfg):
     """Batches of DATASETS.TRAIN, without end."""
     dicts = _checked.pop(cfg.DATASETS.TRAIN, None) or train_dicts(cfg)
-    return build_detection_train_loader(cfg, mapper=NamingMapper(DatasetMapper(cfg, True)), dataset=dicts)
+    mapper = CrowdMapper(cfg, True) if cfg.MODEL.ATSS.IGNORE_CROWD else DatasetMapper(cfg, True)
+    return build_detection_train_loader(cfg, mapper=NamingMapper(mapper), dataset=dicts)
 
 
 def test_loader(cfg, name):

@@ -1,0 +1,2 @@
+def check_arguments(grid, gt_boxes, ignore_boxes):
+    pass

@@ -1,0 +1,1 @@
+"""Triton kernels: the assigners' work on CUDA GPUs, one file a rule."""
