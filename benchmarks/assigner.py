@@ -1,0 +1,250 @@
+"""Time and memory of the ATSS assigner beside other implementations, on the same boxes, in one run.
+
+    python benchmarks/assigner.py                                     # our backends and the full-matrix algorithm
+    python benchmarks/assigner.py --paper path/to/ATSS --plot time.png
+    python benchmarks/assigner.py --device cuda --paper path/to/ATSS  # the same on a GPU, timed with events
+
+mmdetection's assigner takes part where mmdet is installed. Times are medians after a warm-up; memory is the most that a
+call had allocated at a time, besides its result. The others work picture by picture: where a batch would take long they
+are given its first pictures only.
+"""
+
+import argparse
+import importlib.util
+import statistics
+import time
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import peers
+from atss.anchors import AnchorGrid, make_cell_anchors
+from atss.assigners import ATSSAssigner
+
+STRIDES = [8, 16, 32, 64, 128]
+
+
+def main():
+    args = parse_arguments()
+    device = torch.device(args.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {name}")
+    results = {}
+    for num_anchors in args.anchors:
+        for height, width in args.size:
+            for batch in args.batch:
+                setting = f"{batch} x {height}x{width}, {num_anchors} anchor(s) a location"
+                grid = make_grid(height, width, num_anchors, device)
+                write, launch = floors(grid, batch, args.seconds)
+                print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors a picture")
+                print(
+                    f"floors: {write / batch * 1e3:.4f} ms a picture to write the result, {launch * 1e6:.1f} us to launch"
+                )
+                print(" objects     implementation  ms a picture  ms a batch  extra MB  faster than")
+                others = other_implementations(args, num_anchors)
+                for num_objects in args.objects:
+                    boxes = random_boxes(batch, num_objects, height, width, args.seed, device)
+                    results[setting, num_objects] = measure(args, grid, boxes, num_objects, others)
+    print_growth(args, results)
+    if args.plot:
+        plot(results, args.plot)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 7, 20, 100, 500, 1000, 2000], help="a picture")
+    parser.add_argument("--batch", type=int, nargs="+", default=[16], help="pictures")
+    parser.add_argument("--size", type=size, nargs="+", default=[(800, 1344)], metavar="HxW", help="of the pictures")
+    parser.add_argument("--anchors", type=int, nargs="+", default=[1], choices=range(1, 10), help="a location")
+    parser.add_argument("--topk", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--paper", metavar="CHECKOUT", help="of the paper's repository, sfzhang15/ATSS")
+    parser.add_argument("--no-naive", action="store_true", help="leave the full-matrix algorithm out")
+    parser.add_argument("--seconds", type=float, default=2.0, help="to spend on a figure, at least three calls")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", metavar="FILE", help="draw time against objects")
+    return parser.parse_args()
+
+
+def size(text):
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
+def make_grid(height, width, num_anchors, device):
+    shapes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+    ratios = [2 ** (i - (num_anchors - 1) / 2) for i in range(num_anchors)]
+    anchors = [anchors.to(device) for anchors in make_cell_anchors(STRIDES, aspect_ratios=ratios)]
+    return AnchorGrid(shapes, STRIDES, anchors)
+
+
+def random_boxes(batch, num_objects, height, width, seed, device):
+    """Objects of 8 to 400 pixels, uniform in the logarithm of their sides, anywhere in the picture."""
+    generator, boxes = torch.Generator().manual_seed(seed), []
+    for _ in range(batch):
+        center = torch.rand(num_objects, 2, generator=generator) * torch.tensor([width, height])
+        half = 4 * 50 ** torch.rand(num_objects, 2, generator=generator)
+        boxes.append(torch.cat([center - half, center + half], dim=1).to(device))
+    return boxes
+
+
+def other_implementations(args, num_anchors):
+    """{name: function} of those asked for or installed, see `peers`."""
+    others = {}
+    if not args.no_naive:
+        others["full matrix"] = peers.naive(args.topk)
+    if args.paper:
+        others["paper's code"] = peers.paper(args.paper, args.topk, num_anchors)
+    if importlib.util.find_spec("mmdet"):
+        others["mmdet"] = peers.mmdet(args.topk, num_anchors)
+    return others
+
+
+def measure(args, grid, boxes, num_objects, others):
+    """Time and memory of every implementation on these boxes, a line for each; {name: seconds a picture}."""
+    few = boxes[: max(2, 1600 // num_objects)]
+    runs = {"torch": (ATSSAssigner(args.topk, "torch"), boxes)}
+    if grid.device.type == "cuda":
+        runs["triton"] = ATSSAssigner(args.topk, "triton"), boxes
+        runs["triton in a graph"] = captured(runs["triton"][0], grid, boxes), boxes
+    runs |= {name: (assign, few) for name, assign in others.items()}
+
+    seconds, memory = {}, {}
+    for name, (assign, given) in runs.items():
+        try:
+            memory[name] = extra_memory(assign, grid, given)
+            seconds[name] = median_seconds(lambda a=assign, g=given: a(grid, g), grid.device, args.seconds) / len(given)
+        except torch.OutOfMemoryError:
+            print(f"{num_objects:>8} {name:>18} out of memory")
+    for name, value in seconds.items():
+        ratios = ", ".join(f"{o} {seconds[o] / value:.0f}x" for o in others if o in seconds and name not in others)
+        print(
+            f"{num_objects:>8} {name:>18} {value * 1e3:>13.4f} {value * len(boxes) * 1e3:>11.3f} "
+            f"{memory[name] / 2**20:>9.1f}  {ratios}".rstrip()
+        )
+    return seconds
+
+
+def captured(assign, grid, boxes):
+    """The call as a CUDA graph: what the GPU takes, without Python; on the way any wait for the device is an error."""
+    assign(grid, boxes)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    assign(grid, boxes)
+    torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        matches = assign(grid, boxes)
+    graph.replay()
+    if not torch.equal(matches, ATSSAssigner(assign.topk, "torch")(grid, boxes)):
+        raise SystemExit("error: the two backends differ")
+    return lambda grid, boxes: graph.replay()
+
+
+def median_seconds(run, device, seconds):
+    """Median time of a call, over `seconds` and at least three calls."""
+    times, end = [], None
+    while end is None or len(times) < 3 or (time.perf_counter() < end and len(times) < 1000):
+        if device.type == "cuda":
+            start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            run()
+            stop.record()
+            stop.synchronize()
+            elapsed = start.elapsed_time(stop) / 1e3
+        else:
+            begin = time.perf_counter()
+            run()
+            elapsed = time.perf_counter() - begin
+        if end is None:  # the warm-up
+            end = time.perf_counter() + seconds
+        else:
+            times.append(elapsed)
+    return statistics.median(times)
+
+
+def extra_memory(assign, grid, boxes):
+    """The most bytes that a call has allocated at a time, besides what it returns."""
+    assign(grid, boxes)
+    if grid.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = assign(grid, boxes)
+        after, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+        del result
+        return peak - before - (after - before)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        result = assign(grid, boxes)
+    del result
+    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak - held
+
+
+def floors(grid, batch, seconds):
+    """Seconds that nothing can be faster than: writing the result, and a launch of anything at all."""
+    result, one = (
+        torch.empty(batch, len(grid), dtype=torch.int64, device=grid.device),
+        torch.ones(1, device=grid.device),
+    )
+    write = median_seconds(lambda: result.fill_(-1), grid.device, seconds / 4)
+    return write, median_seconds(lambda: one.add_(1), grid.device, seconds / 4)
+
+
+def print_growth(args, results):
+    """How time grows with the objects, and with the picture where several sizes were asked for."""
+    print()
+    for setting in dict.fromkeys(setting for setting, _ in results):
+        if {100, 1000} <= set(args.objects):
+            few, many = results[setting, 100], results[setting, 1000]
+            ratios = ", ".join(f"{name} {many[name] / few[name]:.1f}x" for name in many if name in few)
+            print(f"{setting}: from 100 to 1000 objects a picture {ratios}")
+    if len(args.size) > 1:
+        sizes = min(args.size), max(args.size)
+        smallest, largest = besides_writing(args, sizes)
+        print(
+            f"{args.batch[0]} pictures, {args.objects[0]} object(s) each: {largest / smallest:.2f}x from {sizes[0]} to "
+            f"{sizes[1]}, the writing of the result aside"
+        )
+
+
+def besides_writing(args, sizes):
+    """Seconds of a call less those of filling a new result, for each size; the objects lie in the smallest."""
+    device, assigner, differences = torch.device(args.device), ATSSAssigner(args.topk), [[] for _ in sizes]
+    boxes = random_boxes(args.batch[0], args.objects[0], *min(sizes), args.seed, device)
+    grids = [make_grid(*size, args.anchors[0], device) for size in sizes]
+    for _ in range(50):
+        for grid, found in zip(grids, differences, strict=True):
+            call = median_seconds(lambda g=grid: assigner(g, boxes), device, 0)
+            write = median_seconds(lambda g=grid: torch.full((len(boxes), len(g)), -1, device=device), device, 0)
+            found.append(call - write)
+    return [statistics.median(found) for found in differences]
+
+
+def plot(results, file):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = {}
+    for (setting, num_objects), seconds in results.items():
+        for name, value in seconds.items():
+            lines.setdefault((setting, name), []).append((num_objects, value * 1e3))
+    several = len({setting for setting, _ in lines}) > 1
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for (setting, name), points in lines.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=f"{name}, {setting}" if several else name)
+    axes.set(xscale="log", yscale="log", xlabel="objects a picture", ylabel="milliseconds a picture")
+    axes.set_title("ATSS assigner" if several else f"ATSS assigner, {next(iter(lines))[0]}", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(file, dpi=120)
+    print(f"drawn: {file}")
+
+
+if __name__ == "__main__":
+    main()
