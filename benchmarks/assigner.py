@@ -38,7 +38,7 @@ def main():
                 write, launch = floors(grid, batch, args.seconds)
                 print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors a picture")
                 print(
-                    f"floors: {write / batch * 1e3:.4f} ms a picture to write the result, {launch * 1e6:.1f} us to launch"
+                    f"floors: writing the result {write / batch * 1e3:.4f} ms a picture, a launch {launch * 1e6:.1f} us"
                 )
                 print(" objects     implementation  ms a picture  ms a batch  extra MB  faster than")
                 others = other_implementations(args, num_anchors)

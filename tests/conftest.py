@@ -9,9 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Without a GPU Triton's kernels run in its interpreter. It must be switched on before they are imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from atss.data.shapes import generate
 from atss.run import load_config
+
+settings.register_profile("default", max_examples=2000, deadline=None)
+settings.register_profile("overnight", max_examples=1_000_000, deadline=None)
+settings.load_profile("default")
 
 ROOT = Path(__file__).parent.parent
 DEMO_CONFIG = str(ROOT / "configs/atss_R_10_FPN_demo.yaml")

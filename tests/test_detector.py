@@ -40,6 +40,16 @@ def test_training_gives_three_finite_losses_with_finite_gradients(tiny_config, p
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_regions_without_loss_come_with_the_pictures(tiny_config):
+    model = build_model(tiny_config()).train()
+    boxes, everywhere = [[4, 4, 60, 60]], torch.tensor([[0.0, 0, 96, 96]])
+
+    plain = model([picture(64, 96, boxes), picture(96, 64, boxes)])
+    some = model([picture(64, 96, boxes), picture(96, 64, boxes, ignore_boxes=everywhere)])
+
+    assert some["loss_cls"] < plain["loss_cls"] and some["loss_box"] == plain["loss_box"]
+
+
 def test_inference_gives_boxes_in_the_size_asked_for(tiny_config):
     model = build_model(tiny_config({"MODEL.ATSS.SCORE_THRESH_TEST": 0.0})).eval()
 

@@ -177,6 +177,34 @@ def test_ignored_anchors_give_no_loss():
     assert all(loss == 0 for loss in losses.values())
 
 
+def test_regions_without_loss_change_the_class_loss_alone():
+    head, predictions = make_head(), make_head()(features())
+    gt_boxes, gt_classes = objects(3, 3)
+    everywhere, nowhere = torch.tensor([[-1e3, -1e3, 1e3, 1e3]]), torch.empty(0, 4)
+
+    plain = head.losses(*predictions, gt_boxes, gt_classes)
+    none = head.losses(*predictions, gt_boxes, gt_classes, [nowhere, nowhere])
+    some = head.losses(*predictions, gt_boxes, gt_classes, [everywhere, nowhere])
+
+    assert plain == none
+    assert some["loss_cls"] < plain["loss_cls"]
+    assert some["loss_box"] == plain["loss_box"] and some["loss_centerness"] == plain["loss_centerness"]
+
+
+def test_predictions_that_do_not_fit_the_grid_or_the_objects_are_named():
+    head, (grid, predictions), (gt_boxes, gt_classes) = make_head(), make_head()(features()), objects(3, 3)
+    larger, _ = head(features(height=96))
+
+    with pytest.raises(ValueError, match=rf"^predictions.logits: expected 2 pictures .* x {len(larger)} anchors"):
+        head.losses(larger, predictions, gt_boxes, gt_classes)
+    with pytest.raises(ValueError, match=r"^predictions.logits: expected 1 pictures .*, got 2 x "):
+        head.losses(grid, predictions, gt_boxes[:1], gt_classes[:1])
+    with pytest.raises(ValueError, match=r"^gt_classes: expected as many as boxes, \[3, 3\] by picture, got \[3\]"):
+        head.losses(grid, predictions, gt_boxes, gt_classes[:1])
+    with pytest.raises(ValueError, match=r"^gt_boxes\[1\]: expected shape \(number of boxes, 4\), got \(3, 2\)"):
+        head.losses(grid, predictions, [gt_boxes[0], gt_boxes[1][:, :2]], gt_classes)
+
+
 def test_mixed_precision_gives_losses_in_full_precision():
     head = make_head()
 

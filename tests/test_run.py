@@ -77,6 +77,8 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
     [
         ("MODEL.ATSS.TOPKK", "9", ["MODEL.ATSS.TOPKK", "Non-existent"]),
         ("MODEL.ATSS.TOPK", "nine", ["MODEL.ATSS.TOPK", "nine"]),
+        ("MODEL.ATSS.TOPK", "0", ["MODEL.ATSS.TOPK", "from 1 to 64", "got 0"]),
+        ("MODEL.ATSS.ASSIGNER_BACKEND", "cuda", ["MODEL.ATSS.ASSIGNER_BACKEND", "cuda", "'auto', 'torch', 'triton'"]),
         ("MODEL.ATSS.BOX_CODING", "circle", ["MODEL.ATSS.BOX_CODING", "circle", "'box'", "'point'"]),
         ("MODEL.ATSS.ASSIGNER", "Hungarian", ["MODEL.ATSS.ASSIGNER", "Hungarian", "ATSSAssigner"]),
         ("MODEL.ATSS.HEAD", "Hydra", ["MODEL.ATSS.HEAD", "Hydra", "ATSSHead"]),
@@ -90,6 +92,15 @@ def test_keys_and_values_that_do_not_exist_are_named(key, value, named):
     message = refused(DEMO_CONFIG, [key, value])
 
     assert all(part in message for part in named), message
+
+
+def test_the_gpu_backend_of_the_assigner_needs_a_gpu(monkeypatch):
+    import triton
+
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    message = refused(DEMO_CONFIG, ["MODEL.ATSS.ASSIGNER_BACKEND", "triton", "MODEL.DEVICE", "cpu"])
+
+    assert "MODEL.ATSS.ASSIGNER_BACKEND" in message and "needs tensors on a CUDA GPU, got cpu" in message
 
 
 def test_unpaired_keys_are_refused():

@@ -11,7 +11,7 @@ def naive_atss(levels, objects, k, inside_margin=0.01):
 
     Args:
         levels: list of levels, each a list of anchors (x1, y1, x2, y2), and A, the number of anchors a cell.
-        objects: list of (x1, y1, x2, y2).
+        objects: list of (x1, y1, x2, y2); those without area or with coordinates that are not finite match nothing.
         k: candidates a level and anchor of a cell.
 
     Returns:
@@ -20,6 +20,8 @@ def naive_atss(levels, objects, k, inside_margin=0.01):
     anchors, tie = [anchor for level, _ in levels for anchor in level], False
     best = [(0.0, -1)] * len(anchors)
     for index, box in enumerate(objects):
+        if not has_area(box):
+            continue
         candidates, first = [], 0
         for level, per_cell in levels:
             by_distance = sorted(range(len(level)), key=lambda i, level=level: (distance(level[i], box), i))
@@ -32,7 +34,9 @@ def naive_atss(levels, objects, k, inside_margin=0.01):
         mean = sum(ious) / len(ious)
         std = math.sqrt(sum((x - mean) ** 2 for x in ious) / (len(ious) - 1)) if len(ious) > 1 else 0.0
         for i, overlap in zip(candidates, ious, strict=True):
-            if not inside(anchors[i], box, inside_margin):
+            distance_inside = inside(anchors[i], box)
+            tie |= abs(distance_inside - inside_margin) <= 1e-6 * (1 + max(map(abs, box)))
+            if not distance_inside > inside_margin:
                 continue
             tie |= close(overlap, mean + std) and len(ious) > 1
             if overlap >= mean + std:
@@ -61,6 +65,10 @@ def iou(a, b):
     return intersection / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection)
 
 
-def inside(anchor, box, margin):
+def inside(anchor, box):
     x, y = center(anchor)
-    return min(x - box[0], y - box[1], box[2] - x, box[3] - y) > margin
+    return min(x - box[0], y - box[1], box[2] - x, box[3] - y)
+
+
+def has_area(box):
+    return all(map(math.isfinite, box)) and box[2] > box[0] and box[3] > box[1]

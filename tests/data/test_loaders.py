@@ -47,6 +47,32 @@ def test_pictures_without_objects_stay_unless_filtered(config, filtered, number)
     assert {len(r["instances"]) for _ in range(3) for r in next(batches)} == ({0, 1} if filtered == "False" else {1})
 
 
+@pytest.mark.parametrize("ignore_crowd", [False, True])
+def test_crowd_boxes_are_no_objects_and_by_config_regions_without_loss(config, ignore_crowd):
+    def crowd(content):
+        content["annotations"][1] |= {"iscrowd": 1, "segmentation": {"size": [48, 64], "counts": [0, 48 * 64]}}
+
+    cfg = config(
+        crowd,
+        **{
+            "MODEL.ATSS.IGNORE_CROWD": ignore_crowd,
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
+            "INPUT.MIN_SIZE_TRAIN": "(96,)",
+            "INPUT.RANDOM_FLIP": "none",
+        },
+    )
+    records = {r["image_id"]: r for batch, _ in zip(train_loader(cfg), range(3), strict=False) for r in batch}
+
+    assert [len(records[i]["instances"]) for i in range(3)] == [1, 0, 1]
+    if ignore_crowd:
+        assert [r["ignore_boxes"].shape for _, r in sorted(records.items())] == [(0, 4), (1, 4), (0, 4)]
+        # The picture was enlarged from 48 to 96 pixels, and its boxes with it.
+        assert records[1]["ignore_boxes"].tolist() == [[10, 10, 50, 70]]
+        assert records[1]["ignore_boxes"].dtype == torch.float32
+    else:
+        assert not any("ignore_boxes" in r for r in records.values())
+
+
 def test_boxes_without_area_are_dropped_counted_and_reported_once(config, caplog):
     def flatten(content):
         content["annotations"][0]["bbox"] = [5, 5, 0, 30]

@@ -246,7 +246,7 @@ def matched_objects(matches, gt_boxes, gt_classes, anchors):
     Returns:
         (N, R, 4) and (N, R) int64.
     """
-    num_objects = torch.tensor([len(boxes) for boxes in gt_boxes], device=matches.device)
+    num_objects = torch.tensor([len(boxes) for boxes in gt_boxes]).to(matches.device, non_blocking=True)
     first = num_objects.cumsum(0) - num_objects
     # One object more, so that there is one to point at where there is none.
     boxes = torch.cat([*gt_boxes, anchors[:1]]).to(anchors.dtype)

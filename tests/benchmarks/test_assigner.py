@@ -1,0 +1,44 @@
+"""The benchmark runs, and what it compares with does the same work."""
+
+import re
+
+import pytest
+import torch
+
+import peers
+from boxes import grid_of, naive, random_objects
+from conftest import run
+
+
+@pytest.mark.parametrize("anchors", [{}, {"aspect_ratios": [0.5, 1.0, 2.0]}])
+def test_the_full_matrix_algorithm_is_algorithm_1(anchors):
+    generator, grid = torch.Generator().manual_seed(2), grid_of(160, 224, **anchors)
+    gt_boxes = [random_objects(generator, count, 160, 224) for count in (7, 0, 12)]
+
+    matches = peers.naive(9)(grid, gt_boxes)
+
+    assert matches.tolist() == [naive(grid, boxes, 9)[0] for boxes in gt_boxes]
+
+
+def test_it_prints_a_line_for_every_implementation_and_draws(tmp_path):
+    picture = tmp_path / "time.png"
+    result = run(
+        "benchmarks/assigner.py", "--objects", 100, 1000, "--batch", 1, "--size", "64x96", "96x128", "--seconds", 0,
+        "--anchors", 2, "--plot", picture,
+    )  # fmt: skip
+
+    lines = result.stdout.splitlines()
+    assert sum(bool(re.match(r" +\d+ +torch .* full matrix \d+x$", line)) for line in lines) == 4
+    assert sum(line.startswith("floors: writing the result ") for line in lines) == 2
+    assert sum("from 100 to 1000 objects a picture torch " in line for line in lines) == 2
+    assert "the writing of the result aside" in lines[-2]
+    assert picture.stat().st_size > 10_000
+
+
+def test_a_folder_that_is_no_checkout_is_named(tmp_path):
+    result = run("benchmarks/assigner.py", "--paper", tmp_path, check=False)
+
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith(
+        f"{tmp_path} is not a checkout of the paper's repository: it has no atss_core"
+    )
