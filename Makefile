@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := output/demo
 
-.PHONY: env demo test lint clean
+.PHONY: env demo test overnight lint clean
 .DELETE_ON_ERROR:
 
 env: .venv/ready
@@ -29,6 +29,10 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest
+
+# A million random grids and batches for the assigner, against Algorithm 1: a few hours.
+overnight: env
+	$(BIN)/python -m pytest tests/assigners/test_atss.py -k every_grid --hypothesis-profile=overnight -p no:logging
 
 lint: env
 	$(BIN)/ruff check .

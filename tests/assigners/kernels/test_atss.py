@@ -115,6 +115,13 @@ def test_the_kernels_compile_for_gpus_once_and_without_fused_arithmetic(capabili
         assert not kernel["fused"] and kernel["shared"] <= 48 * 1024
 
 
+def test_what_does_not_fit_a_gpu_is_refused():
+    grid = grid_of(32, 32, aspect_ratios=[0.5, 0.7, 1.0, 1.4, 2.0])
+
+    with pytest.raises(ValueError, match=r"^backend: 'triton' has no room for so many candidates"):
+        ATSSAssigner(64, "triton")(on(DEVICE, grid), [torch.empty(0, 4, device=DEVICE)])
+
+
 @ON_GPU
 def test_nothing_waits_for_the_gpu_and_a_graph_replays_with_new_boxes():
     generator, grid = torch.Generator().manual_seed(0), grid_of(160, 224)

@@ -1,6 +1,7 @@
 """Adaptive training sample selection: Algorithm 1 of the paper, for a whole batch at once."""
 
 import functools
+import math
 
 import torch
 
@@ -15,6 +16,9 @@ INSIDE_MARGIN = 0.01
 # Pairs of an object and an anchor that the torch backend holds at a time: larger batches are worked off in blocks, so
 # that their memory is bounded.
 BLOCK = 1 << 19
+# Pairs of an object and an anchor, rounded up to powers of two a dimension, that a program of the triton backend holds:
+# k = 64 with 3 anchors a cell and five levels. More would not fit every GPU's shared memory.
+MAX_SLOTS = 1 << 14
 
 
 @ASSIGNER_REGISTRY.register()
@@ -40,7 +44,9 @@ class ATSSAssigner:
     Args:
         topk: k, candidates of an object on every level (and for each anchor of a cell), up to 64.
         backend: "torch" runs on every device; "triton" on CUDA, in two kernel launches, without waiting for the device
-            and usable in a CUDA graph, with the same matches; "auto" is triton on CUDA and torch elsewhere.
+            and with the same matches; "auto" is triton on CUDA and torch elsewhere, and where k and A are so large that
+            an object has more than MAX_SLOTS candidates. To capture triton in a CUDA graph, call the assigner once
+            before, and keep it as long as the graph.
 
     Raises:
         ValueError: topk out of range, or no such backend.
@@ -71,7 +77,9 @@ class ATSSAssigner:
             TypeError, ValueError: an argument that does not fit, by name, before anything is computed.
         """
         check_arguments(grid, gt_boxes, ignore_boxes)
-        if settle_backend(self.backend, grid.device) == "triton":
+        sizes = (len(grid.shapes), len(pairs_of_ranks(self.topk)), grid.num_per_cell)
+        slots = math.prod(1 << (size - 1).bit_length() for size in sizes)
+        if settle_backend(self.backend, grid.device, fits=slots <= MAX_SLOTS) == "triton":
             from .kernels.atss import assign_with_triton as assign
         else:
             assign = assign_with_torch
@@ -112,10 +120,12 @@ def claims_of(objects, grid, k, inside_margin):
     ious = pair_ious(low, high, centers, levels.cell_anchors).mul_(chosen)
 
     # Lines 8 to 10: mean, standard deviation and threshold.
+    # Divisors are tensors: by a number CUDA multiplies with its reciprocal, which rounds in another way.
     num_candidates = grid.num_candidates(k)
-    mean = ordered_sum(ious) / num_candidates
+    count, degrees = (ious.new_full((), n, dtype=torch.float64) for n in (num_candidates, max(1, num_candidates - 1)))
+    mean = ordered_sum(ious) / count
     deviations = (ious - mean.float()).mul_(chosen)
-    std = (ordered_sum(deviations.square_()) / max(1, num_candidates - 1)).sqrt()
+    std = (ordered_sum(deviations.square_()) / degrees).sqrt()
     del deviations, chosen
     threshold = (mean + std).float().clamp_(min=torch.finfo(torch.float32).tiny).where(objects.valid, torch.inf)
 

@@ -12,7 +12,8 @@ class InvalidObjects:
 
     def __init__(self):
         self.warned = False
-        self._on_device = self._on_host = None
+        # By device, and never replaced: CUDA graphs go on writing there.
+        self._counts = {}
 
     def report_now(self, valid):
         """Warn if an object is not valid.
@@ -25,17 +26,18 @@ class InvalidObjects:
 
     def on_device(self, device):
         """(1,) int32 on `device`, for kernels to add to."""
-        if self._on_device is None or self._on_device.device != device:
-            self._on_device = torch.zeros(1, dtype=torch.int32, device=device)
-            self._on_host = torch.zeros(1, dtype=torch.int32, pin_memory=device.type == "cuda")
-        return self._on_device
+        if device not in self._counts:
+            on_host = torch.zeros(1, dtype=torch.int32, pin_memory=device.type == "cuda")
+            self._counts[device] = torch.zeros_like(on_host, device=device), on_host
+        return self._counts[device][0]
 
-    def report_later(self):
+    def report_later(self, device):
         """Warn of what kernels have counted so far, without waiting for the device: it may come a call late."""
+        on_device, on_host = self._counts[device]
         if not self.warned:
-            self._on_host.copy_(self._on_device, non_blocking=True)
-            if self._on_host.item():
-                self._warn(self._on_host.item())
+            on_host.copy_(on_device, non_blocking=True)
+            if on_host.item():
+                self._warn(on_host.item())
 
     def _warn(self, number):
         self.warned = True

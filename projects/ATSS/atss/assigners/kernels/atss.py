@@ -70,7 +70,7 @@ def assign_with_triton(grid, gt_boxes, ignore_boxes, k, inside_margin, invalid):
             settle_claims[(num_pictures,)](
                 matches, claims, places, num_claims, as_floats(counts), num_anchors, num_candidates, num_warps=16
             )
-    invalid.report_later()
+    invalid.report_later(grid.device)
     return matches
 
 
