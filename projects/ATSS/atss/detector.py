@@ -52,8 +52,7 @@ class ATSS(nn.Module):
         Args:
             batched_inputs: list of N dicts with `image`, a (3, H, W) tensor in the order of INPUT.FORMAT from 0 to 255;
                 in training `instances` with `gt_boxes` and `gt_classes`, and `ignore_boxes`, a (K, 4) tensor of regions
-                without loss, where there are any; at inference `height` and `width` in which the
-                boxes are wanted.
+                without loss, where there are any; at inference `height` and `width` in which the boxes are wanted.
 
         Returns:
             in training a dict of scalar losses; at inference a list of N dicts with `instances`, whose fields are

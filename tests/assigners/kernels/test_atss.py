@@ -51,7 +51,7 @@ def test_both_backends_give_the_same_matches(k, offset, anchors):
 
 
 def test_the_same_where_everything_ties():
-    """Coordinates on cells' centres and corners, identical objects, and objects whose candidates' IoUs are equal."""
+    """Coordinates on cells' centres and corners, identical objects, one inside all its candidates of a level."""
     generator, grid = torch.Generator().manual_seed(1), grid_of(64, 96)
     boxes = (random_objects(generator, 10, 64, 96) / 8).round() * 8
     gt_boxes = [torch.cat([boxes, boxes[:3], torch.tensor([[15.3, 15.7, 36.1, 37.9]])])]

@@ -14,7 +14,7 @@ from .registry import ASSIGNER_REGISTRY
 # "Centre inside the object" means farther than this many pixels from each of its sides, as in the paper's code.
 INSIDE_MARGIN = 0.01
 # Pairs of an object and an anchor that the torch backend holds at a time: larger batches are worked off in blocks, so
-# that their memory is bounded.
+# that only their claims and matches grow.
 BLOCK = 1 << 19
 # Pairs of an object and an anchor, rounded up to powers of two a dimension, that a program of the triton backend holds:
 # k = 64 with 3 anchors a cell and five levels. More would not fit every GPU's shared memory.

@@ -236,6 +236,15 @@ def ordered_sum(values, LOG_LEVELS: tl.constexpr, LOG_PAIRS: tl.constexpr, LOG_P
     return tl.sum(values, axis=0)
 
 
+@triton.jit
+def claims_from(start, places, num_claims, count, num_candidates):
+    """The next CLAIM_BLOCK slots for claims of a picture: their numbers, their anchors, which of them are filled."""
+    at = start + tl.arange(0, CLAIM_BLOCK)
+    object = at // num_candidates
+    mask = at - object * num_candidates < tl.load(num_claims + object, mask=object < count, other=0)
+    return at, tl.load(places + at, mask=mask, other=0), mask
+
+
 @triton.jit(do_not_specialize=["num_anchors", "num_candidates"])
 def settle_claims(matches, claims, places, num_claims, counts, num_anchors, num_candidates):
     """One program a picture: the largest claim on an anchor wins, and its object's index is written."""
@@ -251,17 +260,11 @@ def settle_claims(matches, claims, places, num_claims, counts, num_anchors, num_
     num_claims += first
 
     for start in range(0, count * num_candidates, CLAIM_BLOCK):
-        at = start + tl.arange(0, CLAIM_BLOCK)
-        object = at // num_candidates
-        mask = at - object * num_candidates < tl.load(num_claims + object, mask=object < count, other=0)
-        place = tl.load(places + at, mask=mask, other=0)
+        at, place, mask = claims_from(start, places, num_claims, count, num_candidates)
         tl.atomic_max(matches + place, tl.load(claims + at, mask=mask, other=0), mask=mask, sem="relaxed")
     tl.debug_barrier()
     for start in range(0, count * num_candidates, CLAIM_BLOCK):
-        at = start + tl.arange(0, CLAIM_BLOCK)
-        object = at // num_candidates
-        mask = at - object * num_candidates < tl.load(num_claims + object, mask=object < count, other=0)
-        place = tl.load(places + at, mask=mask, other=0)
+        at, place, mask = claims_from(start, places, num_claims, count, num_candidates)
         best = tl.load(matches + place, mask=mask, other=0, cache_modifier=".cg")
         # Not larger than an index: another claim on the same anchor has written it.
         tl.store(matches + place, tl.where(best > _INDEX_MASK, _INDEX_MASK - (best & _INDEX_MASK), best), mask=mask)

@@ -1,2 +1,0 @@
-def check_arguments(grid, gt_boxes, ignore_boxes):
-    pass
