@@ -2,6 +2,8 @@
 
 from detectron2.config import CfgNode
 
+from .assigners import FCOS_RANGES
+
 
 def add_atss_config(cfg):
     """Add the keys below to a Detectron2 config."""
@@ -16,9 +18,21 @@ def add_atss_config(cfg):
     # Feature maps of the backbone that the head works on, finest first (section 4.1: P3 to P7).
     atss.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
 
-    # 3x3 convolutions in each of the two towers, and the normalisation after each: a name of Detectron2's, "" for none.
+    # 3x3 convolutions in each of the two towers.
     atss.NUM_CONVS = 4
+    # The five switches of Table 1, on in the paper's model. Normalisation in the towers: a name of Detectron2's, "" for
+    # none.
     atss.NORM = "GN"
+    # Loss of the box: "giou" of the decoded one, or "smooth_l1" of the deltas (their mean), and its factor: 2.0 in the
+    # paper, 1.0 for smooth L1 in its RetinaNet.
+    atss.BOX_LOSS = "giou"
+    atss.BOX_LOSS_WEIGHT = 2.0
+    # IoUAssigner alone: positives whose centre is not in their object are ignored. For all other rules that is so.
+    atss.CENTER_IN_BOX = False
+    # A branch that predicts how central a point lies in its object, and what that weighs in the box loss and the score.
+    atss.CENTERNESS = True
+    # A learnable factor of the box prediction for every level.
+    atss.LEVEL_SCALARS = True
     # Score that every class starts from (RetinaNet).
     atss.PRIOR_PROB = 0.01
 
@@ -30,9 +44,16 @@ def add_atss_config(cfg):
     # Where a cell's centre lies, in strides from its corner.
     atss.ANCHOR_OFFSET = 0.5
 
-    # Rule that chooses positives, in ASSIGNER_REGISTRY, and its k: candidates of an object a level (section 4.3).
+    # Rule that chooses positives, in ASSIGNER_REGISTRY: ATSSAssigner, IoUAssigner (RetinaNet), ScaleRangeAssigner
+    # (FCOS), CenterSamplingAssigner, TopKIoUAssigner.
     atss.ASSIGNER = "ATSSAssigner"
+    # Their parameters, each read by the rules that have it. k: candidates of an object a level (section 4.3), or
+    # anchors of an object for TopKIoUAssigner.
     atss.TOPK = 9
+    # IoU below which an anchor is negative, and from which it is positive (RetinaNet).
+    atss.IOU_THRESHOLDS = [0.4, 0.5]
+    # Distance to the farthest side of an object, from and to, for every level, in pixels (FCOS).
+    atss.SCALE_RANGES = [list(pair) for pair in FCOS_RANGES]
     # How it runs: "torch" everywhere, "triton" on CUDA GPUs, "auto" triton on CUDA and torch elsewhere. The matches are
     # the same.
     atss.ASSIGNER_BACKEND = "auto"
@@ -47,7 +68,8 @@ def add_atss_config(cfg):
     # Losses (section 4.1 and the paper's code).
     atss.FOCAL_LOSS_ALPHA = 0.25
     atss.FOCAL_LOSS_GAMMA = 2.0
-    atss.BOX_LOSS_WEIGHT = 2.0
+    # Where smooth L1 turns from square to linear.
+    atss.SMOOTH_L1_BETA = 0.11
 
     # Inference (the paper's code): class score to take part, boxes a level, IoU of non-maximum suppression.
     # The number of boxes a picture is Detectron2's TEST.DETECTIONS_PER_IMAGE.

@@ -1,5 +1,6 @@
 """The head: two towers over five feature maps, three predictions an anchor, three losses or a list of boxes."""
 
+import inspect
 import math
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from .anchors import AnchorGrid, make_cell_anchors
 from .assigners import ASSIGNER_REGISTRY, IGNORED
 from .box_coding import BoxCoding, PointCoding
 from .inference import BoxSelector
-from .losses import centerness_targets, focal_loss, giou_loss, normalizers
+from .losses import centerness_targets, focal_loss, giou_loss, normalizers, smooth_l1_loss
 
 ATSS_HEAD_REGISTRY = Registry("ATSS_HEAD")
 ATSS_HEAD_REGISTRY.__doc__ = """
@@ -28,17 +29,19 @@ class Predictions(NamedTuple):
 
     logits: (N, R, C), class scores before the sigmoid.
     deltas: (N, R, 4), boxes in the head's box coding.
-    centerness: (N, R), before the sigmoid.
+    centerness: (N, R), before the sigmoid, or None of a head without it.
     """
 
     logits: torch.Tensor
     deltas: torch.Tensor
-    centerness: torch.Tensor
+    centerness: torch.Tensor | None
 
 
 @ATSS_HEAD_REGISTRY.register()
 class ATSSHead(nn.Module):
     """Head of the paper (section 3.1): RetinaNet's towers with GroupNorm, centerness and a scalar a level.
+
+    Without these and with smooth L1 it is RetinaNet's (Table 1).
 
     Args:
         in_channels: channels of every feature map, and of the towers.
@@ -51,9 +54,13 @@ class ATSSHead(nn.Module):
         box_selector: chooses the boxes of a picture at inference.
         num_convs: 3x3 convolutions a tower.
         norm: normalisation after each, a name of Detectron2's ("GN"), "" for none.
+        centerness: True to predict it; then it weighs boxes in their loss and in their score.
+        level_scalars: True for a learnable factor of the box prediction a level.
         prior_prob: score that every class starts from.
         focal_loss_alpha, focal_loss_gamma: see `focal_loss`.
+        box_loss: "giou" of the decoded boxes, or "smooth_l1" of the deltas.
         box_loss_weight: factor of the box loss.
+        smooth_l1_beta: where smooth L1 turns from square to linear.
     """
 
     @configurable
@@ -70,10 +77,14 @@ class ATSSHead(nn.Module):
         box_selector,
         num_convs=4,
         norm="GN",
+        centerness=True,
+        level_scalars=True,
         prior_prob=0.01,
         focal_loss_alpha=0.25,
         focal_loss_gamma=2.0,
+        box_loss="giou",
         box_loss_weight=2.0,
+        smooth_l1_beta=0.11,
     ):
         super().__init__()
         self.strides = list(strides)
@@ -84,7 +95,9 @@ class ATSSHead(nn.Module):
         self.box_selector = box_selector
         self.focal_loss_alpha = focal_loss_alpha
         self.focal_loss_gamma = focal_loss_gamma
+        self.box_loss = box_loss
         self.box_loss_weight = box_loss_weight
+        self.smooth_l1_beta = smooth_l1_beta
         for level, anchors in enumerate(cell_anchors):
             self.register_buffer(f"cell_anchors_{level}", anchors, persistent=False)
 
@@ -93,8 +106,8 @@ class ATSSHead(nn.Module):
         self.box_tower = self._tower(in_channels, num_convs, norm)
         self.class_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
         self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
-        self.centerness = nn.Conv2d(in_channels, num_anchors, 3, padding=1)
-        self.scales = nn.Parameter(torch.ones(len(self.strides)))
+        self.centerness = nn.Conv2d(in_channels, num_anchors, 3, padding=1) if centerness else None
+        self.scales = nn.Parameter(torch.ones(len(self.strides))) if level_scalars else None
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -115,7 +128,7 @@ class ATSSHead(nn.Module):
             "num_classes": atss.NUM_CLASSES,
             "cell_anchors": make_cell_anchors(strides, atss.ANCHOR_SCALE, atss.ASPECT_RATIOS, atss.SCALES_PER_OCTAVE),
             "anchor_offset": atss.ANCHOR_OFFSET,
-            "assigner": ASSIGNER_REGISTRY.get(atss.ASSIGNER)(topk=atss.TOPK, backend=atss.ASSIGNER_BACKEND),
+            "assigner": build_assigner(cfg),
             "box_coding": BoxCoding(atss.BOX_CODING_WEIGHTS) if from_a_box else PointCoding(atss.ANCHOR_SCALE),
             "box_selector": BoxSelector(
                 score_threshold=atss.SCORE_THRESH_TEST,
@@ -125,10 +138,14 @@ class ATSSHead(nn.Module):
             ),
             "num_convs": atss.NUM_CONVS,
             "norm": atss.NORM,
+            "centerness": atss.CENTERNESS,
+            "level_scalars": atss.LEVEL_SCALARS,
             "prior_prob": atss.PRIOR_PROB,
             "focal_loss_alpha": atss.FOCAL_LOSS_ALPHA,
             "focal_loss_gamma": atss.FOCAL_LOSS_GAMMA,
+            "box_loss": atss.BOX_LOSS,
             "box_loss_weight": atss.BOX_LOSS_WEIGHT,
+            "smooth_l1_beta": atss.SMOOTH_L1_BETA,
         }
 
     @staticmethod
@@ -150,12 +167,15 @@ class ATSSHead(nn.Module):
             the `AnchorGrid` of these feature maps, and the `Predictions` for its anchors.
         """
         logits, deltas, centerness = [], [], []
-        for feature, scale in zip(features, self.scales, strict=True):
+        for level, feature in enumerate(features):
             box_feature = self.box_tower(feature)
             logits.append(by_anchor(self.class_logits(self.class_tower(feature)), self.num_classes))
-            deltas.append(by_anchor(self.box_deltas(box_feature) * scale, 4))
-            centerness.append(by_anchor(self.centerness(box_feature), 1).squeeze(-1))
-        predictions = Predictions(*(full_precision(torch.cat(p, dim=1)) for p in (logits, deltas, centerness)))
+            box_delta = self.box_deltas(box_feature)
+            deltas.append(by_anchor(box_delta if self.scales is None else box_delta * self.scales[level], 4))
+            if self.centerness is not None:
+                centerness.append(by_anchor(self.centerness(box_feature), 1).squeeze(-1))
+        joined = (full_precision(torch.cat(p, dim=1)) if p else None for p in (logits, deltas, centerness))
+        predictions = Predictions(*joined)
         return self.grid([feature.shape[-2:] for feature in features]), predictions
 
     def grid(self, shapes):
@@ -164,7 +184,7 @@ class ATSSHead(nn.Module):
         return AnchorGrid(shapes, self.strides, cell_anchors, self.anchor_offset)
 
     def losses(self, grid, predictions, gt_boxes, gt_classes, ignore_boxes=None):
-        """The three losses of a batch (section 3.1, section 4.1).
+        """The losses of a batch (section 3.1, section 4.1).
 
         Args:
             grid, predictions: what `forward` gave.
@@ -173,7 +193,8 @@ class ATSSHead(nn.Module):
             ignore_boxes: regions without loss for anchors that match nothing, like `gt_boxes`, or None.
 
         Returns:
-            dict of scalars: `loss_cls`, `loss_box`, `loss_centerness`, averaged so that they add up over processes.
+            dict of scalars: `loss_cls`, `loss_box` and, with centerness, `loss_centerness`, averaged so that they add
+            up over processes. Without centerness all positives weigh the same in `loss_box`.
 
         Raises:
             TypeError, ValueError: an argument that does not fit, by name.
@@ -182,9 +203,10 @@ class ATSSHead(nn.Module):
         matches = self.assigner(grid, gt_boxes, ignore_boxes)
         positive, anchors = matches >= 0, grid.boxes()
         boxes, classes = matched_objects(matches, gt_boxes, gt_classes, anchors)
-        centers = (anchors[:, :2] + anchors[:, 2:]) / 2
-        centerness = centerness_targets(centers, boxes)
-        num_positive, centerness_sum = normalizers(positive, centerness)
+        weights = torch.ones_like(positive, dtype=anchors.dtype)
+        if self.centerness is not None:
+            weights = centerness_targets((anchors[:, :2] + anchors[:, 2:]) / 2, boxes)
+        num_positive, sum_of_weights = normalizers(positive, weights)
 
         loss_cls = focal_loss(
             predictions.logits,
@@ -194,25 +216,45 @@ class ATSSHead(nn.Module):
             alpha=self.focal_loss_alpha,
             gamma=self.focal_loss_gamma,
         )
-        loss_box = giou_loss(self.box_coding.decode(predictions.deltas, anchors), boxes) * centerness * positive
-        loss_centerness = (
-            F.binary_cross_entropy_with_logits(predictions.centerness, centerness, reduction="none") * positive
-        )
-        return {
-            "loss_cls": loss_cls / num_positive,
-            "loss_box": loss_box.sum() / centerness_sum * self.box_loss_weight,
-            "loss_centerness": loss_centerness.sum() / num_positive,
-        }
+        loss_box = (self.box_losses(predictions.deltas, boxes, anchors) * weights * positive).sum() / sum_of_weights
+        losses = {"loss_cls": loss_cls / num_positive, "loss_box": loss_box * self.box_loss_weight}
+        if self.centerness is not None:
+            loss = F.binary_cross_entropy_with_logits(predictions.centerness, weights, reduction="none")
+            losses["loss_centerness"] = (loss * positive).sum() / num_positive
+        return losses
+
+    def box_losses(self, deltas, boxes, anchors):
+        """Loss of the box of every anchor: `deltas` and `boxes` (N, R, 4), `anchors` (R, 4) -> (N, R)."""
+        if self.box_loss == "giou":
+            return giou_loss(self.box_coding.decode(deltas, anchors), boxes)
+        return smooth_l1_loss(deltas, self.box_coding.encode(boxes, anchors), self.smooth_l1_beta)
 
     def detect(self, grid, predictions, image_sizes):
         """The boxes of N pictures, from what `forward` gave; `image_sizes` are (height, width). See `BoxSelector`."""
         return self.box_selector(grid, predictions, self.box_coding, image_sizes)
 
 
+def build_assigner(cfg):
+    """The rule that MODEL.ATSS.ASSIGNER names, with those of the keys' values that it takes as arguments."""
+    atss = cfg.MODEL.ATSS
+    negative, positive = atss.IOU_THRESHOLDS
+    values = {
+        "topk": atss.TOPK,
+        "backend": atss.ASSIGNER_BACKEND,
+        "positive": positive,
+        "negative": negative,
+        "center_in_box": atss.CENTER_IN_BOX,
+        "ranges": atss.SCALE_RANGES,
+    }
+    assigner = ASSIGNER_REGISTRY.get(atss.ASSIGNER)
+    taken = values.keys() & inspect.signature(assigner).parameters.keys()
+    return assigner(**{name: values[name] for name in taken})
+
+
 def check_predictions(predictions, grid, gt_boxes, gt_classes):
     """See that predictions, grid and objects are of the same pictures; raise a ValueError that names what is not."""
     for name, prediction in predictions._asdict().items():
-        if prediction.shape[:2] != (len(gt_boxes), len(grid)):
+        if prediction is not None and prediction.shape[:2] != (len(gt_boxes), len(grid)):
             raise ValueError(
                 f"predictions.{name}: expected {len(gt_boxes)} pictures (the length of gt_boxes) x {len(grid)} anchors "
                 f"(those of grid), got {' x '.join(map(str, prediction.shape[:2]))}"

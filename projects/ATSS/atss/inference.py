@@ -23,8 +23,8 @@ class BoxSelector:
     """Keep the best boxes: by class score, by level, by non-maximum suppression, by picture.
 
     A box takes part if its class score is above `score_threshold`; of these every level gives the `topk_per_level` with
-    the highest class score x centerness. Their final score is the square root of that product. Non-maximum suppression
-    works class by class.
+    the highest class score x centerness. Their final score is the square root of that product. Without centerness the
+    class score alone counts, and is final. Non-maximum suppression works class by class.
 
     Args:
         score_threshold: from 0 to 1.
@@ -45,7 +45,7 @@ class BoxSelector:
 
         Args:
             grid: the `AnchorGrid`, R anchors.
-            predictions: `Predictions`: logits (N, R, C), deltas (N, R, 4), centerness (N, R).
+            predictions: `Predictions`: logits (N, R, C), deltas (N, R, 4), centerness (N, R) or None.
             box_coding: turns deltas and anchors into boxes.
             image_sizes: N pairs (height, width) in pixels, without padding.
 
@@ -54,8 +54,10 @@ class BoxSelector:
         """
         anchors = grid.boxes().split(grid.level_sizes)
         detections = []
-        for image_size, *picture in zip(image_sizes, *predictions, strict=True):
-            levels = zip(anchors, *(values.split(grid.level_sizes) for values in picture), strict=True)
+        logits, deltas, centerness = predictions
+        qualities = [None] * len(logits) if centerness is None else centerness
+        for image_size, *picture in zip(image_sizes, logits, deltas, qualities, strict=True):
+            levels = zip(anchors, *(self._by_level(values, grid) for values in picture), strict=True)
             found = [self._select_on_level(box_coding, *level) for level in levels]
             boxes, scores, classes = (torch.cat(values) for values in zip(*found, strict=True))
             boxes = clip_boxes_to_image(boxes, image_size)
@@ -63,11 +65,16 @@ class BoxSelector:
             detections.append(Detections(boxes[keep], scores[keep], classes[keep]))
         return detections
 
+    def _by_level(self, values, grid):
+        return [None] * len(grid.level_sizes) if values is None else values.split(grid.level_sizes)
+
     def _select_on_level(self, box_coding, anchors, logits, deltas, centerness):
-        """One level of one picture: anchors and deltas (r, 4), logits (r, C), centerness (r,) -> `Detections`."""
+        """A level of a picture: anchors and deltas (r, 4), logits (r, C), centerness (r,) or None -> `Detections`."""
         scores = logits.sigmoid()
         anchor, label = (scores > self.score_threshold).nonzero(as_tuple=True)
-        scores = scores[anchor, label] * centerness[anchor].sigmoid()
+        scores = scores[anchor, label]
+        if centerness is not None:
+            scores = (scores * centerness[anchor].sigmoid()).sqrt()
         scores, best = scores.topk(min(len(scores), self.topk_per_level))
         anchor, label = anchor[best], label[best]
-        return Detections(box_coding.decode(deltas[anchor], anchors[anchor]), scores.sqrt(), label)
+        return Detections(box_coding.decode(deltas[anchor], anchors[anchor]), scores, label)

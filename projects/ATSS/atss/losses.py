@@ -1,4 +1,4 @@
-"""The three losses of ATSS and what they are divided by (section 3.1 and 4.1; settings of the paper's code).
+"""The losses of ATSS and RetinaNet, and what they are divided by (section 3.1 and 4.1; settings of the paper's code).
 
 All functions work on every anchor at once and mask what takes no part, so that shapes do not depend on the number of
 positives and nothing waits for the host.
@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-# Least sum of centerness targets to divide by, for batches without positives.
-MIN_CENTERNESS_SUM = 1e-6
+# Least sum of weights to divide by, for batches without positives.
+MIN_WEIGHT_SUM = 1e-6
 
 
 def focal_loss(logits, classes, positive, valid, alpha=0.25, gamma=2.0):
@@ -55,6 +55,19 @@ def giou_loss(boxes, targets):
     return 1 - intersection / union + (enclosing - union) / enclosing
 
 
+def smooth_l1_loss(deltas, targets, beta=0.11):
+    """Mean of the smooth L1 loss of four deltas (Fast R-CNN; settings of the RetinaNet in the paper's code).
+
+    Args:
+        deltas, targets: (..., 4), in a box coding.
+        beta: difference at which it turns from square to linear.
+
+    Returns:
+        (...).
+    """
+    return F.smooth_l1_loss(deltas, targets, beta=beta, reduction="none").mean(-1)
+
+
 def centerness_targets(points, boxes):
     """How central a point lies in a box: sqrt(min(l, r) / max(l, r) x min(t, b) / max(t, b)) (FCOS, Tian et al. 2019).
 
@@ -70,18 +83,18 @@ def centerness_targets(points, boxes):
     return ratio.prod(-1).sqrt()
 
 
-def normalizers(positive, centerness):
+def normalizers(positive, weights):
     """What the losses are divided by: averages over all processes of the run, so that every object weighs the same.
 
     Args:
         positive: (N, R) bool.
-        centerness: (N, R) centerness targets, read where `positive` is True.
+        weights: (N, R), how much the box of a positive counts: its centerness target, or 1.
 
     Returns:
-        two scalars: the number of positives a process (at least 1), the sum of their centerness targets a process.
+        two scalars: the number of positives a process (at least 1), the sum of their weights a process.
     """
-    sums = torch.stack([positive.sum(), (centerness * positive).sum()])
+    sums = torch.stack([positive.sum(), (weights * positive).sum()])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums)
         sums = sums / dist.get_world_size()
-    return sums[0].clamp(min=1), sums[1].clamp(min=MIN_CENTERNESS_SUM)
+    return sums[0].clamp(min=1), sums[1].clamp(min=MIN_WEIGHT_SUM)

@@ -1,5 +1,6 @@
 """What every command does first: from a config file and key-value pairs to a config that can be run."""
 
+import inspect
 import logging
 import os
 
@@ -9,7 +10,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY
 
-from .assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, settle_backend
+from .assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges, settle_backend
 from .config import add_atss_config
 from .data import read_dataset, register_coco_format
 from .errors import InputError, first_line
@@ -75,6 +76,7 @@ def _reason(error):
 
 def _check_choices(cfg):
     choices = {
+        "MODEL.ATSS.BOX_LOSS": (cfg.MODEL.ATSS.BOX_LOSS, ("giou", "smooth_l1")),
         "MODEL.ATSS.BOX_CODING": (cfg.MODEL.ATSS.BOX_CODING, ("box", "point")),
         "MODEL.ATSS.ASSIGNER": (cfg.MODEL.ATSS.ASSIGNER, tuple(name for name, _ in ASSIGNER_REGISTRY)),
         "MODEL.ATSS.ASSIGNER_BACKEND": (cfg.MODEL.ATSS.ASSIGNER_BACKEND, BACKENDS),
@@ -88,6 +90,34 @@ def _check_choices(cfg):
             raise InputError(f"{key}: {value!r} is not one of {', '.join(map(repr, allowed))}")
     if not 1 <= cfg.MODEL.ATSS.TOPK <= MAX_TOPK:
         raise InputError(f"MODEL.ATSS.TOPK: expected a number from 1 to {MAX_TOPK}, got {cfg.MODEL.ATSS.TOPK}")
+    _check_rule(cfg.MODEL.ATSS)
+
+
+def _check_rule(atss):
+    """What the rule for positives, the anchors and the box coding want of each other."""
+    num_anchors = len(atss.ASPECT_RATIOS) * atss.SCALES_PER_OCTAVE
+    if atss.BOX_CODING == "point" and num_anchors != 1:
+        raise InputError(
+            "MODEL.ATSS.BOX_CODING 'point' regresses from a location, which has one anchor then, but "
+            f"MODEL.ATSS.ASPECT_RATIOS {atss.ASPECT_RATIOS} and MODEL.ATSS.SCALES_PER_OCTAVE {atss.SCALES_PER_OCTAVE} "
+            f"make {num_anchors}"
+        )
+    thresholds = atss.IOU_THRESHOLDS
+    if len(thresholds) != 2 or not 0 < thresholds[0] <= thresholds[1] <= 1:
+        raise InputError(
+            f"MODEL.ATSS.IOU_THRESHOLDS: expected [negative, positive], 0 < negative <= positive <= 1, got {thresholds}"
+        )
+    if "ranges" not in inspect.signature(ASSIGNER_REGISTRY.get(atss.ASSIGNER)).parameters:
+        return
+    if len(atss.SCALE_RANGES) != len(atss.IN_FEATURES):
+        raise InputError(
+            f"MODEL.ATSS.SCALE_RANGES has {len(atss.SCALE_RANGES)} ranges, but MODEL.ATSS.IN_FEATURES has "
+            f"{len(atss.IN_FEATURES)} levels: {atss.ASSIGNER} needs one for each"
+        )
+    try:
+        check_ranges(atss.SCALE_RANGES)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"MODEL.ATSS.SCALE_RANGES: {first_line(error)}") from error
 
 
 def _triple(entry):

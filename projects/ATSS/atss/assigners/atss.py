@@ -1,18 +1,15 @@
 """Adaptive training sample selection: Algorithm 1 of the paper, for a whole batch at once."""
 
-import functools
 import math
 
 import torch
 
 from .backends import check_backend, settle_backend
 from .invalid import InvalidObjects
-from .matches import Claims, Objects, check_arguments, resolve_claims, unmatched
-from .nearest import MAX_TOPK, are_nearest, over_pairs, pairs_of_ranks, ranked_positions
+from .matches import INSIDE_MARGIN, Claims, Objects, check_arguments, resolve_claims, unmatched
+from .nearest import are_nearest, check_topk, over_pairs, pairs_of_ranks, rank_index, ranked_positions
 from .registry import ASSIGNER_REGISTRY
 
-# "Centre inside the object" means farther than this many pixels from each of its sides, as in the paper's code.
-INSIDE_MARGIN = 0.01
 # Pairs of an object and an anchor that the torch backend holds at a time: larger batches are worked off in blocks, so
 # that only their claims and matches grow.
 BLOCK = 1 << 19
@@ -53,8 +50,7 @@ class ATSSAssigner:
     """
 
     def __init__(self, topk=9, backend="auto"):
-        if not 1 <= topk <= MAX_TOPK:
-            raise ValueError(f"topk: expected a number from 1 to {MAX_TOPK}, got {topk}")
+        check_topk(topk)
         check_backend(backend)
         self.topk = topk
         self.backend = backend
@@ -177,10 +173,3 @@ def ordered_sum(values):
             size = half
         values = values[0]
     return values.double()
-
-
-@functools.cache
-def rank_index(k, device):
-    """(2, P) int64: where the column and the row of each pair stand in a tensor (2, k, ...)."""
-    columns, rows = zip(*pairs_of_ranks(k), strict=True)
-    return torch.tensor([columns, [k + row for row in rows]]).to(device)

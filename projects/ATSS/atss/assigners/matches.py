@@ -10,9 +10,13 @@ from ..anchors import AnchorGrid
 BACKGROUND = -1
 IGNORED = -2
 
-# A claim is one int64 number: the IoU's bits above, the complement of the object's index below. IEEE 754 floats that
-# are not negative are ordered as their bits are, so the largest number is the best claim, and of two objects with
-# equal IoU the one with the lower index wins. Every claim is larger than BACKGROUND and IGNORED.
+# "Centre inside the object" means farther than this many pixels from each of its sides, as in the paper's code.
+INSIDE_MARGIN = 0.01
+
+# A claim is one int64 number: the bits of its worth (the IoU, for most rules) above, the complement of the object's
+# index below. IEEE 754 floats that are not negative are ordered as their bits are, so the largest number is the best
+# claim, and of two objects with equal worth the one with the lower index wins. Every claim is larger than BACKGROUND
+# and IGNORED.
 INDEX_BITS = 32
 INDEX_MASK = (1 << INDEX_BITS) - 1
 NO_CLAIM = torch.iinfo(torch.int64).min
@@ -55,14 +59,14 @@ class Claims(NamedTuple):
     numbers: torch.Tensor
 
     @classmethod
-    def of(cls, anchors, ious, index, valid):
-        """Claims of the objects `index` (Q,) int64 with these `ious` (Q,) float32; void where not `valid` (Q,) bool."""
-        numbers = (ious.view(torch.int32).long() << INDEX_BITS) | (INDEX_MASK - index)
+    def of(cls, anchors, worth, index, valid):
+        """Claims of the objects `index` (Q,) int64, worth (Q,) float32, not negative; void where not `valid` (Q,)."""
+        numbers = (worth.view(torch.int32).long() << INDEX_BITS) | (INDEX_MASK - index)
         return cls(anchors, numbers.where(valid, NO_CLAIM))
 
 
 def resolve_claims(matches, claims):
-    """Give every claimed anchor to the object with the highest IoU among those that claim it.
+    """Give every claimed anchor to the object to which it is worth most among those that claim it.
 
     Args:
         matches: (N, R) int64, BACKGROUND or IGNORED; changed in place.

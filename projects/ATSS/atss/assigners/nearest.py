@@ -27,6 +27,12 @@ MAX_TOPK = 64
 MAX_STAIRCASE = 14
 
 
+def check_topk(topk):
+    """Raise a ValueError for a k out of range."""
+    if not 1 <= topk <= MAX_TOPK:
+        raise ValueError(f"topk: expected a number from 1 to {MAX_TOPK}, got {topk}")
+
+
 def reach(k):
     """How far from the origin distances are exact, in UNITs of a cell; points farther away count as if they were there.
 
@@ -138,6 +144,13 @@ def blocks_of_ranks(k):
 def pairs_of_ranks(k):
     """Column and row rank, counted from 0, of all P pairs with i j <= k."""
     return [(i, first + j) for columns, first, rows in blocks_of_ranks(k) for i in range(columns) for j in range(rows)]
+
+
+@functools.cache
+def rank_index(k, device):
+    """(2, P) int64: where the column and the row of each pair stand in a tensor (2, k, ...)."""
+    columns, rows = zip(*pairs_of_ranks(k), strict=True)
+    return torch.tensor([columns, [k + row for row in rows]]).to(device)
 
 
 @functools.cache
