@@ -1,13 +1,23 @@
 import math
+import re
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 from torch import nn
 
+from atss import add_atss_config
 from atss.anchors import make_cell_anchors
-from atss.assigners import ASSIGNER_REGISTRY, ATSSAssigner
+from atss.assigners import (
+    ASSIGNER_REGISTRY,
+    ATSSAssigner,
+    CenterSamplingAssigner,
+    IoUAssigner,
+    ScaleRangeAssigner,
+    TopKIoUAssigner,
+)
 from atss.box_coding import BoxCoding, PointCoding
-from atss.head import ATSSHead, by_anchor, matched_objects
+from atss.head import ATSSHead, build_assigner, by_anchor, matched_objects
 from atss.inference import BoxSelector
 from atss.losses import centerness_targets, giou_loss
 
@@ -229,5 +239,116 @@ def test_matched_objects():
     assert boxes[:, :, 3].tolist() == [[2, 10 + 10, 1], [10, 20, 3]]
 
 
-def test_assigners_are_registered():
-    assert ASSIGNER_REGISTRY.get("ATSSAssigner") is ATSSAssigner
+# The switches of Table 1: what each leaves out, of parameters and of losses.
+SWITCHES = {
+    "norm": ({"norm": ""}, r"(class|box)_tower\.\d\.norm\.(weight|bias)", set()),
+    "centerness": ({"centerness": False}, r"centerness\.(weight|bias)", {"loss_centerness"}),
+    "level_scalars": ({"level_scalars": False}, r"scales", set()),
+    "box_loss": ({"box_loss": "smooth_l1"}, r"nothing", set()),
+    "center_in_box": ({"assigner": IoUAssigner(center_in_box=True)}, r"nothing", set()),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_takes_its_own_parameters_and_losses_away_and_nothing_else(switch):
+    options, parameters, losses = SWITCHES[switch]
+    full, without = (make_head(**{"assigner": IoUAssigner(), **o}) for o in ({}, options))
+
+    names, left = ({name for name, _ in head.named_parameters()} for head in (full, without))
+    gone = {name for name in names if re.fullmatch(parameters, name)}
+    # A convolution has a bias where no normalisation follows, as in Detectron2.
+    added = {f"{tower}_tower.{i}.bias" for tower in ("class", "box") for i in range(4)}
+
+    assert bool(gone) == (parameters != "nothing")
+    assert left - added == names - gone - added
+    found, expected = (head.losses(*head(features()), *objects(3, 5)) for head in (without, full))
+    assert set(found) == set(expected) - losses
+
+
+def shared_state(head, **options):
+    """A head with other options and the same values in all parameters that both have."""
+    other = make_head(**options)
+    other.load_state_dict(head.state_dict(), strict=False)
+    return other
+
+
+def test_without_centerness_all_positives_weigh_the_same_and_class_scores_are_final():
+    head = make_head(assigner=IoUAssigner())
+    plain = shared_state(head, assigner=IoUAssigner(), centerness=False)
+    (grid, with_centerness), (_, without) = head(features()), plain(features())
+    gt_boxes, gt_classes = objects(3, 5)
+
+    losses = plain.losses(grid, without, gt_boxes, gt_classes)
+
+    assert torch.equal(without.logits, with_centerness.logits) and torch.equal(without.deltas, with_centerness.deltas)
+    assert without.centerness is None
+    assert losses["loss_cls"] == head.losses(grid, with_centerness, gt_boxes, gt_classes)["loss_cls"]
+    matches, anchors = IoUAssigner()(grid, gt_boxes), grid.boxes()
+    boxes = plain.box_coding.decode(without.deltas, anchors)
+    each = [giou_loss(boxes[n, r], gt_boxes[n][matches[n, r]]).item() for n, r in (matches >= 0).nonzero().tolist()]
+    assert losses["loss_box"].item() == pytest.approx(2 * sum(each) / len(each), rel=1e-5)
+
+    plain.box_selector.score_threshold = 0.0
+    (found, _) = plain.detect(grid, without, [(64, 96)] * 2)
+    assert found.scores[0] == without.logits[0].sigmoid().max()
+
+
+@pytest.mark.parametrize("box_coding", [BoxCoding(), PointCoding()])
+def test_smooth_l1_is_of_the_deltas(box_coding):
+    head = make_head(box_coding, assigner=IoUAssigner(), centerness=False, box_loss="smooth_l1", box_loss_weight=1.0)
+    grid, predictions = head(features())
+    gt_boxes, gt_classes = objects(3, 5)
+
+    losses = head.losses(grid, predictions, gt_boxes, gt_classes)
+
+    matches, anchors, total = IoUAssigner()(grid, gt_boxes), grid.boxes(), 0.0
+    positives = (matches >= 0).nonzero().tolist()
+    for n, r in positives:
+        target = box_coding.encode(gt_boxes[n][matches[n, r]], anchors[r])
+        for difference in (predictions.deltas[n, r] - target).abs().tolist():
+            total += difference - 0.055 if difference > 0.11 else difference**2 / 0.22
+    assert losses["loss_box"].item() == pytest.approx(total / 4 / len(positives), rel=1e-4)
+
+
+def test_with_all_switches_off_it_is_retinanets_head():
+    """Two towers of convolutions with biases and ReLU, class scores and deltas: nothing else to learn."""
+    head = make_head(norm="", centerness=False, level_scalars=False, box_loss="smooth_l1", assigner=IoUAssigner())
+
+    names = {f"{tower}_tower.{i}" for tower in ("class", "box") for i in range(4)} | {"class_logits", "box_deltas"}
+
+    assert {name for name, _ in head.named_parameters()} == {f"{n}.{p}" for n in names for p in ("weight", "bias")}
+    assert set(head.losses(*head(features()), *objects(3, 5))) == {"loss_cls", "loss_box"}
+
+
+RULES = [ATSSAssigner, IoUAssigner, ScaleRangeAssigner, CenterSamplingAssigner, TopKIoUAssigner]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_gives_finite_losses_and_gradients(rule):
+    assert ASSIGNER_REGISTRY.get(rule.__name__) is rule
+    for aspect_ratios in [(1.0,), (0.5, 1.0, 2.0)]:
+        head = make_head(assigner=rule(), aspect_ratios=aspect_ratios)
+        for counts in [(3, 0), (0, 0), (1, 60)]:
+            losses = head.losses(*head(features()), *objects(*counts))
+            sum(losses.values()).backward()
+
+            assert all(loss.isfinite() for loss in losses.values())
+        assert all(p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_a_rule_gets_those_keys_that_it_has_arguments_for():
+    cfg = get_cfg()
+    add_atss_config(cfg)
+    atss = cfg.MODEL.ATSS
+    atss.TOPK, atss.IOU_THRESHOLDS, atss.CENTER_IN_BOX = 7, [0.3, 0.6], True
+    atss.SCALE_RANGES = [[0, 10], [10, 20]]
+    rules = {}
+    for rule in RULES:
+        atss.ASSIGNER = rule.__name__
+        rules[rule] = build_assigner(cfg)
+
+    assert [type(rule) for rule in rules.values()] == RULES
+    assert all(rules[rule].topk == 7 for rule in (ATSSAssigner, CenterSamplingAssigner, TopKIoUAssigner))
+    iou = rules[IoUAssigner]
+    assert (iou.negative, iou.positive, iou.center_in_box) == (0.3, 0.6, True)
+    assert all(rules[r].ranges == ((0, 10), (10, 20)) for r in (ScaleRangeAssigner, CenterSamplingAssigner))

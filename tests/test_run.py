@@ -94,6 +94,47 @@ def test_keys_and_values_that_do_not_exist_are_named(key, value, named):
     assert all(part in message for part in named), message
 
 
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        (
+            {"BOX_CODING": "point", "ASPECT_RATIOS": [0.5, 1.0, 2.0], "SCALES_PER_OCTAVE": 3},
+            ["MODEL.ATSS.BOX_CODING", "MODEL.ATSS.ASPECT_RATIOS", "MODEL.ATSS.SCALES_PER_OCTAVE", "9"],
+        ),
+        (
+            {"BOX_CODING": "point", "SCALES_PER_OCTAVE": 2},
+            ["MODEL.ATSS.BOX_CODING", "MODEL.ATSS.SCALES_PER_OCTAVE 2", "make 2"],
+        ),
+        (
+            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [[0, 64], [64, 128]]},
+            ["MODEL.ATSS.SCALE_RANGES has 2", "MODEL.ATSS.IN_FEATURES has 5"],
+        ),
+        (
+            {"ASSIGNER": "CenterSamplingAssigner", "IN_FEATURES": ["p3", "p4", "p5"]},
+            ["MODEL.ATSS.SCALE_RANGES has 5", "MODEL.ATSS.IN_FEATURES has 3"],
+        ),
+        (
+            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [[64, 0]] * 5},
+            ["MODEL.ATSS.SCALE_RANGES", "low before high"],
+        ),
+        ({"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [1, 2, 3, 4, 5]}, ["MODEL.ATSS.SCALE_RANGES", "(low, high)"]),
+        ({"IOU_THRESHOLDS": [0.5, 0.4]}, ["MODEL.ATSS.IOU_THRESHOLDS", "negative <= positive", "[0.5, 0.4]"]),
+        ({"IOU_THRESHOLDS": [0.5]}, ["MODEL.ATSS.IOU_THRESHOLDS", "[0.5]"]),
+        ({"BOX_LOSS": "l2"}, ["MODEL.ATSS.BOX_LOSS", "'giou', 'smooth_l1'"]),
+    ],
+)
+def test_switches_that_make_no_sense_together_are_refused_with_both_keys(settings, named):
+    message = refused(DEMO_CONFIG, pairs({f"MODEL.ATSS.{key}": value for key, value in settings.items()}))
+
+    assert all(part in message for part in named), message
+
+
+def test_ranges_are_of_no_concern_to_rules_without_them(shapes):
+    settings = {**shapes, "MODEL.ATSS.SCALE_RANGES": [[0, 64]], "MODEL.ATSS.ASSIGNER": "IoUAssigner"}
+
+    assert load_config(DEMO_CONFIG, pairs(settings)).MODEL.ATSS.SCALE_RANGES == [[0, 64]]
+
+
 def test_the_gpu_backend_of_the_assigner_needs_a_gpu(monkeypatch):
     import triton
 

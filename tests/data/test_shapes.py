@@ -58,10 +58,22 @@ def test_objects_overlap(drawn):
     assert overlaps > 30
 
 
+def test_the_pictures_of_the_study_are_full_of_overlapping_and_long_objects():
+    pictures = [shapes.draw(np.random.default_rng([0, i]), shapes.CLUTTER) for i in range(100)]
+    boxes = [[box for _, box in objects] for _, objects in pictures]
+
+    overlaps = [shapes.iou(a, b) for found in boxes for i, a in enumerate(found) for b in found[:i]]
+    ratios = [(x2 - x1) / (y2 - y1) for found in boxes for x1, y1, x2, y2 in found]
+    assert {picture.size for picture, _ in pictures} == {(128, 128)}
+    assert min(map(len, boxes)) >= 1 and 4 < sum(map(len, boxes)) / 100 < 8
+    assert sum(iou > 0.1 for iou in overlaps) > 50 and max(overlaps) <= 0.5
+    assert sum(max(ratio, 1 / ratio) > 3 for ratio in ratios) > 50
+
+
 def test_boxes_fit_the_drawn_pixels():
     for seed in range(30):
         for label in range(len(shapes.CLASSES)):
-            mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(seed), label, 160, 192, (10, 128))
+            mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(seed), label, 160, 192, (10, 128), 4)
             assert mask.shape == (192, 160)
             assert mask[y1:y2, x1:x2].sum() == mask.sum() > 0
             assert all(line.any() for line in (mask[y1], mask[y2 - 1], mask[:, x1], mask[:, x2 - 1]))
@@ -70,7 +82,7 @@ def test_boxes_fit_the_drawn_pixels():
 def test_filled_and_outlined_shapes_differ_in_their_middle():
     for name, filled in (("disc", True), ("ring", False), ("box", True), ("frame", False)):
         label = shapes.CLASSES.index(name)
-        mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(3), label, 160, 160, (60, 61))
+        mask, (x1, y1, x2, y2) = shapes.shape_mask(np.random.default_rng(3), label, 160, 160, (60, 61), 4)
         assert mask[(y1 + y2) // 2, (x1 + x2) // 2] == filled
 
 
@@ -86,7 +98,7 @@ def test_files_are_in_coco_format(drawn):
 
 
 def test_registered_with_their_classes():
-    for name in ("shapes_train", "shapes_val"):
+    for name in ("shapes_train", "shapes_val", "clutter_train", "clutter_val"):
         assert name in DatasetCatalog.list()
         assert MetadataCatalog.get(name).thing_classes == list(shapes.CLASSES)
 
@@ -97,22 +109,22 @@ def test_written_once_and_drawn_again_when_the_drawing_has_changed(tmp_path, mon
     monkeypatch.setattr(shapes, "generate", lambda *args: calls.append(args) or generate(*args))
 
     for _ in range(2):
-        assert len(shapes._load("shapes_once", folder, 3, 1)) == 3
+        assert len(shapes._load("shapes_once", folder, 3, 1, shapes.SHAPES)) == 3
     assert len(calls) == 1
 
     monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
-    shapes._load("shapes_once", folder, 3, 1)
+    shapes._load("shapes_once", folder, 3, 1, shapes.SHAPES)
     assert len(calls) == 2
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     draw, calls = shapes.draw, []
 
-    def interrupted(rng):
+    def interrupted(rng, style):
         calls.append(rng)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return draw(rng)
+        return draw(rng, style)
 
     monkeypatch.setattr(shapes, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -125,4 +137,4 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(InputError, match="file"):
-        shapes._load("shapes_nowhere", tmp_path / "file" / "val", 3, 1)
+        shapes._load("shapes_nowhere", tmp_path / "file" / "val", 3, 1, shapes.SHAPES)

@@ -105,7 +105,7 @@ class Pairs(NamedTuple):
 
 
 def settle(strongest, pairs):
-    """Raise the claims `strongest` (N R,) on anchors to those of `pairs`; they name objects by their number in the batch."""
+    """Raise the claims `strongest` (N R,) on anchors to those of `pairs`; objects have their number in the batch."""
     valid = torch.ones_like(pairs.anchors, dtype=torch.bool)
     strongest.scatter_reduce_(0, *Claims.of(pairs.anchors, pairs.ious, pairs.objects, valid), "amax")
 

@@ -1,7 +1,8 @@
-"""Generated pictures for the demo and the tests: filled and outlined shapes on textured backgrounds, in COCO format.
+"""Generated pictures for demo, study and tests: filled and outlined shapes on textured backgrounds, in COCO format.
 
-The datasets `shapes_train` and `shapes_val` are drawn when they are first used, into `shapes/` under
-DETECTRON2_DATASETS (`datasets/` where that is not set), and reused from then on.
+The datasets `shapes_train` and `shapes_val` of the demo, and `clutter_train` and `clutter_val` of the study, are drawn
+when they are first used, into `shapes/` and `clutter/` under DETECTRON2_DATASETS (`datasets/` where that is not set),
+and reused from then on.
 """
 
 import colorsys
@@ -11,6 +12,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -27,35 +29,68 @@ SPLITS = {"train": (1200, 1), "val": (150, 2)}
 # Raise it when the drawing changes, so that pictures of an older version are drawn again.
 VERSION = 1
 
-SIZES = ((160, 160), (192, 160), (160, 192))  # width, height
 MIN_SIDE = 8
-# Roots of the objects' areas, from and to, in pixels.
-USUAL_SIDES = (24, 128)
-CROWDED_SIDES = (12, 40)
-MAX_ASPECT_RATIO = 4
-# An object is drawn only where at least this part of every object stays visible, and boxes overlap by at most this IoU.
-MIN_VISIBLE = 0.75
-MAX_IOU = 0.2
+
+
+class Style(NamedTuple):
+    """How pictures look.
+
+    name: of the dataset.
+    sizes: of the pictures, (width, height) each.
+    kinds: of picture: (share, least and most objects, (from, to) of the roots of their areas in pixels).
+    max_aspect_ratio: of the objects.
+    min_visible: an object is drawn only where at least this part of every other stays visible.
+    max_iou: by which boxes overlap at most.
+    """
+
+    name: str
+    sizes: tuple
+    kinds: tuple
+    max_aspect_ratio: float
+    min_visible: float
+    max_iou: float
+
+
+# Of the demo: some pictures are empty, some crowded.
+SHAPES = Style(
+    name="shapes",
+    sizes=((160, 160), (192, 160), (160, 192)),
+    kinds=((0.06, 0, 0, (24, 128)), (0.1, 10, 15, (12, 40)), (0.84, 1, 7, (24, 128))),
+    max_aspect_ratio=4,
+    min_visible=0.75,
+    max_iou=0.2,
+)
+# Of the study: objects of all sizes, long ones among them, lie over each other, so that it matters which anchors are
+# whose.
+CLUTTER = Style(
+    name="clutter",
+    sizes=((128, 128),),
+    kinds=((1.0, 4, 10, (10, 96)),),
+    max_aspect_ratio=6,
+    min_visible=0.5,
+    max_iou=0.5,
+)
 
 
 def register_shapes():
-    """Register `shapes_train` and `shapes_val`; nothing is drawn yet."""
-    root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")) / "shapes"
-    for split, (number, seed) in SPLITS.items():
-        name, folder = f"shapes_{split}", root / split
-        annotations = f"{folder}.json"
-        DatasetCatalog.register(name, lambda n=name, f=folder, k=number, s=seed: _load(n, f, k, s))
-        MetadataCatalog.get(name).set(
-            thing_classes=list(CLASSES), json_file=annotations, image_root=str(folder), evaluator_type="coco"
-        )
+    """Register the training and validation sets of both styles; nothing is drawn yet."""
+    for style in (SHAPES, CLUTTER):
+        root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")) / style.name
+        for split, (number, seed) in SPLITS.items():
+            name, folder = f"{style.name}_{split}", root / split
+            annotations = f"{folder}.json"
+            DatasetCatalog.register(name, lambda n=name, f=folder, k=number, s=seed, t=style: _load(n, f, k, s, t))
+            MetadataCatalog.get(name).set(
+                thing_classes=list(CLASSES), json_file=annotations, image_root=str(folder), evaluator_type="coco"
+            )
 
 
-def _load(name, folder, number, seed):
+def _load(name, folder, number, seed, style):
     annotations = Path(f"{folder}.json")
     if not _is_current(annotations, number, seed):
         logger.info("Drawing %d pictures into %s", number, folder)
         try:
-            generate(folder, number, seed)
+            generate(folder, number, seed, style)
         except OSError as error:
             raise InputError(f"{folder}: cannot write the generated pictures ({error.strerror or error})") from error
     return load_coco_json(str(annotations), str(folder), name)
@@ -73,7 +108,7 @@ def _info(number, seed):
     return {"description": "generated shapes", "version": VERSION, "pictures": number, "seed": seed}
 
 
-def generate(folder, number, seed):
+def generate(folder, number, seed, style=SHAPES):
     """Draw `number` pictures into `folder` and write their annotations to `folder`.json, last of all.
 
     The same number and seed give the same pictures. An interrupted run leaves neither folder nor file.
@@ -82,6 +117,7 @@ def generate(folder, number, seed):
         folder: path of the picture folder; what is there goes.
         number: of pictures.
         seed: int.
+        style: `Style`.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +126,7 @@ def generate(folder, number, seed):
         pictures = Path(draft) / "pictures"
         pictures.mkdir()
         for image_id in range(number):
-            picture, objects = draw(np.random.default_rng([seed, image_id]))
+            picture, objects = draw(np.random.default_rng([seed, image_id]), style)
             file_name = f"{image_id:06d}.jpg"
             picture.save(pictures / file_name, quality=95)
             images.append({"id": image_id, "file_name": file_name, "width": picture.width, "height": picture.height})
@@ -114,31 +150,28 @@ def generate(folder, number, seed):
         written.rename(f"{folder}.json")
 
 
-def draw(rng):
+def draw(rng, style=SHAPES):
     """Draw one picture.
 
     Args:
         rng: a numpy random generator.
+        style: `Style`.
 
     Returns:
         a PIL picture, and a list of (class, (x1, y1, x2, y2)) in pixels, x2 and y2 exclusive.
     """
-    width, height = SIZES[rng.integers(len(SIZES))]
+    width, height = style.sizes[rng.integers(len(style.sizes))]
     pixels = background(rng, width, height)
-    kind = rng.random()
-    if kind < 0.06:
-        number, sides = 0, None
-    elif kind < 0.16:
-        number, sides = int(rng.integers(10, 16)), CROWDED_SIDES
-    else:
-        number, sides = int(rng.integers(1, 8)), USUAL_SIDES
+    ends, kind = np.cumsum([share for share, *_ in style.kinds]), rng.random()
+    _, least, most, sides = style.kinds[int(np.searchsorted(ends[:-1], kind, side="right"))]
+    number = int(rng.integers(least, most + 1)) if most else 0
     objects, masks = [], []
     for _ in range(number):
         label = int(rng.integers(len(CLASSES)))
-        mask, box = shape_mask(rng, label, width, height, sides)
-        if any((other & ~mask).sum() < MIN_VISIBLE * full for other, full in masks):
+        mask, box = shape_mask(rng, label, width, height, sides, style.max_aspect_ratio)
+        if any((other & ~mask).sum() < style.min_visible * full for other, full in masks):
             continue
-        if any(iou(box, other) > MAX_IOU for _, other in objects):
+        if any(iou(box, other) > style.max_iou for _, other in objects):
             continue
         masks = [(other & ~mask, full) for other, full in masks] + [(mask, mask.sum())]
         objects.append((label, box))
@@ -169,14 +202,14 @@ def color(rng):
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def shape_mask(rng, label, width, height, sides):
+def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
     """A shape of a class at a random place: its (height, width) mask, and its box as (x1, y1, x2, y2).
 
-    The root of its area is drawn log-uniformly between the two `sides`, its aspect ratio from 1 / MAX_ASPECT_RATIO to
-    MAX_ASPECT_RATIO; no side is below MIN_SIDE or beyond the picture.
+    The root of its area is drawn log-uniformly between the two `sides`, and so is its aspect ratio, up to
+    `max_aspect_ratio` either way; no side is below MIN_SIDE or beyond the picture.
     """
     side = np.exp(rng.uniform(*np.log(sides)))
-    root = np.exp(rng.uniform(-0.5, 0.5) * np.log(MAX_ASPECT_RATIO))
+    root = np.exp(rng.uniform(-0.5, 0.5) * np.log(max_aspect_ratio))
     w, h = (int(np.clip(round(s), MIN_SIDE, limit)) for s, limit in ((side * root, width), (side / root, height)))
     x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
     canvas = Image.new("1", (width, height))
