@@ -117,7 +117,10 @@ def test_keys_and_values_that_do_not_exist_are_named(key, value, named):
             {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [[64, 0]] * 5},
             ["MODEL.ATSS.SCALE_RANGES", "low before high"],
         ),
-        ({"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [1, 2, 3, 4, 5]}, ["MODEL.ATSS.SCALE_RANGES", "(low, high)"]),
+        (
+            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [1, 2, 3, 4, 5]},
+            ["MODEL.ATSS.SCALE_RANGES", "(low, high)"],
+        ),
         ({"IOU_THRESHOLDS": [0.5, 0.4]}, ["MODEL.ATSS.IOU_THRESHOLDS", "negative <= positive", "[0.5, 0.4]"]),
         ({"IOU_THRESHOLDS": [0.5]}, ["MODEL.ATSS.IOU_THRESHOLDS", "[0.5]"]),
         ({"BOX_LOSS": "l2"}, ["MODEL.ATSS.BOX_LOSS", "'giou', 'smooth_l1'"]),

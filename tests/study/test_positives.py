@@ -1,0 +1,170 @@
+"""Positives an object: counted on the boxes and anchors that training sees."""
+
+import math
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.modeling import build_model
+from detectron2.structures import BoxMode
+
+from atss.assigners import ATSSAssigner, CenterSamplingAssigner, ScaleRangeAssigner
+from atss.run import load_config
+from atss.study.positives import Bin, Geometry, binned, count_positives, positives_of, positives_per_object
+from conftest import DEMO_CONFIG, TINY, pairs
+
+# Training and testing see the same sizes, which no stride divides.
+ODD_SIZES = {
+    "INPUT.MIN_SIZE_TRAIN": (150,),
+    "INPUT.MAX_SIZE_TRAIN": 170,
+    "INPUT.MIN_SIZE_TEST": 150,
+    "INPUT.MAX_SIZE_TEST": 170,
+    "INPUT.RANDOM_FLIP": "none",
+}
+
+
+@pytest.fixture
+def config_of(coco_file):
+    """Function: changes to a small COCO-format content, settings -> config whose datasets hold it."""
+
+    def make(change=lambda content: None, settings=None):
+        entries = [["positives_small", *coco_file(change)]]
+        datasets = {"DATASETS.REGISTER": entries} | {
+            f"DATASETS.{use}": ("positives_small",) for use in ("TRAIN", "TEST")
+        }
+        return load_config(DEMO_CONFIG, pairs({**TINY, **datasets, **(settings or {})}))
+
+    return make
+
+
+def test_counts_are_those_of_a_training_step(tiny_config):
+    cfg = tiny_config(ODD_SIZES)
+    model, load = build_model(cfg), DatasetMapper(cfg, True)
+    expected = []
+    for record in DatasetCatalog.get("tiny_val"):
+        loaded = load(record)
+        features = model.backbone(model.preprocess([loaded]).tensor)
+        grid, _ = model.head([features[name] for name in model.in_features])
+        boxes = loaded["instances"].gt_boxes.tensor
+        matches = model.head.assigner(grid, [boxes])[0].tolist()
+        expected += [[*(box[2:] - box[:2]).tolist(), matches.count(i)] for i, box in enumerate(boxes)]
+
+    positives = positives_of(cfg, ["tiny_val"])
+
+    widths, heights, counts = map(list, zip(*expected, strict=True))
+    assert positives.widths.tolist() == widths
+    assert positives.heights.tolist() == heights
+    assert positives.counts.tolist() == counts
+
+
+def test_datasets_come_one_after_another_and_the_rule_can_be_given(tiny_config):
+    cfg, rule = tiny_config(), CenterSamplingAssigner()
+    train, val = (positives_of(cfg, [name], rule) for name in ("tiny_train", "tiny_val"))
+
+    both = positives_of(cfg, ["tiny_train", "tiny_val"], rule)
+
+    assert both.counts.tolist() == [*train.counts.tolist(), *val.counts.tolist()]
+    assert positives_of(cfg, ["tiny_val"]).counts.tolist() != val.counts.tolist()
+
+
+def test_mean_over_the_training_datasets_with_the_rule_of_the_config(tiny_config):
+    rule = ScaleRangeAssigner()
+    cfg = tiny_config({"MODEL.ATSS.ASSIGNER": "ScaleRangeAssigner"})
+
+    expected = positives_of(tiny_config(), ["tiny_train"], rule).counts.double().mean().item()
+
+    assert positives_per_object(cfg) == pytest.approx(expected)
+
+
+def test_sizes_are_those_that_the_loader_resizes_to(config_of):
+    # 64 x 48 pictures become 160 x 120; the boxes are 20 x 30.
+    cfg = config_of(settings={"INPUT.MIN_SIZE_TEST": 120, "INPUT.MAX_SIZE_TEST": 400})
+
+    positives = positives_of(cfg, ["positives_small"])
+
+    assert positives.widths.tolist() == [50] * 3
+    assert positives.heights.tolist() == [75] * 3
+    assert positives.scales.tolist() == [2.5] * 3
+    assert positives.sides().tolist() == pytest.approx([math.sqrt(50 * 75)] * 3)
+    assert positives.aspect_ratios().tolist() == [1.5] * 3
+
+
+def test_without_resizing_sizes_are_those_of_the_file(config_of):
+    positives = positives_of(config_of(settings={"INPUT.MIN_SIZE_TEST": 0}), ["positives_small"])
+
+    assert positives.widths.tolist() == [20] * 3
+
+
+def test_crowds_and_boxes_without_area_are_no_objects(config_of):
+    def change(content):
+        content["annotations"][0]["iscrowd"] = 1
+        content["annotations"][1]["bbox"] = [5, 5, 0, 30]
+
+    assert len(positives_of(config_of(change), ["positives_small"]).counts) == 1
+
+
+def test_pictures_are_not_opened(config_of):
+    def change(content):
+        for image in content["images"]:
+            image["width"] = image["height"] = 4000
+
+    # The pictures in the folder are 64 x 48.
+    assert len(positives_of(config_of(change), ["positives_small"]).counts) == 3
+
+
+def test_without_objects_the_mean_is_not_a_number(config_of):
+    cfg = config_of(lambda content: content["annotations"].clear())
+
+    assert math.isnan(positives_per_object(cfg))
+
+
+@pytest.fixture
+def geometry(tiny_config):
+    """Of the paper's anchors in pictures of 800 pixels."""
+    sizes = {"INPUT.MIN_SIZE_TEST": 800, "INPUT.MAX_SIZE_TEST": 1333}
+    return Geometry(tiny_config({**sizes, "MODEL.ATSS.ANCHOR_SCALE": 8.0}))
+
+
+def lone_objects(sides, ratio=1.0, number=60):
+    """Dicts of 800 x 1200 pictures with an object each: sides at random between two, height / width as given."""
+    random = torch.Generator().manual_seed(1)
+    records = []
+    for _ in range(number):
+        side, x, y = torch.rand(3, generator=random).tolist()
+        side = sides[0] + side * (sides[1] - sides[0])
+        width, height = side / ratio**0.5, side * ratio**0.5
+        box = [x * (1200 - width), y * (800 - height), width, height]
+        annotation = {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+        records.append({"width": 1200, "height": 800, "annotations": [annotation]})
+    return records
+
+
+def mean_count(geometry, rule, *args, **kwargs):
+    return count_positives(geometry, lone_objects(*args, **kwargs), rule).counts.double().mean().item()
+
+
+@pytest.mark.parametrize("ratio", [1 / 3, 1, 3])
+@pytest.mark.parametrize("sides", [(48, 96), (96, 200), (200, 400)])
+def test_atss_gives_an_object_about_a_fifth_of_its_candidates_whatever_its_size_and_shape(geometry, sides, ratio):
+    """Section 3.2: about 0.2 k L positives, 9 for k = 9 on five levels."""
+    assert mean_count(geometry, ATSSAssigner(topk=9), sides, ratio) == pytest.approx(9, rel=0.4)
+
+
+def test_the_range_of_scales_gives_large_objects_more(geometry):
+    """Section 3.2: the strategies of RetinaNet and FCOS tend to have many more positives for larger objects."""
+    small, large = (mean_count(geometry, ScaleRangeAssigner(), sides) for sides in ((16, 32), (200, 400)))
+
+    assert large > 3 * small
+
+
+def test_bins_are_even_on_a_log_axis_and_powers_of_two_are_edges():
+    values = torch.tensor([8.0, 9, 15.9, 16, 64])
+    counts = torch.tensor([0, 3, 6, 2, 7])
+
+    assert binned(values, counts, per_octave=1) == [
+        Bin(8, 16, 3, 3.0, 1.5, 4.5),
+        Bin(16, 32, 1, 2.0, 2.0, 2.0),
+        Bin(64, 128, 1, 7.0, 7.0, 7.0),
+    ]
+    assert [bin.low for bin in binned(values, counts)] == pytest.approx([8, 8 * 2**0.5, 16, 64])
+    assert binned(torch.empty(0), torch.empty(0, dtype=torch.int64)) == []

@@ -1,0 +1,141 @@
+"""`python tools/visualize_assignments.py` on generated pictures."""
+
+import csv
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog
+from matplotlib.colors import to_hex
+from PIL import Image
+
+import visualize_assignments as tool
+from atss.assigners import ASSIGNER_REGISTRY, ATSSAssigner, ScaleRangeAssigner
+from atss.errors import InputError
+from atss.study.positives import Geometry, positives_of
+from conftest import DEMO_CONFIG, TINY, error_line, pairs, run
+
+RULES = ["ATSSAssigner", "ScaleRangeAssigner"]
+
+
+def arguments(shapes, *flags):
+    return ["--config-file", DEMO_CONFIG, *pairs({**TINY, **shapes}), *map(str, flags)]
+
+
+def main(shapes, *flags):
+    tool.main(tool.get_parser().parse_intermixed_args(arguments(shapes, *flags)))
+
+
+def test_pictures_plot_table_and_bins(tiny_config, shapes, tmp_path):
+    result = run("tools/visualize_assignments.py", *arguments(shapes, "--pictures", 2, "--output", tmp_path / "out"))
+
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["0_000000.png", "1_000001.png", "positives.csv", "positives.png"]
+    rules = [name.removesuffix("Assigner") for name, _ in ASSIGNER_REGISTRY]
+    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.split()[0] in rules}
+    positives = positives_of(tiny_config(), ["tiny_val"])
+    assert list(rows) == rules
+    assert all(int(row[0]) == len(positives.counts) for row in rows.values())
+    assert float(rows["ATSS"][1]) == pytest.approx(positives.counts.double().mean().item(), abs=0.05)
+
+
+def test_bins_hold_every_object_and_every_positive(tiny_config, shapes, tmp_path):
+    main(shapes, "--rules", *RULES, "--pictures", 0, "--output", tmp_path)
+
+    with open(tmp_path / "positives.csv", encoding="utf-8") as file:
+        bins = list(csv.DictReader(file))
+    for name, rule in (("ATSS", ATSSAssigner()), ("ScaleRange", ScaleRangeAssigner())):
+        counts = positives_of(tiny_config(), ["tiny_val"], rule).counts
+        for axis in ("size", "aspect ratio"):
+            of_axis = [bin for bin in bins if (bin["rule"], bin["axis"]) == (name, axis)]
+            assert sum(int(bin["objects"]) for bin in of_axis) == len(counts)
+            total = sum(int(bin["objects"]) * float(bin["mean"]) for bin in of_axis)
+            assert total == pytest.approx(counts.sum().item(), abs=0.1)
+
+
+def test_pictures_by_name_without_the_plot(shapes, tmp_path):
+    main(shapes, "--rules", *RULES, "--file-name", "000005.jpg", "--no-plot", "--output", tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["0_000005.png"]
+
+
+def test_dots_are_the_centres_of_the_positives_in_the_colour_of_their_object(tiny_config):
+    geometry, record = Geometry(tiny_config()), DatasetCatalog.get("tiny_val")[0]
+    grid, boxes = geometry.grid(record), geometry.boxes(record)
+    matches = geometry.assigner(grid, [boxes])[0]
+    centers = (grid.boxes()[:, :2] + grid.boxes()[:, 2:]) / 2
+    expected = {
+        (*center, tool.color_of(owner))
+        for center, owner in zip(centers.tolist(), matches.tolist(), strict=True)
+        if owner >= 0
+    }
+
+    figure = tool.draw_assignments(record, geometry, {"ATSS": geometry.assigner}, ["P3", "P4", "P5", "P6", "P7"])
+
+    drawn = {
+        (*offset, to_hex(color).upper())
+        for axes in figure.axes
+        for offset, color in zip(
+            axes.collections[0].get_offsets().tolist(), axes.collections[0].get_facecolors(), strict=True
+        )
+    }
+    assert drawn == expected
+    assert figure.axes[0].get_title() == f"ATSS\n{len(expected)} positives"
+
+
+def test_rows_are_the_levels_with_positives(tiny_config):
+    geometry, record = Geometry(tiny_config()), DatasetCatalog.get("tiny_val")[0]
+    matches = geometry.assigner(geometry.grid(record), [geometry.boxes(record)])[0]
+    by_level = matches.split(geometry.grid(record).level_sizes)
+    used = [f"P{n + 3}, stride {8 << n}" for n, level in enumerate(by_level) if (level >= 0).any()]
+
+    figure = tool.draw_assignments(record, geometry, {"ATSS": geometry.assigner}, ["P3", "P4", "P5", "P6", "P7"])
+
+    assert [axes.get_ylabel() for axes in figure.axes] == used
+
+
+def test_a_picture_without_objects_is_drawn(tiny_config):
+    geometry, record = Geometry(tiny_config()), DatasetCatalog.get("tiny_val")[0]
+
+    figure = tool.draw_assignments({**record, "annotations": []}, geometry, {"ATSS": geometry.assigner}, ["P3"] * 5)
+
+    assert [axes.get_title() for axes in figure.axes] == ["ATSS\n0 positives"]
+
+
+def test_drawn_pictures_keep_the_colours_of_the_objects(shapes, tmp_path):
+    main(shapes, "--rules", "ATSSAssigner", "--pictures", 1, "--no-plot", "--output", tmp_path)
+
+    picture = np.array(Image.open(tmp_path / "0_000000.png").convert("RGB")).astype(int)
+    first = np.array([int(tool.COLORS[0][i : i + 2], 16) for i in (1, 3, 5)])
+    assert (abs(picture - first).max(-1) < 8).sum() > 50
+
+
+@pytest.mark.parametrize(
+    "flags, what",
+    [
+        (["--rules", "NearestAssigner"], "NearestAssigner.*ATSSAssigner"),
+        (["--dataset", "nowhere_val"], "nowhere_val"),
+        (["--file-name", "nowhere.jpg"], "nowhere.jpg"),
+        (["--output", "README.md"], "README.md"),
+        (["DATASETS.TEST", "()"], "--dataset"),
+    ],
+)
+def test_bad_input_is_named(shapes, tmp_path, flags, what):
+    with pytest.raises(InputError, match=what):
+        main(shapes, "--output", tmp_path, *flags)
+
+
+def test_a_picture_that_cannot_be_read_takes_one_line(config_with_a_bad_picture, tmp_path):
+    command = arguments(config_with_a_bad_picture, "--output", tmp_path / "out")
+
+    line = error_line(run("tools/visualize_assignments.py", *command, check=False))
+
+    assert "0.png" in line and "cannot be read" in line
+
+
+@pytest.fixture
+def config_with_a_bad_picture(coco_file):
+    annotations, pictures = coco_file()
+    with open(f"{pictures}/0.png", "wb") as file:
+        file.write(b"no picture")
+    names = {f"DATASETS.{use}": ("bad_picture",) for use in ("TRAIN", "TEST")}
+    return {"DATASETS.REGISTER": [["bad_picture", annotations, pictures]], **names}
