@@ -1,0 +1,186 @@
+"""Runs the rows of the study one after another: what is done is skipped, what was interrupted goes on."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError
+from ..run import load_config
+from .positives import positives_per_object
+from .tables import METRICS
+
+# Seconds between two looks at a running row.
+PERIOD = 1.0
+
+
+class Run(NamedTuple):
+    """A system with a seed.
+
+    name: of the row.
+    seed: of the random numbers.
+    settings: dict from config key to value, over those of the base config.
+    cfg: the whole config.
+    folder: OUTPUT_DIR; the same for equal systems, whichever table they stand in.
+    """
+
+    name: str
+    seed: int
+    settings: dict
+    cfg: object
+    folder: Path
+
+    def result(self):
+        """Figures of the run, or None where it is not done: dict with METRICS, in percent, and `positives`."""
+        try:
+            return json.loads((self.folder / "result.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+
+def plan(row, seeds, config_file, opts, output):
+    """The runs of a row, one a seed.
+
+    Args:
+        row: `Row`.
+        seeds: list of int.
+        config_file: path of the base config.
+        opts: list of keys and values in turn, which go over it.
+        output: folder of the study.
+
+    Raises:
+        InputError: base config, keys and row do not fit together.
+    """
+    settings = {**dict(zip(opts[::2], opts[1::2], strict=False)), **row.settings}
+    cfg = load_config(config_file, [*opts, *as_opts(row.settings)])
+    return [
+        Run(row.name, seed, settings, cfg, Path(output) / "runs" / identity(row.name, cfg) / f"seed-{seed}")
+        for seed in seeds
+    ]
+
+
+def as_opts(settings):
+    """dict of config keys -> keys and values in turn, as on a command line."""
+    return [str(part) for pair in settings.items() for part in pair]
+
+
+def identity(name, cfg):
+    """What a system's folder is called: the rule and k, for people, and a hash of all that makes its result."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR, cfg.SEED = "", 0
+    atss = cfg.MODEL.ATSS
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{atss.ASSIGNER.removesuffix('Assigner')}-{atss.BOX_CODING}".lower())
+    return f"{slug}-{hashlib.sha256(cfg.dump().encode()).hexdigest()[:8]}"
+
+
+def command(run, train_net, config_file, num_gpus):
+    """The command line that trains and evaluates a run."""
+    several = ["--num-gpus", str(num_gpus)] if num_gpus > 1 else []
+    keys = as_opts({**run.settings, "SEED": run.seed, "OUTPUT_DIR": run.folder})
+    return [sys.executable, str(train_net), "--config-file", str(config_file), "--resume", *several, *keys]
+
+
+def execute(run, line, show):
+    """Train and evaluate, and write `result.json` last of all.
+
+    Args:
+        run: `Run`.
+        line: its command line.
+        show: called every second with the dict that Detectron2 wrote last into the run's metrics.json.
+
+    Raises:
+        InputError: the command failed; says how.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    log = run.folder / "study.log"
+    with open(log, "ab") as output:
+        child = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while child.poll() is None:
+                show(next(iter(metrics(run.folder)[-1:]), {}))
+                time.sleep(PERIOD)
+        finally:
+            child.terminate()
+            child.wait()
+    if child.returncode:
+        raise InputError(f"{run.name}, seed {run.seed}: {last_line(log)} (all of it: {log})")
+    evaluated = [entry for entry in metrics(run.folder) if "bbox/AP" in entry]
+    if not evaluated:
+        raise InputError(
+            f"{run.name}, seed {run.seed}: no AP in {run.folder / 'metrics.json'}; DATASETS.TEST is empty?"
+        )
+    figures = {name: evaluated[-1].get(f"bbox/{name}", math.nan) for name in METRICS}
+    figures["positives"] = positives_per_object(run.cfg)
+    draft = run.folder / "result.json.tmp"
+    draft.write_text(json.dumps(figures, indent=1))
+    os.replace(draft, run.folder / "result.json")
+
+
+def metrics(folder):
+    """The dicts that Detectron2 has written into metrics.json so far; a line that is being written is left out."""
+    entries = []
+    try:
+        lines = (folder / "metrics.json").read_text().splitlines()
+    except OSError:
+        return entries
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries
+
+
+def last_line(log):
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "failed without a word"
+
+
+class Progress:
+    """Says how far the study is: a line that updates on a terminal, a line a run elsewhere.
+
+    Args:
+        runs: list of `Run` to come.
+    """
+
+    def __init__(self, runs):
+        self.left = len(runs)
+        self.total = len(runs)
+        self.seconds = []
+        self.terminal = sys.stdout.isatty()
+
+    def start(self, run):
+        self.title = f"[{self.total - self.left + 1}/{self.total}] {run.name}, seed {run.seed}"
+        self.begin, self.max_iter = time.monotonic(), run.cfg.SOLVER.MAX_ITER
+        if not self.terminal:
+            print(self.title, flush=True)
+
+    def show(self, latest):
+        if not self.terminal:
+            return
+        line = self.title
+        if "eta_seconds" in latest:
+            this = latest["eta_seconds"]
+            usual = sum(self.seconds) / len(self.seconds) if self.seconds else time.monotonic() - self.begin + this
+            study = this + usual * (self.left - 1)
+            line += f": iteration {latest['iteration']}/{self.max_iter}, {clock(this)} left, {clock(study)} for all"
+        print(f"\r{line:<110}", end="", flush=True)
+
+    def end(self, run):
+        self.left -= 1
+        self.seconds.append(time.monotonic() - self.begin)
+        line = f"{self.title}: AP {run.result()['AP']:.1f} after {clock(self.seconds[-1])}"
+        print(f"\r{line:<110}" if self.terminal else line, flush=True)
+
+
+def clock(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,126 @@
+"""The study's runs with a stand-in for training: what is done, resumed, refused and written."""
+
+import json
+
+import pytest
+
+import study
+from atss.errors import InputError
+from atss.study import runner
+from conftest import DEMO_CONFIG, pairs
+
+# Does what train_net.py does for the study: writes metrics.json, a line an evaluation; fails where it is told to.
+TRAIN = """
+import json, os, sys
+keys = dict(zip(sys.argv[4::2], sys.argv[5::2]))
+folder = keys["OUTPUT_DIR"]
+assert sys.argv[1] == "--config-file" and sys.argv[3] == "--resume"
+with open(os.path.join(folder, "..", "..", "order"), "a") as file:
+    file.write(f"{keys['MODEL.ATSS.TOPK']} {keys['SEED']}\\n")
+if keys["MODEL.ATSS.TOPK"] == os.environ.get("FAILS_AT"):
+    print("Traceback\\nerror: out of luck")
+    sys.exit(1)
+with open(os.path.join(folder, "metrics.json"), "a") as file:
+    file.write(json.dumps({"iteration": 1, "eta_seconds": 3.0}) + "\\n")
+    figures = {f"bbox/{name}": 10.0 * int(keys["SEED"]) for name in ("AP", "AP50", "AP75", "APs", "APm")}
+    file.write(json.dumps({**figures, "bbox/APl": float("nan")}) + "\\n")
+"""
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch, shapes):
+    """Function: arguments -> runs the study's command with the stand-in."""
+    (tmp_path / "train.py").write_text(TRAIN)
+    monkeypatch.setattr(study, "TRAIN_NET", tmp_path / "train.py")
+    monkeypatch.setattr(runner, "PERIOD", 0.01)
+
+    def run(*args, opts=()):
+        common = ["--config-file", DEMO_CONFIG, "--output", str(tmp_path / "study"), *pairs(shapes)]
+        study.main(study.get_parser().parse_intermixed_args([*args, *common, *opts]))
+        return tmp_path / "study"
+
+    return run
+
+
+def order(folder):
+    return (folder / "runs/order").read_text().split("\n")[:-1]
+
+
+def test_rows_run_one_after_another_and_what_is_done_is_skipped(go, capsys):
+    folder = go("--table", "4", "--seeds", "1", "2")
+
+    assert order(folder) == [f"{k} {seed}" for k in range(3, 20, 2) for seed in (1, 2)]
+    results = [json.loads(path.read_text()) for path in folder.glob("runs/*/seed-2/result.json")]
+    assert len(results) == 9 and all(result["AP"] == 20.0 and 3 < result["positives"] < 30 for result in results)
+    assert "| k = 3 | 15.0 ± 7.1 |" in (folder / "table-4.md").read_text()
+    assert (folder / "table-4.png").exists()
+    assert "[18/18] k = 19, seed 2: AP 20.0 after 0:00:0" in capsys.readouterr().out
+
+    go("--table", "4", "--seeds", "1", "2")
+
+    assert len(order(folder)) == 18
+    assert "18 of 18 runs are done already" in capsys.readouterr().out
+
+
+def test_a_run_without_result_goes_on_where_it_was(go):
+    folder = go("--table", "4")
+    unfinished = next(folder.glob("runs/*/seed-1"))
+    (unfinished / "result.json").unlink()
+
+    go("--table", "4")
+
+    assert len(order(folder)) == 10
+    assert len((unfinished / "metrics.json").read_text().splitlines()) == 4, "in the folder it had"
+
+
+def test_equal_systems_of_several_tables_run_once_and_another_base_config_is_another_run(go):
+    folder = go("--table", "2", "3")
+    assert len(order(folder)) == 4 + 5 - 2
+    assert "| RetinaNet (#A=1) | 10.0 |" in (folder / "table-3.md").read_text()
+
+    go("--table", "2", opts=["SOLVER.MAX_ITER", "7"])
+
+    assert len(order(folder)) == 4 + 5 - 2 + 4
+    assert "7 iterations" in (folder / "table-2.md").read_text()
+
+
+def test_a_run_that_fails_stops_the_study_in_one_line_and_the_study_goes_on_from_there(go, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAILS_AT", "7")
+    with pytest.raises(InputError, match="k = 7, seed 1: error: out of luck") as caught:
+        go("--table", "4")
+
+    assert "\n" not in str(caught.value)
+    assert len(list(tmp_path.glob("study/runs/*/seed-1/result.json"))) == 2
+    assert "| k = 5 | 10.0 |" in (tmp_path / "study/table-4.md").read_text()
+
+    monkeypatch.delenv("FAILS_AT")
+    assert order(go("--table", "4"))[3:] == [f"{k} 1" for k in range(7, 20, 2)]
+
+
+def test_dry_run_prints_configs_and_commands_and_writes_nothing(go, tmp_path, capsys):
+    go("--table", "1", "--dry-run", "--num-gpus", "8")
+
+    printed = capsys.readouterr().out
+    assert printed.count("# ") == 7 and printed.count("--num-gpus 8") == 7
+    assert "# RetinaNet (#A=1), seed 1" in printed and "MODEL.ATSS.BOX_LOSS: smooth_l1" in printed
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    "opts, named",
+    [
+        (["MODEL.ATSS.TOPKK", "3"], "MODEL.ATSS.TOPKK"),
+        (["SOLVER.MAX_ITER"], "pairs"),
+        (["MODEL.ATSS.IN_FEATURES", "['p3','p4']"], "MODEL.ATSS.SCALE_RANGES"),
+    ],
+)
+def test_a_base_config_that_does_not_fit_is_refused_before_anything_runs(go, tmp_path, opts, named):
+    with pytest.raises(InputError, match=named):
+        go("--table", "1", opts=opts)
+
+    assert not (tmp_path / "study").exists()
+
+
+def test_there_are_seven_tables(go):
+    with pytest.raises(SystemExit):
+        go("--table", "8")
