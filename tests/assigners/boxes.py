@@ -1,6 +1,9 @@
 """Grids and objects that the tests of the assigners share, and Algorithm 1 run on them."""
 
+import math
+
 import torch
+from hypothesis import strategies as st
 
 from atss.anchors import AnchorGrid, make_cell_anchors
 from naive import naive_atss
@@ -28,3 +31,35 @@ def naive(grid, boxes, k):
         for level, anchors in zip(grid.boxes().split(grid.level_sizes), grid.cell_anchors, strict=True)
     ]
     return naive_atss(levels, boxes.tolist(), k)
+
+
+# Objects that match nothing.
+NAN, INF = math.nan, math.inf
+INVALID = [[5.0, 5, 5, 9], [9.0, 9, 5, 5], [NAN, 0, 9, 9], [0.0, 0, INF, 9], [-INF, 0, 9, 9], [0.0, 0, 0, 0]]
+
+
+@st.composite
+def batches(draw):
+    """A grid and the objects of its pictures.
+
+    Levels of one row among the grids, one to three anchors a cell; any number of pictures and objects, from a fraction
+    of the smallest cell to larger than the picture, far outside it, and without area.
+    """
+    shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
+    strides = [draw(st.sampled_from([4, 8, 12])) * 2**level for level in range(len(shapes))]
+    shapes_of_anchors = [{}, {"aspect_ratios": (2.0,)}, {"scales_per_octave": 3}, {"aspect_ratios": (0.5, 1.0, 3.0)}]
+    anchors = make_cell_anchors(strides, draw(st.sampled_from([4.0, 8.0])), **draw(st.sampled_from(shapes_of_anchors)))
+    grid = AnchorGrid(shapes, strides, anchors, draw(st.sampled_from([0.0, 0.5])))
+
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    extent, gt_boxes = 9 * strides[0] * draw(st.sampled_from([1.0, 1.0, 3.0])), []
+    for count in draw(st.lists(st.integers(0, 6), max_size=3)):
+        boxes = random_objects(generator, count, extent, extent) - extent / 2 + 4.5 * strides[0]
+        invalid = torch.tensor(draw(st.lists(st.sampled_from(INVALID), max_size=1))).view(-1, 4)
+        gt_boxes.append(torch.cat([boxes, invalid]))
+    return grid, gt_boxes
+
+
+def levels_of(grid):
+    """The anchors of every level, as lists."""
+    return [level.tolist() for level in grid.boxes().split(grid.level_sizes)]
