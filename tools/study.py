@@ -7,6 +7,7 @@ Rows run one after another; started again, the study skips what is done and goes
 """
 
 import argparse
+import logging
 import shlex
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def get_parser():
 def main(args):
     if len(args.opts) % 2:
         raise InputError(f"{' '.join(args.opts)}: keys and values must come in pairs")
+    said = set()
+    logging.getLogger("atss.run").addFilter(lambda record: record.msg not in said and not said.add(record.msg))
     # Every row's config is read before the first runs: a wrong one shows before hours are spent.
     tables = {
         number: [plan(row, args.seeds, args.config_file, args.opts, args.output) for row in TABLES[number].rows]

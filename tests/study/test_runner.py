@@ -23,7 +23,10 @@ if keys["MODEL.ATSS.TOPK"] == os.environ.get("FAILS_AT"):
 with open(os.path.join(folder, "metrics.json"), "a") as file:
     file.write(json.dumps({"iteration": 1, "eta_seconds": 3.0}) + "\\n")
     figures = {f"bbox/{name}": 10.0 * int(keys["SEED"]) for name in ("AP", "AP50", "AP75", "APs", "APm")}
-    file.write(json.dumps({**figures, "bbox/APl": float("nan")}) + "\\n")
+    if os.environ.get("DIES_BEFORE_EVALUATION") != keys["MODEL.ATSS.TOPK"]:
+        file.write(json.dumps({**figures, "bbox/APl": float("nan"), "iteration": 1099}) + "\\n")
+    # An evaluation on the way does not count.
+    file.write(json.dumps({"bbox/AP": 0.0, "iteration": 500}) + "\\n")
 """
 
 
@@ -62,15 +65,28 @@ def test_rows_run_one_after_another_and_what_is_done_is_skipped(go, capsys):
     assert "18 of 18 runs are done already" in capsys.readouterr().out
 
 
-def test_a_run_without_result_goes_on_where_it_was(go):
+def test_a_run_without_its_last_evaluation_goes_on_where_it_was(go, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIES_BEFORE_EVALUATION", "3")
+    with pytest.raises(InputError, match=r"k = 3, seed 1: no AP in .*metrics\.json"):
+        go("--table", "4")
+    (unfinished,) = tmp_path.glob("study/runs/*/seed-1")
+
+    monkeypatch.delenv("DIES_BEFORE_EVALUATION")
     folder = go("--table", "4")
-    unfinished = next(folder.glob("runs/*/seed-1"))
-    (unfinished / "result.json").unlink()
+
+    assert order(folder) == ["3 1"] + [f"{k} 1" for k in range(3, 20, 2)]
+    assert len((unfinished / "metrics.json").read_text().splitlines()) == 2 + 3, "in the folder it had"
+
+
+def test_a_trained_run_without_result_is_not_trained_again(go):
+    folder = go("--table", "4")
+    result = next(folder.glob("runs/*/seed-1/result.json"))
+    before = result.read_text()
+    result.unlink()
 
     go("--table", "4")
 
-    assert len(order(folder)) == 10
-    assert len((unfinished / "metrics.json").read_text().splitlines()) == 4, "in the folder it had"
+    assert len(order(folder)) == 9 and result.read_text() == before
 
 
 def test_equal_systems_of_several_tables_run_once_and_another_base_config_is_another_run(go):

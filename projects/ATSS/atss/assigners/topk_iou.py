@@ -69,7 +69,9 @@ def largest_distances(objects, grid, num_pictures):
     corners = torch.stack([torch.zeros_like(levels.sizes), levels.sizes - 1]) + grid.offset
     corners = (corners * levels.strides)[..., None]  # (2 ends, 2 axes, L, 1)
     squares = (corners - center.t()[:, None]).square().amax(0).sum(0).amax(0).where(objects.valid, 0)
-    return squares.sqrt().new_zeros(num_pictures).scatter_reduce_(0, objects.picture, squares.sqrt(), "amax")
+    largest = squares.new_zeros(num_pictures).scatter_reduce_(0, objects.picture, squares.sqrt(), "amax")
+    # Not 0 for an object centred on the only anchor: distances are divided by it.
+    return largest.clamp_(min=torch.finfo(torch.float32).tiny)
 
 
 def claims_of(objects, units, grid, k):

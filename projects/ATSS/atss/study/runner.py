@@ -100,27 +100,36 @@ def execute(run, line, show):
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     log = run.folder / "study.log"
-    with open(log, "ab") as output:
-        child = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            while child.poll() is None:
-                show(next(iter(metrics(run.folder)[-1:]), {}))
-                time.sleep(PERIOD)
-        finally:
-            child.terminate()
-            child.wait()
-    if child.returncode:
-        raise InputError(f"{run.name}, seed {run.seed}: {last_line(log)} (all of it: {log})")
-    evaluated = [entry for entry in metrics(run.folder) if "bbox/AP" in entry]
-    if not evaluated:
+    # It may have been interrupted after training, before it had its result.
+    if not final_evaluation(run):
+        with open(log, "ab") as output:
+            child = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT)
+            try:
+                while child.poll() is None:
+                    show(next(iter(metrics(run.folder)[-1:]), {}))
+                    time.sleep(PERIOD)
+            finally:
+                child.terminate()
+                child.wait()
+        if child.returncode:
+            raise InputError(f"{run.name}, seed {run.seed}: {last_line(log)} (all of it: {log})")
+    evaluation = final_evaluation(run)
+    if not evaluation:
         raise InputError(
-            f"{run.name}, seed {run.seed}: no AP in {run.folder / 'metrics.json'}; DATASETS.TEST is empty?"
+            f"{run.name}, seed {run.seed}: no AP in {run.folder / 'metrics.json'}; is DATASETS.TEST empty?"
         )
-    figures = {name: evaluated[-1].get(f"bbox/{name}", math.nan) for name in METRICS}
+    figures = {name: evaluation.get(f"bbox/{name}", math.nan) for name in METRICS}
     figures["positives"] = positives_per_object(run.cfg)
     draft = run.folder / "result.json.tmp"
     draft.write_text(json.dumps(figures, indent=1))
     os.replace(draft, run.folder / "result.json")
+
+
+def final_evaluation(run):
+    """What the evaluation after the last iteration wrote into metrics.json, None where there was none yet."""
+    last = run.cfg.SOLVER.MAX_ITER - 1
+    done = [entry for entry in metrics(run.folder) if "bbox/AP" in entry and entry["iteration"] >= last]
+    return done[-1] if done else None
 
 
 def metrics(folder):
