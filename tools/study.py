@@ -9,6 +9,7 @@ Rows run one after another; started again, the study skips what is done and goes
 import argparse
 import logging
 import shlex
+import signal
 from pathlib import Path
 
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
@@ -85,5 +86,7 @@ def write_tables(tables, args):
 
 
 if __name__ == "__main__":
+    # A scheduler's notice ends the running row, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with one_line_errors():
         main(get_parser().parse_intermixed_args())

@@ -1,13 +1,16 @@
 """The study's runs with a stand-in for training: what is done, resumed, refused and written."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 
 import study
 from atss.errors import InputError
 from atss.study import runner
-from conftest import DEMO_CONFIG, pairs
+from conftest import DEMO_CONFIG, ROOT, TINY, pairs
 
 # Does what train_net.py does for the study: writes metrics.json, a line an evaluation; fails where it is told to.
 TRAIN = """
@@ -111,6 +114,23 @@ def test_a_run_that_fails_stops_the_study_in_one_line_and_the_study_goes_on_from
 
     monkeypatch.delenv("FAILS_AT")
     assert order(go("--table", "4"))[3:] == [f"{k} 1" for k in range(7, 20, 2)]
+
+
+def test_an_interruption_ends_the_running_row_and_says_how_to_go_on(tmp_path, shapes):
+    """The real thing: training is under way when the notice comes."""
+    args = ["--table", "2", "--config-file", DEMO_CONFIG, "--output", tmp_path / "study", *pairs({**TINY, **shapes})]
+    line = [sys.executable, "tools/study.py", *map(str, args)]
+    child = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("study/runs/*/seed-1/config.yaml")):
+        assert child.poll() is None
+        time.sleep(0.1)
+
+    child.terminate()
+    output, errors = child.communicate(timeout=60)
+
+    assert child.returncode == 1 and output.startswith("[1/4] IoU, from a box, seed 1")
+    assert errors.strip().splitlines()[-1] == "error: interrupted; the same command goes on from the last checkpoint"
+    assert not subprocess.run(["pgrep", "-f", f"{tmp_path}.*seed-1"], capture_output=True).stdout
 
 
 def test_dry_run_prints_configs_and_commands_and_writes_nothing(go, tmp_path, capsys):

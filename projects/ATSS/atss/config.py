@@ -52,8 +52,8 @@ def add_atss_config(cfg):
     atss.TOPK = 9
     # IoU below which an anchor is negative, and from which it is positive (RetinaNet).
     atss.IOU_THRESHOLDS = [0.4, 0.5]
-    # Distance to the farthest side of an object, from and to, for every level, in pixels (FCOS); .inf in yaml files, 1e9
-    # on the command line for no end.
+    # Distance to the farthest side of an object, from and to, for every level, in pixels (FCOS). No end is .inf in yaml
+    # files, a large number on the command line.
     atss.SCALE_RANGES = [list(pair) for pair in FCOS_RANGES]
     # How it runs: "torch" everywhere, "triton" on CUDA GPUs, "auto" triton on CUDA and torch elsewhere. The matches are
     # the same.

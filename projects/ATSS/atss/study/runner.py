@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -60,8 +61,7 @@ def plan(row, seeds, config_file, opts, output):
     settings = {**dict(zip(opts[::2], opts[1::2], strict=False)), **row.settings}
     cfg = load_config(config_file, [*opts, *as_opts(row.settings)])
     return [
-        Run(row.name, seed, settings, cfg, Path(output) / "runs" / identity(row.name, cfg) / f"seed-{seed}")
-        for seed in seeds
+        Run(row.name, seed, settings, cfg, Path(output) / "runs" / identity(cfg) / f"seed-{seed}") for seed in seeds
     ]
 
 
@@ -70,8 +70,8 @@ def as_opts(settings):
     return [str(part) for pair in settings.items() for part in pair]
 
 
-def identity(name, cfg):
-    """What a system's folder is called: the rule and k, for people, and a hash of all that makes its result."""
+def identity(cfg):
+    """What a system's folder is called: rule and box coding, for people, and a hash of all that makes its result."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR, cfg.SEED = "", 0
@@ -103,13 +103,15 @@ def execute(run, line, show):
     # It may have been interrupted after training, before it had its result.
     if not final_evaluation(run):
         with open(log, "ab") as output:
-            child = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT)
+            # A group of its own, so that all its processes end with it.
+            child = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
             try:
                 while child.poll() is None:
                     show(next(iter(metrics(run.folder)[-1:]), {}))
                     time.sleep(PERIOD)
             finally:
-                child.terminate()
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGTERM)
                 child.wait()
         if child.returncode:
             raise InputError(f"{run.name}, seed {run.seed}: {last_line(log)} (all of it: {log})")
