@@ -1,16 +1,19 @@
-"""Time and memory of the ATSS assigner beside other implementations, on the same boxes, in one run.
+"""Time and memory of the assigners beside other implementations, on the same boxes, in one run.
 
     python benchmarks/assigner.py                                     # our backends and the full-matrix algorithm
     python benchmarks/assigner.py --paper path/to/ATSS --plot time.png
     python benchmarks/assigner.py --device cuda --paper path/to/ATSS  # the same on a GPU, timed with events
+    python benchmarks/assigner.py --rule iou topk_iou --paper path/to/ATSS
 
-mmdetection's assigner takes part where mmdet is installed. Times are medians after a warm-up; memory is the most that a
-call had allocated at a time, besides its result. The others work picture by picture: where a batch would take long they
-are given its first pictures only.
+The full-matrix algorithm and mmdetection's assigner, where mmdet is installed, take part for ATSS only; the paper's
+code has every rule but centre sampling, and "-" stands where there is nothing to compare with. Times are medians after
+a warm-up; memory is the most that a call had allocated at a time, besides its result. The others work picture by
+picture: where a batch would take long they are given its first pictures only.
 """
 
 import argparse
 import importlib.util
+import itertools
 import statistics
 import time
 
@@ -19,9 +22,17 @@ from torch.profiler import ProfilerActivity, profile
 
 import peers
 from atss.anchors import AnchorGrid, make_cell_anchors
-from atss.assigners import ATSSAssigner
+from atss.assigners import ATSSAssigner, CenterSamplingAssigner, IoUAssigner, ScaleRangeAssigner, TopKIoUAssigner
 
 STRIDES = [8, 16, 32, 64, 128]
+# Our implementation of every rule, in PyTorch, from k. IoU as in the paper's experiments: centres inside the object.
+RULES = {
+    "atss": lambda topk: ATSSAssigner(topk, "torch"),
+    "iou": lambda topk: IoUAssigner(center_in_box=True),
+    "scale_range": lambda topk: ScaleRangeAssigner(),
+    "center_sampling": CenterSamplingAssigner,
+    "topk_iou": TopKIoUAssigner,
+}
 
 
 def main():
@@ -30,24 +41,22 @@ def main():
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {name}")
     results = {}
-    for num_anchors in args.anchors:
-        for height, width in args.size:
-            for batch in args.batch:
-                setting = f"{batch} x {height}x{width}, {num_anchors} anchor(s) a location"
-                grid = make_grid(height, width, num_anchors, device)
-                write, launch = floors(grid, batch, args.seconds)
-                print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors a picture")
-                print(
-                    f"floors: writing the result {write / batch * 1e3:.4f} ms a picture, a launch {launch * 1e6:.1f} us"
-                )
-                print(" objects     implementation  ms a picture  ms a batch  extra MB  faster than")
-                others = other_implementations(args, num_anchors)
-                for num_objects in args.objects:
-                    boxes = random_boxes(batch, num_objects, height, width, args.seed, device)
-                    results[setting, num_objects] = measure(args, grid, boxes, num_objects, others)
+    for rule, num_anchors, (height, width), batch in itertools.product(args.rule, args.anchors, args.size, args.batch):
+        setting = f"{batch} x {height}x{width}, {num_anchors} anchor(s) a location"
+        if args.rule != ["atss"]:
+            setting = f"{rule}: {setting}"
+        grid = make_grid(height, width, num_anchors, device)
+        write, launch = floors(grid, batch, args.seconds)
+        print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors a picture")
+        print(f"floors: writing the result {write / batch * 1e3:.4f} ms a picture, a launch {launch * 1e6:.1f} us")
+        print(" objects     implementation  ms a picture  ms a batch  extra MB  faster than")
+        others = other_implementations(args, rule, num_anchors)
+        for num_objects in args.objects:
+            boxes = random_boxes(batch, num_objects, height, width, args.seed, device)
+            results[setting, num_objects] = measure(args, rule, grid, boxes, num_objects, others)
     print_growth(args, results)
     if args.plot:
-        plot(results, args.plot)
+        plot(results, "ATSS assigner" if args.rule == ["atss"] else "assigners", args.plot)
 
 
 def parse_arguments():
@@ -56,6 +65,7 @@ def parse_arguments():
     parser.add_argument("--batch", type=int, nargs="+", default=[16], help="pictures")
     parser.add_argument("--size", type=size, nargs="+", default=[(800, 1344)], metavar="HxW", help="of the pictures")
     parser.add_argument("--anchors", type=int, nargs="+", default=[1], choices=range(1, 10), help="a location")
+    parser.add_argument("--rule", nargs="+", default=["atss"], choices=RULES)
     parser.add_argument("--topk", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--paper", metavar="CHECKOUT", help="of the paper's repository, sfzhang15/ATSS")
@@ -88,23 +98,23 @@ def random_boxes(batch, num_objects, height, width, seed, device):
     return boxes
 
 
-def other_implementations(args, num_anchors):
-    """{name: function} of those asked for or installed, see `peers`."""
+def other_implementations(args, rule, num_anchors):
+    """{name: function} of those of a rule that are asked for or installed, see `peers`."""
     others = {}
-    if not args.no_naive:
+    if rule == "atss" and not args.no_naive:
         others["full matrix"] = peers.naive(args.topk)
-    if args.paper:
-        others["paper's code"] = peers.paper(args.paper, args.topk, num_anchors)
-    if importlib.util.find_spec("mmdet"):
+    if args.paper and rule in peers.POSITIVE_TYPES:
+        others["paper's code"] = peers.paper(args.paper, rule, args.topk, num_anchors)
+    if rule == "atss" and importlib.util.find_spec("mmdet"):
         others["mmdet"] = peers.mmdet(args.topk, num_anchors)
     return others
 
 
-def measure(args, grid, boxes, num_objects, others):
+def measure(args, rule, grid, boxes, num_objects, others):
     """Time and memory of every implementation on these boxes, a line for each; {name: seconds a picture}."""
     few = boxes[: max(2, 1600 // num_objects)]
-    runs = {"torch": (ATSSAssigner(args.topk, "torch"), boxes)}
-    if grid.device.type == "cuda":
+    runs = {"torch": (RULES[rule](args.topk), boxes)}
+    if rule == "atss" and grid.device.type == "cuda":
         runs["triton"] = ATSSAssigner(args.topk, "triton"), boxes
         runs["triton in a graph"] = captured(runs["triton"][0], grid, boxes), boxes
     runs |= {name: (assign, few) for name, assign in others.items()}
@@ -118,6 +128,8 @@ def measure(args, grid, boxes, num_objects, others):
             print(f"{num_objects:>8} {name:>18} out of memory")
     for name, value in seconds.items():
         ratios = ", ".join(f"{o} {seconds[o] / value:.0f}x" for o in others if o in seconds and name not in others)
+        if not others:
+            ratios = "-"
         print(
             f"{num_objects:>8} {name:>18} {value * 1e3:>13.4f} {value * len(boxes) * 1e3:>11.3f} "
             f"{memory[name] / 2**20:>9.1f}  {ratios}".rstrip()
@@ -206,14 +218,17 @@ def print_growth(args, results):
         sizes = min(args.size), max(args.size)
         smallest, largest = besides_writing(args, sizes)
         print(
-            f"{args.batch[0]} pictures, {args.objects[0]} object(s) each: {largest / smallest:.2f}x from {sizes[0]} to "
+            f"{args.rule[0] + ': ' if args.rule != ['atss'] else ''}{args.batch[0]} pictures, "
+            f"{args.objects[0]} object(s) each: {largest / smallest:.2f}x from {sizes[0]} to "
             f"{sizes[1]}, the writing of the result aside"
         )
 
 
 def besides_writing(args, sizes):
     """Seconds of a call less those of filling a new result, for each size; the objects lie in the smallest."""
-    device, assigner, differences = torch.device(args.device), ATSSAssigner(args.topk), [[] for _ in sizes]
+    device, differences = torch.device(args.device), [[] for _ in sizes]
+    # For ATSS the backend that the device has.
+    assigner = ATSSAssigner(args.topk) if args.rule[0] == "atss" else RULES[args.rule[0]](args.topk)
     boxes = random_boxes(args.batch[0], args.objects[0], *min(sizes), args.seed, device)
     grids = [make_grid(*size, args.anchors[0], device) for size in sizes]
     for _ in range(50):
@@ -224,7 +239,7 @@ def besides_writing(args, sizes):
     return [statistics.median(found) for found in differences]
 
 
-def plot(results, file):
+def plot(results, title, file):
     import matplotlib
 
     matplotlib.use("Agg")
@@ -239,7 +254,7 @@ def plot(results, file):
     for (setting, name), points in lines.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=f"{name}, {setting}" if several else name)
     axes.set(xscale="log", yscale="log", xlabel="objects a picture", ylabel="milliseconds a picture")
-    axes.set_title("ATSS assigner" if several else f"ATSS assigner, {next(iter(lines))[0]}", fontsize=10)
+    axes.set_title(title if several else f"{title}, {next(iter(lines))[0]}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(file, dpi=120)

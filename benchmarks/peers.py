@@ -1,4 +1,4 @@
-"""Other implementations of ATSS's assigner, called like ours: (grid, gt_boxes) -> whatever they return."""
+"""Other implementations of the assigners, called like ours: (grid, gt_boxes) -> whatever they return."""
 
 import importlib
 import sys
@@ -6,6 +6,9 @@ import types
 from pathlib import Path
 
 import torch
+
+# The rules that the paper's code has, and its names for them.
+POSITIVE_TYPES = {"atss": "ATSS", "iou": "IoU", "scale_range": "SSC", "topk_iou": "TOPK"}
 
 
 def naive(topk):
@@ -43,8 +46,18 @@ def naive(topk):
     return assign
 
 
-def paper(checkout, topk, num_per_cell):
-    """The target assignment of the paper's own code (sfzhang15/ATSS), from a checkout of its repository."""
+def paper(checkout, rule, topk, num_per_cell):
+    """The target assignment of the paper's own code (sfzhang15/ATSS), from a checkout of its repository.
+
+    It returns a list of labels (R,) for every picture, and regression targets. The label of an anchor is the index of
+    its object plus one, 0 for background and -1 for ignored.
+
+    Args:
+        checkout: folder of the checkout.
+        rule: one of POSITIVE_TYPES.
+        topk: k.
+        num_per_cell: anchors a cell.
+    """
     package = Path(checkout) / "atss_core"
     if not (package / "modeling/rpn/atss/loss.py").is_file():
         raise SystemExit(f"error: {checkout} is not a checkout of the paper's repository: it has no atss_core")
@@ -58,7 +71,7 @@ def paper(checkout, topk, num_per_cell):
     box_list = importlib.import_module("atss_core.structures.bounding_box").BoxList
     box_coder = importlib.import_module("atss_core.modeling.box_coder").BoxCoder((10.0, 10.0, 5.0, 5.0))
     settings = types.SimpleNamespace(
-        POSITIVE_TYPE="ATSS",
+        POSITIVE_TYPE=POSITIVE_TYPES[rule],
         TOPK=topk,
         ASPECT_RATIOS=[1.0] * num_per_cell,
         SCALES_PER_OCTAVE=1,
@@ -75,7 +88,7 @@ def paper(checkout, topk, num_per_cell):
         anchors = [box_list(level, size) for level in grid.boxes().split(grid.level_sizes)]
         for boxes in gt_boxes:
             target = box_list(boxes, size)
-            target.add_field("labels", torch.ones(len(boxes), dtype=torch.int64, device=boxes.device))
+            target.add_field("labels", torch.arange(1, len(boxes) + 1, device=boxes.device))
             targets.append(target)
         return computation.prepare_targets(targets, [anchors] * len(gt_boxes))
 

@@ -17,10 +17,10 @@ def grid_of(height, width, strides=FIVE_STRIDES, offset=0.5, **anchors):
     return AnchorGrid(shapes, strides, make_cell_anchors(strides, **anchors), offset)
 
 
-def random_objects(generator, number, height, width):
-    """(number, 4) boxes of 4 to 218 pixels, centred anywhere in the picture."""
+def random_objects(generator, number, height, width, scale=1.0):
+    """(number, 4) boxes of 4 to 218 pixels, times `scale`, centred anywhere in the picture."""
     center = torch.rand(number, 2, generator=generator) * torch.tensor([width, height])
-    half = torch.exp(torch.rand(number, 2, generator=generator) * 4) * 2
+    half = torch.exp(torch.rand(number, 2, generator=generator) * 4) * 2 * scale
     return torch.cat([center - half, center + half], dim=1)
 
 
@@ -42,19 +42,27 @@ INVALID = [[5.0, 5, 5, 9], [9.0, 9, 5, 5], [NAN, 0, 9, 9], [0.0, 0, INF, 9], [-I
 def batches(draw):
     """A grid and the objects of its pictures.
 
-    Levels of one row among the grids, one to three anchors a cell; any number of pictures and objects, from a fraction
+    Levels of one row among the grids, one to nine anchors a cell; any number of pictures and objects, from a fraction
     of the smallest cell to larger than the picture, far outside it, and without area.
     """
     shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
     strides = [draw(st.sampled_from([4, 8, 12])) * 2**level for level in range(len(shapes))]
-    shapes_of_anchors = [{}, {"aspect_ratios": (2.0,)}, {"scales_per_octave": 3}, {"aspect_ratios": (0.5, 1.0, 3.0)}]
+    ratios = {"aspect_ratios": (0.5, 1.0, 3.0)}
+    shapes_of_anchors = [
+        {},
+        {"aspect_ratios": (2.0,)},
+        {"scales_per_octave": 3},
+        ratios,
+        {**ratios, "scales_per_octave": 3},
+    ]
     anchors = make_cell_anchors(strides, draw(st.sampled_from([4.0, 8.0])), **draw(st.sampled_from(shapes_of_anchors)))
     grid = AnchorGrid(shapes, strides, anchors, draw(st.sampled_from([0.0, 0.5])))
 
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    extent, gt_boxes = 9 * strides[0] * draw(st.sampled_from([1.0, 1.0, 3.0])), []
+    extent, gt_boxes = 9 * strides[0] * draw(st.sampled_from([1.0, 1.0, 3.0, 50.0])), []
     for count in draw(st.lists(st.integers(0, 6), max_size=3)):
-        boxes = random_objects(generator, count, extent, extent) - extent / 2 + 4.5 * strides[0]
+        scale = draw(st.sampled_from([1.0, 1.0, 0.1, 10.0]))
+        boxes = random_objects(generator, count, extent, extent, scale) - extent / 2 + 4.5 * strides[0]
         invalid = torch.tensor(draw(st.lists(st.sampled_from(INVALID), max_size=1))).view(-1, 4)
         gt_boxes.append(torch.cat([boxes, invalid]))
     return grid, gt_boxes

@@ -30,6 +30,20 @@ def test_thresholds():
     assert matches.tolist() == [[0, 0, 0, -2, -1, -1, -1, -1, -1]]
 
 
+@pytest.mark.parametrize("positive, negative, match", [(0.25, 0.25, 0), (0.3, 0.25, -2), (0.3, 0.26, -1)])
+def test_an_iou_that_reaches_a_threshold_exactly_counts(positive, negative, match):
+    """Of two anchors of a cell one is the object, and the other four times as large."""
+    grid = AnchorGrid([(1, 1)], [64], [torch.tensor([[-16.0, -16, 16, 16], [-32, -32, 32, 32]])])
+
+    assert IoUAssigner(positive, negative)(grid, [torch.tensor([[16.0, 16, 48, 48]])]).tolist() == [[0, match]]
+
+
+def test_of_equal_objects_the_first_wins():
+    grid, box = grid_of(64, 64), torch.tensor([[10.0, 12, 40, 50]])
+
+    assert torch.equal(IoUAssigner()(grid, [box.repeat(3, 1)]), IoUAssigner()(grid, [box]))
+
+
 def test_an_object_keeps_all_its_best_anchors_however_low_their_iou():
     """A small object lies whole in many anchors: 7 x 7 of 64 pixels every 8 pixels, with an IoU of 0.02 each."""
     grid = grid_of(128, 128, [8])

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 import torch
-from assigner import extra_memory
 
+from assigner import extra_memory
 from atss.assigners import (
     CenterSamplingAssigner,
     IoUAssigner,

@@ -3,6 +3,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from atss.anchors import AnchorGrid, make_cell_anchors
 from atss.assigners import TopKIoUAssigner
 from boxes import batches, grid_of, levels_of, random_objects
 from naive_rules import naive_topk_iou
@@ -39,3 +40,10 @@ def test_never_more_than_k_positives_an_object():
 def test_k_has_bounds():
     with pytest.raises(ValueError, match="topk: expected a number from 1 to 64, got 65"):
         TopKIoUAssigner(65)
+
+
+def test_an_object_centred_on_the_only_anchor_matches_it():
+    """The largest distance of a picture, by which distances are divided, may be 0."""
+    grid = AnchorGrid([(1, 1)], [32], make_cell_anchors([32]))
+
+    assert TopKIoUAssigner(9)(grid, [torch.tensor([[10.0, 10, 22, 22]])]).tolist() == [[0]]

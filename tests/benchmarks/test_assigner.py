@@ -35,8 +35,30 @@ def test_it_prints_a_line_for_every_implementation_and_draws(tmp_path):
     assert picture.stat().st_size > 10_000
 
 
-def test_a_folder_that_is_no_checkout_is_named(tmp_path):
-    result = run("benchmarks/assigner.py", "--paper", tmp_path, check=False)
+def test_it_measures_every_rule_that_is_asked_for():
+    result = run(
+        "benchmarks/assigner.py", "--rule", "iou", "scale_range", "center_sampling", "topk_iou", "atss", "--objects", 3,
+        "--batch", 2, "--size", "64x96", "--seconds", 0,
+    )  # fmt: skip
+
+    parts = result.stdout.split("\n\n")[1:6]
+    for rule, part in zip(["iou", "scale_range", "center_sampling", "topk_iou", "atss"], parts, strict=True):
+        assert part.startswith(f"{rule}: 2 x 64x96, 1 anchor(s) a location, k = 9, 129 anchors a picture")
+        # The rules beside ATSS have nothing to compare with but the paper's code.
+        last = r"-" if rule != "atss" else r"full matrix \d+x"
+        assert len(re.findall(rf"^ +3 +torch +[\d.]+ +[\d.]+ +[\d.]+  {last}$", part, re.MULTILINE)) == 1
+        assert ("full matrix" in part) == (rule == "atss")
+
+
+def test_an_unknown_rule_is_refused():
+    result = run("benchmarks/assigner.py", "--rule", "fcos", check=False)
+
+    assert result.returncode == 2 and "argument --rule: invalid choice: 'fcos'" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["assigner.py", "agreement.py"])
+def test_a_folder_that_is_no_checkout_is_named(tmp_path, script):
+    result = run(f"benchmarks/{script}", "--paper", tmp_path, check=False)
 
     assert result.returncode == 1
     assert result.stderr.strip().endswith(
