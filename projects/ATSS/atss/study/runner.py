@@ -121,7 +121,9 @@ def execute(run, line, show):
             f"{run.name}, seed {run.seed}: no AP in {run.folder / 'metrics.json'}; is DATASETS.TEST empty?"
         )
     figures = {name: evaluation.get(f"bbox/{name}", math.nan) for name in METRICS}
-    figures["positives"] = positives_per_object(run.cfg)
+    # Positives do not depend on the seed.
+    others = (json.loads(path.read_text()) for path in run.folder.parent.glob("seed-*/result.json"))
+    figures["positives"] = next((other["positives"] for other in others), None) or positives_per_object(run.cfg)
     draft = run.folder / "result.json.tmp"
     draft.write_text(json.dumps(figures, indent=1))
     os.replace(draft, run.folder / "result.json")
