@@ -36,7 +36,9 @@ def markdown(table, results, setting):
     lines = [f"### Table {table.number}: {table.title}", "", setting, ""]
     lines += ["| | " + " | ".join(HEADERS) + " |", "| --- |" + " --- |" * len(HEADERS)]
     for row, by_seed in zip(table.rows, results, strict=True):
-        cells = [figure([figures[name] for figures in by_seed.values()]) for name in COLUMNS]
+        cells = [figure([figures[name] for figures in by_seed.values()]) for name in METRICS]
+        # The same for every seed.
+        cells.append(figure([figures["positives"] for figures in by_seed.values()][:1]))
         lines.append(f"| {row.name} | " + " | ".join([*cells, f"{row.paper['AP']:.1f}"]) + " |")
     return "\n".join(lines) + "\n"
 
