@@ -7,6 +7,7 @@ Rows run one after another; started again, the study skips what is done and goes
 """
 
 import argparse
+import contextlib
 import logging
 import shlex
 import signal
@@ -40,13 +41,12 @@ def get_parser():
 def main(args):
     if len(args.opts) % 2:
         raise InputError(f"{' '.join(args.opts)}: keys and values must come in pairs")
-    said = set()
-    logging.getLogger("atss.run").addFilter(lambda record: record.msg not in said and not said.add(record.msg))
     # Every row's config is read before the first runs: a wrong one shows before hours are spent.
-    tables = {
-        number: [plan(row, args.seeds, args.config_file, args.opts, args.output) for row in TABLES[number].rows]
-        for number in dict.fromkeys(args.table)
-    }
+    with each_said_once(logging.getLogger("atss.run")):
+        tables = {
+            number: [plan(row, args.seeds, args.config_file, args.opts, args.output) for row in TABLES[number].rows]
+            for number in dict.fromkeys(args.table)
+        }
     runs = {run.folder: run for rows in tables.values() for row in rows for run in row}
     if args.dry_run:
         for run in runs.values():
@@ -71,6 +71,21 @@ def main(args):
         write_tables(tables, args)
     for number in tables:
         print(Path(args.output, f"table-{number}.md").read_text())
+
+
+@contextlib.contextmanager
+def each_said_once(logger):
+    """Keep a message of the logger from coming again: what is said of the base config would be with every row."""
+    said = set()
+
+    def is_new(record):
+        return record.msg not in said and not said.add(record.msg)
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
 
 
 def write_tables(tables, args):

@@ -142,6 +142,18 @@ def test_dry_run_prints_configs_and_commands_and_writes_nothing(go, tmp_path, ca
     assert not (tmp_path / "study").exists()
 
 
+def test_what_is_said_of_the_base_config_is_said_once_a_study(go, caplog, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for _ in range(2):
+        caplog.clear()
+
+        go("--table", "1", "--dry-run", opts=["MODEL.DEVICE", "cuda"])
+
+        assert [record.message for record in caplog.records if record.name == "atss.run"] == [
+            "MODEL.DEVICE is cuda, but there is no CUDA GPU here: running on the CPU."
+        ]
+
+
 @pytest.mark.parametrize(
     "opts, named",
     [
