@@ -15,6 +15,9 @@ from hypothesis import settings
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+from detectron2.config import get_cfg
+
+from atss import add_atss_config
 from atss.data.shapes import generate
 from atss.run import load_config
 
@@ -37,6 +40,17 @@ TINY = {
     "SOLVER.WARMUP_ITERS": 5,
     "SEED": 1,
 }
+
+
+def paper_config(**resnets):
+    """The paper's config, with other values of MODEL.RESNETS."""
+    cfg = get_cfg()
+    add_atss_config(cfg)
+    cfg.merge_from_file(str(ROOT / "configs/atss_R_50_FPN_1x.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    for key, value in resnets.items():
+        cfg.MODEL.RESNETS[key] = value
+    return cfg
 
 
 def pairs(settings):

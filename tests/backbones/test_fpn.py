@@ -1,23 +1,13 @@
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 
-from atss import add_atss_config
-
-
-def config(**resnets):
-    cfg = get_cfg()
-    add_atss_config(cfg)
-    cfg.merge_from_file("configs/atss_R_50_FPN_1x.yaml")
-    for key, value in resnets.items():
-        cfg.MODEL.RESNETS[key] = value
-    return cfg
+from conftest import paper_config
 
 
 def test_p6_comes_from_p5():
-    backbone = build_backbone(config()).eval()
+    backbone = build_backbone(paper_config()).eval()
     seen = {}
     backbone.top_block.register_forward_pre_hook(lambda module, args: seen.update(input=args[0]))
 
@@ -31,8 +21,20 @@ def test_p6_comes_from_p5():
     assert [s.stride for s in backbone.output_shape().values()] == [8, 16, 32, 64, 128]
 
 
+@pytest.mark.parametrize("relu", [True, False])
+def test_p7_sees_p6_after_a_relu_or_not(relu):
+    cfg = paper_config()
+    cfg.MODEL.ATSS.RELU_BEFORE_P7 = relu
+    top = build_backbone(cfg).top_block
+    p5 = torch.randn(1, 256, 4, 4)
+
+    p6, p7 = top(p5)
+
+    assert (p6 < 0).any() and torch.equal(p7, top.p7(p6.clamp(min=0) if relu else p6))
+
+
 def test_stem_and_res2_are_frozen_and_batch_norm_is():
-    backbone = build_backbone(config())
+    backbone = build_backbone(paper_config())
 
     trained = {name.split(".")[1] for name, p in backbone.named_parameters() if p.requires_grad and "bottom_up" in name}
 
@@ -42,7 +44,7 @@ def test_stem_and_res2_are_frozen_and_batch_norm_is():
 
 @pytest.mark.parametrize("depth, blocks", [(10, 4), (18, 8), (34, 16)])
 def test_small_resnets_of_any_width(depth, blocks):
-    cfg = config(DEPTH=depth, RES2_OUT_CHANNELS=8, STEM_OUT_CHANNELS=8, NORM="BN")
+    cfg = paper_config(DEPTH=depth, RES2_OUT_CHANNELS=8, STEM_OUT_CHANNELS=8, NORM="BN")
     cfg.MODEL.BACKBONE.NAME = "build_atss_small_resnet_fpn_backbone"
     cfg.MODEL.FPN.OUT_CHANNELS = 16
 

@@ -18,8 +18,12 @@ def add_atss_config(cfg):
     # Feature maps of the backbone that the head works on, finest first (section 4.1: P3 to P7).
     atss.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
 
-    # 3x3 convolutions in each of the two towers.
+    # Whether P7 is computed from P6 after a ReLU, as in the paper's code; mmdetection has none.
+    atss.RELU_BEFORE_P7 = True
+
+    # 3x3 convolutions in each of the two towers, and whether the last of each is deformable (the paper's DCNv2 models).
     atss.NUM_CONVS = 4
+    atss.USE_DCN_IN_TOWER = False
     # The five switches of Table 1, on in the paper's model. Normalisation in the towers: a name of Detectron2's, "" for
     # none.
     atss.NORM = "GN"
@@ -41,8 +45,12 @@ def add_atss_config(cfg):
     atss.ANCHOR_SCALE = 8.0
     atss.ASPECT_RATIOS = [1.0]
     atss.SCALES_PER_OCTAVE = 1
-    # Where a cell's centre lies, in strides from its corner.
+    # Where a cell's centre lies, in strides from its corner: 0.5 in the paper, 0.0 in mmdetection.
     atss.ANCHOR_OFFSET = 0.5
+    # How much wider a box from x1 to x2 is than x2 - x1, in pixels. 0: x2 is where it ends, as in Detectron2. 1: x2 is
+    # its last pixel, as in the paper's code; predicted boxes then lie half a pixel further right and down, and a
+    # resized box keeps its last pixel.
+    atss.PIXEL_EXTENT = 0
 
     # Rule that chooses positives, in ASSIGNER_REGISTRY: ATSSAssigner, IoUAssigner (RetinaNet), ScaleRangeAssigner
     # (FCOS), CenterSamplingAssigner, TopKIoUAssigner.
@@ -77,6 +85,23 @@ def add_atss_config(cfg):
     atss.SCORE_THRESH_TEST = 0.05
     atss.TOPK_CANDIDATES_TEST = 1000
     atss.NMS_THRESH_TEST = 0.6
+    # Whether the boxes of a level are chosen by class score x centerness, or by class score alone, and whether the
+    # final score is the root of the product, or the product. Both True in the paper's code, False in mmdetection.
+    atss.TOPK_BY_CENTERNESS = True
+    atss.SCORE_ROOT = True
+
+    # Multi-scale testing, besides Detectron2's TEST.AUG.ENABLED, MIN_SIZES, MAX_SIZE (of the scales above
+    # INPUT.MIN_SIZE_TEST) and FLIP. Sizes of the boxes that count at each scale: [from, to], roots of areas in pixels
+    # of the resized picture; empty for all.
+    cfg.TEST.AUG.BOX_RANGES = []
+    # How the boxes of all views are merged: "nms" (MODEL.ATSS.NMS_THRESH_TEST), "vote" for means weighted by scores, or
+    # the paper's "soft_vote", and the IoU that unites boxes in both.
+    cfg.TEST.AUG.MERGE = "nms"
+    cfg.TEST.AUG.VOTE_THRESH = 0.66
+
+    # How pictures are resized for testing, to the last pixel: like "detectron2", "maskrcnn-benchmark" (the paper's
+    # code) or "mmdetection"; see atss.data.resize.
+    cfg.INPUT.RESIZE_LIKE = "detectron2"
 
     # COCO-format datasets to register: [name, annotation file, picture folder] each.
     cfg.DATASETS.REGISTER = []

@@ -2,11 +2,12 @@
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, detector_postprocess
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
 from .head import ATSS_HEAD_REGISTRY
+from .inference import resize_boxes
 
 
 @META_ARCH_REGISTRY.register()
@@ -68,9 +69,14 @@ class ATSS(nn.Module):
             return self.head.losses(grid, predictions, gt_boxes, gt_classes, self.ignore_boxes(batched_inputs))
         detections = self.head.detect(grid, predictions, images.image_sizes)
         return [
-            {"instances": to_instances(found, size, picture)}
-            for found, size, picture in zip(detections, images.image_sizes, batched_inputs, strict=True)
+            {"instances": self.to_instances(found, size, (x.get("height", size[0]), x.get("width", size[1])))}
+            for found, size, x in zip(detections, images.image_sizes, batched_inputs, strict=True)
         ]
+
+    def to_instances(self, detections, image_size, size):
+        """`Detections` in a picture of `image_size` (height, width) -> Detectron2's `Instances` in one of `size`."""
+        boxes = resize_boxes(detections.boxes, image_size, size, self.head.box_coding.pixel_extent)
+        return Instances(size, pred_boxes=Boxes(boxes), scores=detections.scores, pred_classes=detections.classes)
 
     def ignore_boxes(self, batched_inputs):
         """The regions without loss of every picture, None where no picture brings any."""
@@ -83,12 +89,3 @@ class ATSS(nn.Module):
         """Normalise the pictures and pad them to one size that the backbone can halve: an `ImageList`."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
-
-
-def to_instances(detections, image_size, picture):
-    """`Detections` in a picture of `image_size` -> Detectron2's `Instances` in the size that the caller asked for."""
-    instances = Instances(image_size)
-    instances.pred_boxes = Boxes(detections.boxes)
-    instances.scores = detections.scores
-    instances.pred_classes = detections.classes
-    return detector_postprocess(instances, picture.get("height", image_size[0]), picture.get("width", image_size[1]))

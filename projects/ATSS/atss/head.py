@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .anchors import AnchorGrid, make_cell_anchors
 from .assigners import ASSIGNER_REGISTRY, IGNORED
+from .backbones.deformable import DeformableConv2d, ModulatedDeformConv
 from .box_coding import BoxCoding, PointCoding
 from .inference import BoxSelector
 from .losses import centerness_targets, focal_loss, giou_loss, normalizers, smooth_l1_loss
@@ -54,6 +55,7 @@ class ATSSHead(nn.Module):
         box_selector: chooses the boxes of a picture at inference.
         num_convs: 3x3 convolutions a tower.
         norm: normalisation after each, a name of Detectron2's ("GN"), "" for none.
+        deformable: True to make the last convolution of each tower a deformable one (the paper's DCNv2 models).
         centerness: True to predict it; then it weighs boxes in their loss and in their score.
         level_scalars: True for a learnable factor of the box prediction a level.
         prior_prob: score that every class starts from.
@@ -77,6 +79,7 @@ class ATSSHead(nn.Module):
         box_selector,
         num_convs=4,
         norm="GN",
+        deformable=False,
         centerness=True,
         level_scalars=True,
         prior_prob=0.01,
@@ -102,15 +105,15 @@ class ATSSHead(nn.Module):
             self.register_buffer(f"cell_anchors_{level}", anchors, persistent=False)
 
         num_anchors = len(cell_anchors[0])
-        self.class_tower = self._tower(in_channels, num_convs, norm)
-        self.box_tower = self._tower(in_channels, num_convs, norm)
+        self.class_tower = self._tower(in_channels, num_convs, norm, deformable)
+        self.box_tower = self._tower(in_channels, num_convs, norm, deformable)
         self.class_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
         self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         self.centerness = nn.Conv2d(in_channels, num_anchors, 3, padding=1) if centerness else None
         self.scales = nn.Parameter(torch.ones(len(self.strides))) if level_scalars else None
 
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, (nn.Conv2d, ModulatedDeformConv)):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -121,7 +124,10 @@ class ATSSHead(nn.Module):
     def from_config(cls, cfg, input_shape):
         atss = cfg.MODEL.ATSS
         strides = [shape.stride for shape in input_shape]
-        from_a_box = atss.BOX_CODING == "box"
+        if atss.BOX_CODING == "box":
+            box_coding = BoxCoding(atss.BOX_CODING_WEIGHTS, atss.PIXEL_EXTENT)
+        else:
+            box_coding = PointCoding(atss.ANCHOR_SCALE, atss.PIXEL_EXTENT)
         return {
             "in_channels": input_shape[0].channels,
             "strides": strides,
@@ -129,15 +135,18 @@ class ATSSHead(nn.Module):
             "cell_anchors": make_cell_anchors(strides, atss.ANCHOR_SCALE, atss.ASPECT_RATIOS, atss.SCALES_PER_OCTAVE),
             "anchor_offset": atss.ANCHOR_OFFSET,
             "assigner": build_assigner(cfg),
-            "box_coding": BoxCoding(atss.BOX_CODING_WEIGHTS) if from_a_box else PointCoding(atss.ANCHOR_SCALE),
+            "box_coding": box_coding,
             "box_selector": BoxSelector(
                 score_threshold=atss.SCORE_THRESH_TEST,
                 topk_per_level=atss.TOPK_CANDIDATES_TEST,
                 nms_threshold=atss.NMS_THRESH_TEST,
                 max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+                topk_by_centerness=atss.TOPK_BY_CENTERNESS,
+                score_root=atss.SCORE_ROOT,
             ),
             "num_convs": atss.NUM_CONVS,
             "norm": atss.NORM,
+            "deformable": atss.USE_DCN_IN_TOWER,
             "centerness": atss.CENTERNESS,
             "level_scalars": atss.LEVEL_SCALARS,
             "prior_prob": atss.PRIOR_PROB,
@@ -149,13 +158,12 @@ class ATSSHead(nn.Module):
         }
 
     @staticmethod
-    def _tower(channels, num_convs, norm):
-        return nn.Sequential(
-            *(
-                Conv2d(channels, channels, 3, padding=1, norm=get_norm(norm, channels), activation=F.relu)
-                for _ in range(num_convs)
-            )
-        )
+    def _tower(channels, num_convs, norm, deformable):
+        after = [{"norm": get_norm(norm, channels), "activation": F.relu} for _ in range(num_convs)]
+        layers = [Conv2d(channels, channels, 3, padding=1, **options) for options in after]
+        if deformable:
+            layers[-1] = DeformableConv2d(channels, channels, **after[-1])
+        return nn.Sequential(*layers)
 
     def forward(self, features):
         """Predict from the feature maps of every level.
@@ -200,12 +208,14 @@ class ATSSHead(nn.Module):
             TypeError, ValueError: an argument that does not fit, by name.
         """
         check_predictions(predictions, grid, gt_boxes, gt_classes)
-        matches = self.assigner(grid, gt_boxes, ignore_boxes)
+        # Where the last pixel ends a box, its centre is half a pixel less.
+        shift = self.box_coding.pixel_extent / 2
+        matches = self.assigner(grid, shifted(gt_boxes, shift), shifted(ignore_boxes, shift))
         positive, anchors = matches >= 0, grid.boxes()
         boxes, classes = matched_objects(matches, gt_boxes, gt_classes, anchors)
         weights = torch.ones_like(positive, dtype=anchors.dtype)
         if self.centerness is not None:
-            weights = centerness_targets((anchors[:, :2] + anchors[:, 2:]) / 2, boxes)
+            weights = centerness_targets((anchors[:, :2] + anchors[:, 2:]) / 2 + shift, boxes)
         num_positive, sum_of_weights = normalizers(positive, weights)
 
         loss_cls = focal_loss(
@@ -275,6 +285,11 @@ def by_anchor(prediction, width):
 def full_precision(prediction):
     """float32 at least: under mixed precision the losses and box arithmetic stay exact."""
     return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+
+
+def shifted(boxes_by_picture, shift):
+    """A list of tensors of boxes, or None, with all coordinates less by `shift`."""
+    return [boxes - shift for boxes in boxes_by_picture] if shift and boxes_by_picture else boxes_by_picture
 
 
 def matched_objects(matches, gt_boxes, gt_classes, anchors):

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms
 
 
 class Detections(NamedTuple):
@@ -24,20 +24,33 @@ class BoxSelector:
 
     A box takes part if its class score is above `score_threshold`; of these every level gives the `topk_per_level` with
     the highest class score x centerness. Their final score is the square root of that product. Without centerness the
-    class score alone counts, and is final. Non-maximum suppression works class by class.
+    class score alone counts, and is final. Boxes without area in the picture go. Non-maximum suppression works class by
+    class.
 
     Args:
         score_threshold: from 0 to 1.
         topk_per_level: boxes a level.
         nms_threshold: IoU above which the lower of two boxes of a class goes.
         max_detections: boxes a picture.
+        topk_by_centerness: False to choose the boxes of a level by class score alone.
+        score_root: False to leave the product as it is.
     """
 
-    def __init__(self, score_threshold=0.05, topk_per_level=1000, nms_threshold=0.6, max_detections=100):
+    def __init__(
+        self,
+        score_threshold=0.05,
+        topk_per_level=1000,
+        nms_threshold=0.6,
+        max_detections=100,
+        topk_by_centerness=True,
+        score_root=True,
+    ):
         self.score_threshold = score_threshold
         self.topk_per_level = topk_per_level
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
+        self.topk_by_centerness = topk_by_centerness
+        self.score_root = score_root
 
     @torch.no_grad()
     def __call__(self, grid, predictions, box_coding, image_sizes):
@@ -60,7 +73,9 @@ class BoxSelector:
             levels = zip(anchors, *(self._by_level(values, grid) for values in picture), strict=True)
             found = [self._select_on_level(box_coding, *level) for level in levels]
             boxes, scores, classes = (torch.cat(values) for values in zip(*found, strict=True))
-            boxes = clip_boxes_to_image(boxes, image_size)
+            boxes = clip(boxes, image_size, box_coding.pixel_extent)
+            in_picture = (boxes[:, 2:] > boxes[:, :2]).all(1)
+            boxes, scores, classes = boxes[in_picture], scores[in_picture], classes[in_picture]
             keep = batched_nms(boxes, scores, classes, self.nms_threshold)[: self.max_detections]
             detections.append(Detections(boxes[keep], scores[keep], classes[keep]))
         return detections
@@ -72,9 +87,34 @@ class BoxSelector:
         """A level of a picture: anchors and deltas (r, 4), logits (r, C), centerness (r,) or None -> `Detections`."""
         scores = logits.sigmoid()
         anchor, label = (scores > self.score_threshold).nonzero(as_tuple=True)
-        scores = scores[anchor, label]
+        scores = of_class = scores[anchor, label]
         if centerness is not None:
-            scores = (scores * centerness[anchor].sigmoid()).sqrt()
-        scores, best = scores.topk(min(len(scores), self.topk_per_level))
-        anchor, label = anchor[best], label[best]
+            scores = of_class * centerness[anchor].sigmoid()
+        best = (scores if self.topk_by_centerness else of_class).topk(min(len(scores), self.topk_per_level)).indices
+        anchor, label, scores = anchor[best], label[best], scores[best]
+        if centerness is not None and self.score_root:
+            scores = scores.sqrt()
         return Detections(box_coding.decode(deltas[anchor], anchors[anchor]), scores, label)
+
+
+def clip(boxes, image_size, pixel_extent=0):
+    """The part of boxes (D, 4) that lies in a picture of (height, width), at least `pixel_extent` wide and high."""
+    limits = boxes.new_tensor(image_size[::-1])
+    low = boxes[:, :2].clamp(min=0).minimum(limits - pixel_extent)
+    high = boxes[:, 2:].clamp(min=pixel_extent).minimum(limits)
+    return torch.cat([low, high], dim=1)
+
+
+def resize_boxes(boxes, old_size, new_size, pixel_extent=0):
+    """Boxes (D, 4) of a picture of `old_size` (height, width) in the same picture of `new_size`.
+
+    With a `pixel_extent` of 1 a box ends with its last pixel, which stays one pixel wide.
+    """
+    if old_size == new_size:
+        return boxes
+    # Divided last: what is in the picture stays in it.
+    low, high = (
+        corner * boxes.new_tensor(new_size[::-1]) / boxes.new_tensor(old_size[::-1])
+        for corner in (boxes[:, :2], boxes[:, 2:] - pixel_extent)
+    )
+    return torch.cat([low, high + pixel_extent], dim=1)

@@ -1,18 +1,21 @@
 """A trained model for single pictures."""
 
+import numpy as np
 import torch
-from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
 from .checkpoints import Checkpointer
+from .data import EvalResize
 from .errors import InputError
+from .evaluation import MultiScaleTest
 
 
 class Predictor:
     """Loads the model of a config and finds the objects of a picture.
 
     Args:
-        cfg: MODEL.WEIGHTS names the checkpoint, INPUT.*_SIZE_TEST the size that pictures are brought to.
+        cfg: MODEL.WEIGHTS names the checkpoint, INPUT.*_SIZE_TEST the size that pictures are brought to, or TEST.AUG
+            the sizes.
 
     Raises:
         InputError: the checkpoint is missing, damaged or of another model.
@@ -23,7 +26,9 @@ class Predictor:
             raise InputError("MODEL.WEIGHTS: name the checkpoint to use")
         self.model = build_model(cfg).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
-        self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+        self.resize = EvalResize.of(cfg)
+        if cfg.TEST.AUG.ENABLED:
+            self.model, self.resize = MultiScaleTest.of(cfg, self.model), EvalResize(0, 0)
         self.format = cfg.INPUT.FORMAT
 
     @torch.no_grad()
@@ -40,5 +45,5 @@ class Predictor:
         if self.format == "RGB":
             picture = picture[:, :, ::-1]
         resized = self.resize.get_transform(picture).apply_image(picture)
-        image = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
+        image = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return self.model([{"image": image, "height": height, "width": width}])[0]["instances"].to("cpu")

@@ -12,8 +12,9 @@ from detectron2.modeling import BACKBONE_REGISTRY
 
 from .assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges, settle_backend
 from .config import add_atss_config
-from .data import read_dataset, register_coco_format
+from .data import RESIZE_LIKE, read_dataset, register_coco_format
 from .errors import InputError, first_line
+from .evaluation import MERGES
 from .head import ATSS_HEAD_REGISTRY
 
 logger = logging.getLogger("atss.run")
@@ -80,6 +81,9 @@ def _check_choices(cfg):
         "MODEL.ATSS.BOX_CODING": (cfg.MODEL.ATSS.BOX_CODING, ("box", "point")),
         "MODEL.ATSS.ASSIGNER": (cfg.MODEL.ATSS.ASSIGNER, tuple(name for name, _ in ASSIGNER_REGISTRY)),
         "MODEL.ATSS.ASSIGNER_BACKEND": (cfg.MODEL.ATSS.ASSIGNER_BACKEND, BACKENDS),
+        "MODEL.ATSS.PIXEL_EXTENT": (cfg.MODEL.ATSS.PIXEL_EXTENT, (0, 1)),
+        "INPUT.RESIZE_LIKE": (cfg.INPUT.RESIZE_LIKE, RESIZE_LIKE),
+        "TEST.AUG.MERGE": (cfg.TEST.AUG.MERGE, MERGES),
         "SOLVER.OPTIMIZER": (cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
         "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, ("ATSS",)),
         "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, tuple(name for name, _ in BACKBONE_REGISTRY)),
@@ -91,6 +95,7 @@ def _check_choices(cfg):
     if not 1 <= cfg.MODEL.ATSS.TOPK <= MAX_TOPK:
         raise InputError(f"MODEL.ATSS.TOPK: expected a number from 1 to {MAX_TOPK}, got {cfg.MODEL.ATSS.TOPK}")
     _check_rule(cfg.MODEL.ATSS)
+    _check_views(cfg.TEST.AUG)
 
 
 def _check_rule(atss):
@@ -118,6 +123,16 @@ def _check_rule(atss):
         check_ranges(atss.SCALE_RANGES)
     except (TypeError, ValueError) as error:
         raise InputError(f"MODEL.ATSS.SCALE_RANGES: {first_line(error)}") from error
+
+
+def _check_views(aug):
+    """Ranges of box sizes go with the scales of multi-scale testing, one for each."""
+    pairs = all(isinstance(r, (list, tuple)) and len(r) == 2 and 0 <= r[0] < r[1] for r in aug.BOX_RANGES)
+    if not pairs or (aug.BOX_RANGES and len(aug.BOX_RANGES) != len(aug.MIN_SIZES)) or not aug.MIN_SIZES:
+        raise InputError(
+            "TEST.AUG.BOX_RANGES: expected [from, to] in pixels for each of the "
+            f"{len(aug.MIN_SIZES)} scales of TEST.AUG.MIN_SIZES, or none at all, got {aug.BOX_RANGES}"
+        )
 
 
 def _triple(entry):

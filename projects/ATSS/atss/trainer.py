@@ -9,7 +9,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 
 from .checkpoints import BOTTOM_UP, Checkpointer
 from .data import test_loader, train_loader
-from .evaluation import build_coco_evaluator
+from .evaluation import MultiScaleTest, build_coco_evaluator
 
 
 class Trainer(DefaultTrainer):
@@ -39,6 +39,10 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         return build_coco_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        return super().test(cfg, MultiScaleTest.of(cfg, model) if cfg.TEST.AUG.ENABLED else model, evaluators)
 
     @classmethod
     def build_optimizer(cls, cfg, model):

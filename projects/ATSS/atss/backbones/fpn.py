@@ -4,6 +4,9 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+from torch.nn import functional as F
+
+from .deformable import make_portable
 
 # Basic blocks a stage of the small ResNets, by MODEL.RESNETS.DEPTH.
 SMALL_RESNET_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -13,14 +16,17 @@ SMALL_RESNET_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 def build_atss_resnet_fpn_backbone(cfg, input_shape):
     """ResNet and FPN with levels P3 to P7 (section 4.1); Detectron2's own RetinaNet backbone takes P6 from C5.
 
+    Its deformable layers (MODEL.RESNETS.DEFORM_ON_PER_STAGE) run on every device.
+
     Args:
-        cfg: reads MODEL.RESNETS, MODEL.FPN and MODEL.BACKBONE.FREEZE_AT as Detectron2's builders do.
+        cfg: reads MODEL.RESNETS, MODEL.FPN and MODEL.BACKBONE.FREEZE_AT as Detectron2's builders do, and
+            MODEL.ATSS.RELU_BEFORE_P7.
         input_shape: `ShapeSpec` of the picture.
 
     Returns:
         a backbone with outputs p3 to p7.
     """
-    return with_fpn(cfg, build_resnet_backbone(cfg, input_shape))
+    return with_fpn(cfg, make_portable(build_resnet_backbone(cfg, input_shape)))
 
 
 @BACKBONE_REGISTRY.register()
@@ -57,6 +63,24 @@ def with_fpn(cfg, bottom_up):
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=channels,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelP6P7(channels, channels, in_feature="p5"),
+        top_block=P6P7(channels, relu=cfg.MODEL.ATSS.RELU_BEFORE_P7),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+class P6P7(LastLevelP6P7):
+    """P6 from P5 and P7 from P6, by convolutions of stride 2.
+
+    Args:
+        channels: of all of them.
+        relu: whether P7 sees P6 after a ReLU.
+    """
+
+    def __init__(self, channels, relu=True):
+        super().__init__(channels, channels, in_feature="p5")
+        self.relu = relu
+
+    def forward(self, p5):
+        """(N, channels, H, W) -> list of P6 and P7."""
+        p6 = self.p6(p5)
+        return [p6, self.p7(F.relu(p6) if self.relu else p6)]

@@ -2,8 +2,17 @@
 
 from .coco import register_coco_format
 from .loaders import check_data, read_dataset, test_loader, train_loader
+from .resize import RESIZE_LIKE, EvalResize
 from .shapes import register_shapes
 
-__all__ = ["check_data", "read_dataset", "register_coco_format", "test_loader", "train_loader"]
+__all__ = [
+    "RESIZE_LIKE",
+    "EvalResize",
+    "check_data",
+    "read_dataset",
+    "register_coco_format",
+    "test_loader",
+    "train_loader",
+]
 
 register_shapes()

@@ -10,6 +10,7 @@ from detectron2.data.detection_utils import SizeMismatchError, transform_instanc
 from detectron2.structures import BoxMode
 
 from ..errors import InputError, first_line
+from .resize import EvalResize
 
 logger = logging.getLogger("atss.data")
 
@@ -70,8 +71,9 @@ def train_loader(cfg):
 
 
 def test_loader(cfg, name):
-    """The pictures of dataset `name`, once each."""
-    mapper = NamingMapper(DatasetMapper(cfg, False))
+    """The pictures of dataset `name`, once each; as they are where TEST.AUG resizes them itself."""
+    resize = [] if cfg.TEST.AUG.ENABLED else [EvalResize.of(cfg)]
+    mapper = NamingMapper(DatasetMapper(cfg, False, augmentations=resize))
     dicts = _checked.pop(name, None) or read_dataset(name)
     return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
 

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from detectron2.data import transforms as T
 from detectron2.data.detection_utils import (
     annotations_to_instances,
     filter_empty_instances,
@@ -12,7 +11,7 @@ from detectron2.data.detection_utils import (
 )
 from detectron2.structures import ImageList
 
-from ..data import read_dataset
+from ..data import EvalResize, read_dataset
 from ..detector import ATSS
 
 
@@ -70,7 +69,7 @@ class Geometry:
         self._backbone = parts["backbone"].to("meta").eval()
         self._head = parts["head"]
         self._in_features = parts["in_features"]
-        self._sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+        self._resize = EvalResize.of(cfg)
         self._grids = {}
         self.assigner = self._head.assigner
         self.num_per_cell = len(self._head.cell_anchors_0)
@@ -82,12 +81,7 @@ class Geometry:
         Args:
             record: dict of a picture in Detectron2's standard form.
         """
-        height, width = record["height"], record["width"]
-        min_size, max_size = self._sizes
-        if min_size == 0:  # Detectron2's way to switch resizing off
-            return T.ResizeTransform(height, width, height, width)
-        shape = T.ResizeShortestEdge.get_output_shape(height, width, min_size, max_size)
-        return T.ResizeTransform(height, width, *shape)
+        return self._resize.of_size(record["height"], record["width"])
 
     def boxes(self, record):
         """The objects of a picture that can be learnt: (G, 4) float32, x1 y1 x2 y2 in pixels of the resized picture.

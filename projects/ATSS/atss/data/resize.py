@@ -1,0 +1,58 @@
+"""Resizing of pictures for testing, to the last pixel as the code does that a model was trained with."""
+
+import cv2
+import numpy as np
+from detectron2.data import transforms as T
+
+# Who rounds sides to the nearest pixel, and who resizes with OpenCV.
+RESIZE_LIKE = ("detectron2", "maskrcnn-benchmark", "mmdetection")
+
+
+class OpenCVResize(T.ResizeTransform):
+    """Resizes with OpenCV: bilinear from the four pixels around, without smoothing where pictures become smaller."""
+
+    def apply_image(self, picture, interp=None):
+        return cv2.resize(np.ascontiguousarray(picture), (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
+
+
+class EvalResize(T.Augmentation):
+    """Brings the short side of a picture to `min_size`, or the long one to `max_size` where it would exceed that.
+
+    Like "detectron2" sides are rounded to the nearest pixel and Pillow resizes; like "maskrcnn-benchmark" the long side
+    is rounded down; like "mmdetection" OpenCV resizes.
+
+    Args:
+        min_size, max_size: in pixels; a `min_size` of 0 leaves pictures as they are.
+        like: one of RESIZE_LIKE.
+    """
+
+    def __init__(self, min_size, max_size, like="detectron2"):
+        self.min_size = min_size
+        self.max_size = max_size
+        self.like = like
+
+    @classmethod
+    def of(cls, cfg):
+        """That of a config: INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST, INPUT.RESIZE_LIKE."""
+        return cls(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.RESIZE_LIKE)
+
+    def get_transform(self, picture):
+        """The transform for a picture (H, W, ...)."""
+        return self.of_size(*picture.shape[:2])
+
+    def of_size(self, height, width):
+        """The transform for a picture of this size."""
+        resize = OpenCVResize if self.like == "mmdetection" else T.ResizeTransform
+        return resize(height, width, *self.new_size(height, width))
+
+    def new_size(self, height, width):
+        """Height and width after resizing."""
+        if self.min_size == 0:
+            return height, width
+        if self.like == "maskrcnn-benchmark":
+            short, long = sorted((height, width))
+            size = self.min_size
+            if long / short * size > self.max_size:
+                size = round(self.max_size * short / long)
+            return (int(size * height / width), size) if width < height else (size, int(size * width / height))
+        return T.ResizeShortestEdge.get_output_shape(height, width, self.min_size, self.max_size)

@@ -1,0 +1,88 @@
+"""Voting of boxes against the algorithm written down box by box."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atss.evaluation.voting import vote
+
+
+def iou(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    common = max(0, width) * max(0, height)
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def naive(boxes, scores, classes, threshold, least_soft_score):
+    """Class by class: the best box takes what overlaps it, until none is left."""
+    found = []
+    for label in set(classes):
+        left = sorted((s, b) for s, b, c in zip(scores, boxes, classes, strict=True) if c == label)
+        while left:
+            score, leader = left[-1]
+            group = [(s, b) for s, b in left if iou(leader, b) > threshold]
+            left = [(s, b) for s, b in left if (s, b) not in group]
+            total = sum(s for s, _ in group)
+            found.append((score, label, [sum(s * b[i] for s, b in group) / total for i in range(4)]))
+            if least_soft_score is not None and len(group) > 1:
+                soft = [(s * (1 - iou(leader, b)), b) for s, b in group]
+                found += [(s, label, b) for s, b in soft if s >= least_soft_score]
+    return sorted(found, reverse=True)
+
+
+def random_boxes(seed, number):
+    """Boxes in bunches, of three classes; no two scores are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = (torch.rand(number, 2, generator=generator) * 4).floor() * 40
+    size = 20 + 40 * torch.rand(number, 2, generator=generator)
+    corner += 12 * torch.rand(number, 2, generator=generator)
+    scores = (torch.randperm(number, generator=generator) + 1.0) / (number + 1)
+    return torch.cat([corner, corner + size], 1), scores, torch.randint(0, 3, (number,), generator=generator)
+
+
+@settings(max_examples=150)
+@given(
+    seed=st.integers(0, 2**31), number=st.integers(0, 60), threshold=st.floats(0.3, 0.9),
+    least=st.one_of(st.none(), st.floats(0.01, 0.3)),
+)  # fmt: skip
+def test_voting_is_what_it_says(seed, number, threshold, least):
+    boxes, scores, classes = random_boxes(seed, number)
+
+    found = vote(boxes, scores, classes, threshold, least)
+
+    expected = naive(boxes.tolist(), scores.tolist(), classes.tolist(), threshold, least)
+    assert found.scores.tolist() == pytest.approx([s for s, _, _ in expected], abs=1e-5)
+    if len({round(s, 4) for s, _, _ in expected}) == len(expected):
+        assert found.classes.tolist() == [c for _, c, _ in expected]
+        for box, (_, _, other) in zip(found.boxes.tolist(), expected, strict=True):
+            assert box == pytest.approx(other, abs=1e-3)
+
+
+def test_groups_are_of_one_class_and_weighted_by_score():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 12], [0, 0, 10, 10]])
+
+    found = vote(boxes, torch.tensor([0.6, 0.3, 0.5]), torch.tensor([1, 1, 2]), 0.66)
+
+    assert found.boxes[0].tolist() == pytest.approx([0, 0, 10, (0.6 * 10 + 0.3 * 12) / 0.9])
+    assert found.boxes[1].tolist() == [0, 0, 10, 10]
+    assert (found.scores.tolist(), found.classes.tolist()) == (pytest.approx([0.6, 0.5]), [1, 2])
+
+
+def test_soft_voting_keeps_what_its_best_does_not_cover():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 14]])
+
+    found = vote(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 0]), 0.66, least_soft_score=0.05)
+
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8 * (1 - 10 / 14)])
+    assert found.boxes[1].tolist() == [0, 0, 10, 14]
+
+
+def test_boxes_that_no_other_overlaps_stay_to_the_last_bit():
+    boxes, scores, classes = random_boxes(3, 60)
+    alone = torch.arange(60.0)[:, None] * 100 + boxes
+
+    found = vote(alone, scores, classes, 0.66, 0.05)
+
+    order = scores.argsort(descending=True)
+    assert torch.equal(found.boxes, alone[order]) and torch.equal(found.scores, scores[order])
