@@ -1,9 +1,11 @@
 """What `load_config` settles, and what it refuses in one line that names file or key."""
 
+import argparse
+
 import pytest
 
 from atss.errors import InputError
-from atss.run import load_config
+from atss.run import load_config, parse_with_opts
 from conftest import DEMO_CONFIG, pairs
 
 
@@ -83,6 +85,17 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         ("MODEL.ATSS.ASSIGNER", "Hungarian", ["MODEL.ATSS.ASSIGNER", "Hungarian", "ATSSAssigner"]),
         ("MODEL.ATSS.HEAD", "Hydra", ["MODEL.ATSS.HEAD", "Hydra", "ATSSHead"]),
         ("MODEL.BACKBONE.NAME", "spine", ["MODEL.BACKBONE.NAME", "spine", "build_atss_resnet_fpn_backbone"]),
+        ("MODEL.ATSS.NORM", "XN", ["MODEL.ATSS.NORM", "XN"]),
+        ("MODEL.ATSS.ASPECT_RATIOS", "[]", ["MODEL.ATSS.ASPECT_RATIOS", "positive numbers"]),
+        ("MODEL.ATSS.ASPECT_RATIOS", "[0.0]", ["MODEL.ATSS.ASPECT_RATIOS", "[0.0]"]),
+        ("MODEL.ATSS.SCALES_PER_OCTAVE", "0", ["MODEL.ATSS.SCALES_PER_OCTAVE", "got 0"]),
+        ("MODEL.ATSS.ANCHOR_SCALE", "0.0", ["MODEL.ATSS.ANCHOR_SCALE", "got 0.0"]),
+        ("MODEL.ATSS.IOU_THRESHOLDS", "['a', 'b']", ["MODEL.ATSS.IOU_THRESHOLDS", "[negative, positive]"]),
+        ("MODEL.ATSS.PIXEL_EXTENT", "2", ["MODEL.ATSS.PIXEL_EXTENT", "2 is not one of 0, 1"]),
+        ("INPUT.RESIZE_LIKE", "caffe", ["INPUT.RESIZE_LIKE", "caffe", "'mmdetection'"]),
+        ("TEST.AUG.MERGE", "mean", ["TEST.AUG.MERGE", "mean", "'soft_vote'"]),
+        ("TEST.AUG.BOX_RANGES", "[[0, 96]]", ["TEST.AUG.BOX_RANGES", "9 scales of TEST.AUG.MIN_SIZES"]),
+        ("TEST.AUG.BOX_RANGES", "[96]", ["TEST.AUG.BOX_RANGES", "[from, to]", "[96]"]),
         ("SOLVER.OPTIMIZER", "Lion", ["SOLVER.OPTIMIZER", "Lion", "AdamW"]),
         ("DATASETS.TRAIN", "('nowhere',)", ["nowhere", "DATASETS.REGISTER"]),
         ("DATASETS.REGISTER", "['a','b','c']", ["DATASETS.REGISTER", "[name, annotation file, picture folder]"]),
@@ -177,3 +190,15 @@ def test_config_files_run_no_code(tmp_path):
     refused(config_file(tmp_path, f"MODEL: {{WEIGHTS: !!python/object/apply:os.mkdir ['{trace}']}}"))
 
     assert not trace.exists()
+
+
+def test_keys_and_values_stand_behind_options_of_any_number():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("opts", nargs="*")
+
+    args = parse_with_opts(parser, ["--seeds", "1", "2", "SOLVER.MAX_ITER", "7", "SEED", "3"])
+
+    assert (args.seeds, args.opts) == ([1, 2], ["SOLVER.MAX_ITER", "7", "SEED", "3"])
+    assert parse_with_opts(parser, ["SEED", "3", "--seeds", "1"]) == argparse.Namespace(seeds=[1], opts=["SEED", "3"])
+    assert parse_with_opts(parser, ["--seeds", "1"]).opts == []

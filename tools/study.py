@@ -19,6 +19,7 @@ import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it sil
 import yaml
 
 from atss.errors import InputError, one_line_errors
+from atss.run import parse_with_opts
 from atss.study.report import write_report
 from atss.study.runner import Progress, command, execute, plan
 from atss.study.tables import TABLES
@@ -34,7 +35,7 @@ def get_parser():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="repeat every row with these")
     parser.add_argument("--num-gpus", type=int, default=1)
     parser.add_argument("--dry-run", action="store_true", help="print the configs and commands, run nothing")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="go over the base config, rows over both")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="go over the base config, rows over both; last")
     return parser
 
 
@@ -101,7 +102,8 @@ def write_tables(tables, args):
 
 
 if __name__ == "__main__":
-    # A scheduler's notice ends the running row, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A scheduler's notice and a closed terminal end the running row, too.
+    for notice in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(notice, signal.default_int_handler)
     with one_line_errors():
-        main(get_parser().parse_intermixed_args())
+        main(parse_with_opts(get_parser()))

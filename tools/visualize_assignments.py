@@ -30,7 +30,7 @@ from atss.data import read_dataset
 from atss.data.loaders import NamingMapper
 from atss.errors import InputError, one_line_errors
 from atss.head import build_assigner
-from atss.run import load_config
+from atss.run import load_config, parse_with_opts
 from atss.study.positives import Bin, Geometry, binned, count_positives, on_cpu
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; those that stand out from photographs come first.
@@ -286,4 +286,4 @@ def table(positives):
 
 if __name__ == "__main__":
     with one_line_errors():
-        main(get_parser().parse_intermixed_args())
+        main(parse_with_opts(get_parser()))

@@ -1,5 +1,6 @@
 """The study's runs with a stand-in for training: what is done, resumed, refused and written."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -9,12 +10,13 @@ import pytest
 
 import study
 from atss.errors import InputError
+from atss.run import parse_with_opts
 from atss.study import runner
 from conftest import DEMO_CONFIG, ROOT, TINY, pairs
 
 # Does what train_net.py does for the study: writes metrics.json, a line an evaluation; fails where it is told to.
 TRAIN = """
-import json, os, sys
+import json, os, sys, time
 keys = dict(zip(sys.argv[4::2], sys.argv[5::2]))
 folder = keys["OUTPUT_DIR"]
 assert sys.argv[1] == "--config-file" and sys.argv[3] == "--resume"
@@ -25,7 +27,11 @@ if keys["MODEL.ATSS.TOPK"] == os.environ.get("FAILS_AT"):
     sys.exit(1)
 with open(os.path.join(folder, "metrics.json"), "a") as file:
     file.write(json.dumps({"iteration": 1, "eta_seconds": 3.0}) + "\\n")
+    file.flush()
+    time.sleep(float(os.environ.get("SECONDS", 0)))
     figures = {f"bbox/{name}": 10.0 * int(keys["SEED"]) for name in ("AP", "AP50", "AP75", "APs", "APm")}
+    if os.environ.get("FINDS_NOTHING_AT") == keys["SEED"]:
+        figures = dict.fromkeys(figures, float("nan"))
     if os.environ.get("DIES_BEFORE_EVALUATION") != keys["MODEL.ATSS.TOPK"]:
         file.write(json.dumps({**figures, "bbox/APl": float("nan"), "iteration": 1099}) + "\\n")
     # An evaluation on the way does not count.
@@ -42,7 +48,7 @@ def go(tmp_path, monkeypatch, shapes):
 
     def run(*args, opts=()):
         common = ["--config-file", DEMO_CONFIG, "--output", str(tmp_path / "study"), *pairs(shapes)]
-        study.main(study.get_parser().parse_intermixed_args([*args, *common, *opts]))
+        study.main(parse_with_opts(study.get_parser(), [*args, *common, *opts]))
         return tmp_path / "study"
 
     return run
@@ -131,6 +137,57 @@ def test_an_interruption_ends_the_running_row_and_says_how_to_go_on(tmp_path, sh
     assert child.returncode == 1 and output.startswith("[1/4] IoU, from a box, seed 1")
     assert errors.strip().splitlines()[-1] == "error: interrupted; the same command goes on from the last checkpoint"
     assert not subprocess.run(["pgrep", "-f", f"{tmp_path}.*seed-1"], capture_output=True).stdout
+
+
+def test_a_model_that_finds_nothing_has_an_ap_of_zero(go, monkeypatch):
+    monkeypatch.setenv("FINDS_NOTHING_AT", "2")
+
+    folder = go("--table", "4", "--seeds", "1", "2")
+
+    assert "| k = 3 | 5.0 ± 7.1 | 5.0 ± 7.1 | 5.0 ± 7.1 | - | - | - |" in (folder / "table-4.md").read_text()
+
+
+def test_a_run_under_way_is_not_started_again(go, tmp_path):
+    go("--table", "4")
+    log = next(tmp_path.glob("study/runs/*/seed-1/study.log"))
+    for name in ("result.json", "metrics.json"):
+        (log.parent / name).unlink()
+    with open(log, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        with pytest.raises(InputError, match=r"k = \d+, seed 1: another process runs it, see .*study\.log"):
+            go("--table", "4")
+
+    assert len(order(go("--table", "4"))) == 10
+
+
+@pytest.mark.parametrize("names", ["()", "('tiny_val', 'tiny_train')"])
+def test_no_dataset_to_evaluate_on_or_two_are_refused_before_anything_runs(go, tmp_path, names):
+    with pytest.raises(InputError, match=r"exactly one in DATASETS\.TEST"):
+        go("--table", "4", opts=["DATASETS.TEST", names])
+
+    assert not (tmp_path / "study").exists()
+
+
+def test_what_makes_no_other_result_makes_no_other_run(go):
+    folder = go("--table", "2")
+
+    same = ["DATALOADER.NUM_WORKERS", "1", "TEST.EVAL_PERIOD", "500", "SOLVER.CHECKPOINT_PERIOD", "9"]
+    go("--table", "2", opts=same)
+    assert len(order(folder)) == 4
+    go("--table", "2", opts=["SOLVER.BASE_LR", "0.001"])
+    assert len(order(folder)) == 8
+
+
+def test_without_a_terminal_there_is_a_line_every_few_minutes_with_the_time_left(go, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "LINE_PERIOD", 0.0)
+    monkeypatch.setenv("SECONDS", "0.1")
+
+    go("--table", "4")
+
+    printed = capsys.readouterr().out
+    assert "[2/9] k = 5, seed 1: iteration 1/1100, 0:00:03 left, 0:00:" in printed
+    assert " left for all\n" in printed and "\r" not in printed
 
 
 def test_dry_run_prints_configs_and_commands_and_writes_nothing(go, tmp_path, capsys):

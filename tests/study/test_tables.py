@@ -38,7 +38,9 @@ def test_equal_systems_of_different_tables_have_equal_settings():
     assert row(1, "+ scalar").settings == row(2, "IoU, from a box").settings == row(3, "RetinaNet (#A=1)").settings
     fcos = row(3, "FCOS").settings
     assert row(1, "FCOS").settings == row(2, "spatial and scale constraint, from a point").settings == fcos
-    assert row(4, "k = 9").settings == row(6, "1:1").settings == row(3, "RetinaNet (#A=1) + ATSS").settings
+    papers = row(3, "RetinaNet (#A=1) + ATSS").settings
+    assert row(4, "k = 9").settings == row(5, "8 strides").settings == row(6, "1:1").settings == papers
+    assert row(7, "+ improvements + ATSS, 1 scale, 1 ratio").settings == papers
 
 
 def test_every_improvement_of_table_1_changes_its_own_switch():

@@ -11,6 +11,7 @@ from PIL import Image
 import visualize_assignments as tool
 from atss.assigners import ASSIGNER_REGISTRY, ATSSAssigner, ScaleRangeAssigner
 from atss.errors import InputError
+from atss.run import parse_with_opts
 from atss.study.positives import Geometry, positives_of
 from conftest import DEMO_CONFIG, TINY, error_line, pairs, run
 
@@ -22,7 +23,7 @@ def arguments(shapes, *flags):
 
 
 def main(shapes, *flags):
-    tool.main(tool.get_parser().parse_intermixed_args(arguments(shapes, *flags)))
+    tool.main(parse_with_opts(tool.get_parser(), arguments(shapes, *flags)))
 
 
 def test_pictures_plot_table_and_bins(tiny_config, shapes, tmp_path):

@@ -3,11 +3,13 @@
 import inspect
 import logging
 import os
+import sys
 
 import torch
 import yaml
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from .assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges, settle_backend
@@ -46,6 +48,22 @@ def load_config(config_file, opts=(), read_datasets=True):
         _settle_classes(cfg)
     cfg.freeze()
     return cfg
+
+
+def parse_with_opts(parser, arguments=None):
+    """Parse a command line with config keys and values, `opts`, that may stand behind options of any number of values.
+
+    Args:
+        parser: `argparse.ArgumentParser` with a positional argument `opts` of any number.
+        arguments: list of str; those of the command where it is None.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    nodes = get_cfg().keys()
+    first = next((i for i, text in enumerate(arguments) if text.split(".")[0] in nodes), len(arguments))
+    end = next((i for i in range(first, len(arguments)) if arguments[i].startswith("--")), len(arguments))
+    args = parser.parse_args([*arguments[:first], *arguments[end:]])
+    args.opts += arguments[first:end]
+    return args
 
 
 def _merge(cfg, config_file, opts):
@@ -94,8 +112,22 @@ def _check_choices(cfg):
             raise InputError(f"{key}: {value!r} is not one of {', '.join(map(repr, allowed))}")
     if not 1 <= cfg.MODEL.ATSS.TOPK <= MAX_TOPK:
         raise InputError(f"MODEL.ATSS.TOPK: expected a number from 1 to {MAX_TOPK}, got {cfg.MODEL.ATSS.TOPK}")
+    _check_numbers(cfg.MODEL.ATSS)
     _check_rule(cfg.MODEL.ATSS)
     _check_views(cfg.TEST.AUG)
+
+
+def _check_numbers(atss):
+    """Sizes that anchors can have, and a normalisation that exists."""
+    sizes = {"ASPECT_RATIOS": atss.ASPECT_RATIOS, "SCALES_PER_OCTAVE": [atss.SCALES_PER_OCTAVE],
+             "ANCHOR_SCALE": [atss.ANCHOR_SCALE]}  # fmt: skip
+    for key, values in sizes.items():
+        if not values or not all(map(_is_positive, values)):
+            raise InputError(f"MODEL.ATSS.{key}: expected positive numbers, got {atss[key]}")
+    try:
+        get_norm(atss.NORM, 32)
+    except KeyError:
+        raise InputError(f"MODEL.ATSS.NORM: Detectron2 has no normalisation {atss.NORM!r}; 'GN', say, or ''") from None
 
 
 def _check_rule(atss):
@@ -108,7 +140,7 @@ def _check_rule(atss):
             f"make {num_anchors}"
         )
     thresholds = atss.IOU_THRESHOLDS
-    if len(thresholds) != 2 or not 0 < thresholds[0] <= thresholds[1] <= 1:
+    if len(thresholds) != 2 or not all(map(_is_positive, thresholds)) or not thresholds[0] <= thresholds[1] <= 1:
         raise InputError(
             f"MODEL.ATSS.IOU_THRESHOLDS: expected [negative, positive], 0 < negative <= positive <= 1, got {thresholds}"
         )
@@ -133,6 +165,10 @@ def _check_views(aug):
             "TEST.AUG.BOX_RANGES: expected [from, to] in pixels for each of the "
             f"{len(aug.MIN_SIZES)} scales of TEST.AUG.MIN_SIZES, or none at all, got {aug.BOX_RANGES}"
         )
+
+
+def _is_positive(value):
+    return isinstance(value, (int, float)) and value > 0
 
 
 def _triple(entry):

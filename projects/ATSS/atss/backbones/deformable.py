@@ -35,6 +35,11 @@ class ModulatedDeformConv(layers.ModulatedDeformConv):
 
 def convolve(layer, x, offset, mask=None):
     x = deform_conv2d(x, offset, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, mask)
+    return finish(layer, x)
+
+
+def finish(layer, x):
+    """Normalisation and activation, where a layer has them."""
     x = x if layer.norm is None else layer.norm(x)
     return x if layer.activation is None else layer.activation(x)
 
@@ -63,9 +68,11 @@ class DeformableConv2d(nn.Module):
         super().__init__()
         # y and x for each of nine taps, then their factors.
         self.offset = nn.Conv2d(in_channels, 27, 3, padding=1)
-        self.conv = ModulatedDeformConv(in_channels, out_channels, 3, padding=1, norm=norm, activation=activation)
+        self.conv = ModulatedDeformConv(in_channels, out_channels, 3, padding=1)
+        self.norm = norm
+        self.activation = activation
 
     def forward(self, x):
         """(N, in_channels, H, W) -> (N, out_channels, H, W)."""
         offset, mask = self.offset(x).split([18, 9], dim=1)
-        return self.conv(x, offset, mask.sigmoid())
+        return finish(self, self.conv(x, offset, mask.sigmoid()))

@@ -51,8 +51,8 @@ class Bin(NamedTuple):
 class Geometry:
     """What the detector makes of a picture before it looks at it: size, objects and anchors.
 
-    Pictures are resized as for testing (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST) and padded one by one. Everything
-    comes from the loader's functions and the detector's own backbone and head, so that it cannot differ from training.
+    Pictures are resized as for testing (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST), also where training draws their
+    size, and padded one by one. All else comes from the loader's functions and the detector's own backbone and head.
 
     Args:
         cfg: config of an ATSS model; its weights are not read.

@@ -1,5 +1,6 @@
 """Runs the rows of the study one after another: what is done is skipped, what was interrupted goes on."""
 
+import fcntl
 import hashlib
 import json
 import math
@@ -12,13 +13,29 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from detectron2.config import get_cfg
+
+from ..config import add_atss_config
 from ..errors import InputError
 from ..run import load_config
 from .positives import positives_per_object
 from .tables import METRICS
 
-# Seconds between two looks at a running row.
+# Seconds between two looks at a running row, and between two lines about it where there is no terminal.
 PERIOD = 1.0
+LINE_PERIOD = 300.0
+# Keys that make no other result, besides OUTPUT_DIR and SEED.
+INDIFFERENT = {
+    "CUDNN_BENCHMARK",
+    "DATALOADER.NUM_WORKERS",
+    "MODEL.ATSS.ASSIGNER_BACKEND",
+    "MODEL.DEVICE",
+    "OUTPUT_DIR",
+    "SEED",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+    "VIS_PERIOD",
+}
 
 
 class Run(NamedTuple):
@@ -56,10 +73,15 @@ def plan(row, seeds, config_file, opts, output):
         output: folder of the study.
 
     Raises:
-        InputError: base config, keys and row do not fit together.
+        InputError: base config, keys and row do not fit together, or there is not one dataset to evaluate on.
     """
     settings = {**dict(zip(opts[::2], opts[1::2], strict=False)), **row.settings}
     cfg = load_config(config_file, [*opts, *as_opts(row.settings)])
+    if len(cfg.DATASETS.TEST) != 1 or not cfg.DATASETS.TRAIN:
+        raise InputError(
+            "the study needs a dataset in DATASETS.TRAIN and exactly one in DATASETS.TEST, got "
+            f"{cfg.DATASETS.TRAIN} and {cfg.DATASETS.TEST}"
+        )
     return [
         Run(row.name, seed, settings, cfg, Path(output) / "runs" / identity(cfg) / f"seed-{seed}") for seed in seeds
     ]
@@ -71,13 +93,25 @@ def as_opts(settings):
 
 
 def identity(cfg):
-    """What a system's folder is called: rule and box coding, for people, and a hash of all that makes its result."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.OUTPUT_DIR, cfg.SEED = "", 0
+    """What a system's folder is called: rule and box coding, for people, and a hash of all that makes its result.
+
+    That is what differs from the defaults, so that keys which do not exist yet will not change it.
+    """
+    defaults = get_cfg()
+    add_atss_config(defaults)
+    defaults = flat(defaults)
+    settings = {k: v for k, v in flat(cfg).items() if k not in INDIFFERENT and defaults.get(k) != v}
     atss = cfg.MODEL.ATSS
     slug = re.sub(r"[^a-z0-9]+", "-", f"{atss.ASSIGNER.removesuffix('Assigner')}-{atss.BOX_CODING}".lower())
-    return f"{slug}-{hashlib.sha256(cfg.dump().encode()).hexdigest()[:8]}"
+    return f"{slug}-{hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]}"
+
+
+def flat(cfg, prefix=""):
+    """A config's values by their dotted keys."""
+    values = {}
+    for key, value in cfg.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return values
 
 
 def command(run, train_net, config_file, num_gpus):
@@ -96,13 +130,18 @@ def execute(run, line, show):
         show: called every second with the dict that Detectron2 wrote last into the run's metrics.json.
 
     Raises:
-        InputError: the command failed; says how.
+        InputError: the command failed; says how. Or the run is under way already.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     log = run.folder / "study.log"
     # It may have been interrupted after training, before it had its result.
     if not final_evaluation(run):
         with open(log, "ab") as output:
+            try:
+                # Held by all that have the log open: by training, too, should it outlive this process.
+                fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{run.name}, seed {run.seed}: another process runs it, see {log}") from None
             # A group of its own, so that all its processes end with it.
             child = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
             try:
@@ -117,10 +156,11 @@ def execute(run, line, show):
             raise InputError(f"{run.name}, seed {run.seed}: {last_line(log)} (all of it: {log})")
     evaluation = final_evaluation(run)
     if not evaluation:
-        raise InputError(
-            f"{run.name}, seed {run.seed}: no AP in {run.folder / 'metrics.json'}; is DATASETS.TEST empty?"
-        )
+        raise InputError(f"{run.name}, seed {run.seed}: no AP in {run.folder / 'metrics.json'}")
     figures = {name: evaluation.get(f"bbox/{name}", math.nan) for name in METRICS}
+    # COCOEvaluator gives no numbers where a model finds nothing. Of sizes that have no object there are none, anyway.
+    if math.isnan(figures["AP"]):
+        figures |= {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}
     # Positives do not depend on the seed.
     others = (json.loads(path.read_text()) for path in run.folder.parent.glob("seed-*/result.json"))
     figures["positives"] = next((other["positives"] for other in others), None) or positives_per_object(run.cfg)
@@ -157,7 +197,7 @@ def last_line(log):
 
 
 class Progress:
-    """Says how far the study is: a line that updates on a terminal, a line a run elsewhere.
+    """Says how far the study is: a line that updates on a terminal, one every few minutes elsewhere.
 
     Args:
         runs: list of `Run` to come.
@@ -172,25 +212,32 @@ class Progress:
     def start(self, run):
         self.title = f"[{self.total - self.left + 1}/{self.total}] {run.name}, seed {run.seed}"
         self.begin, self.max_iter = time.monotonic(), run.cfg.SOLVER.MAX_ITER
+        self.said = self.begin
         if not self.terminal:
             print(self.title, flush=True)
 
     def show(self, latest):
-        if not self.terminal:
+        if not self.terminal and time.monotonic() - self.said < LINE_PERIOD:
             return
+        self.said = time.monotonic()
         line = self.title
         if "eta_seconds" in latest:
             this = latest["eta_seconds"]
             usual = sum(self.seconds) / len(self.seconds) if self.seconds else time.monotonic() - self.begin + this
             study = this + usual * (self.left - 1)
             line += f": iteration {latest['iteration']}/{self.max_iter}, {clock(this)} left, {clock(study)} for all"
-        print(f"\r{line:<110}", end="", flush=True)
+        self.write(line, "")
 
     def end(self, run):
         self.left -= 1
         self.seconds.append(time.monotonic() - self.begin)
         line = f"{self.title}: AP {run.result()['AP']:.1f} after {clock(self.seconds[-1])}"
-        print(f"\r{line:<110}" if self.terminal else line, flush=True)
+        if self.left:
+            line += f", {clock(sum(self.seconds) / len(self.seconds) * self.left)} left for all"
+        self.write(line, "\n")
+
+    def write(self, line, end):
+        print(*([f"\r{line:<110}"] if self.terminal else [line]), end=end if self.terminal else "\n", flush=True)
 
 
 def clock(seconds):

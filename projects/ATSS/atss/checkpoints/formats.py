@@ -1,0 +1,196 @@
+"""The codebases whose checkpoints can be read: what their keys are called here, and what their numbers mean."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
+
+from .checkpointer import BOTTOM_UP
+
+MSRA_INPUT = {
+    "INPUT.FORMAT": "BGR",
+    "MODEL.PIXEL_MEAN": [102.9801, 115.9465, 122.7717],
+    "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
+}
+TORCHVISION_INPUT = {
+    "INPUT.FORMAT": "RGB",
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+}
+
+
+class Format(NamedTuple):
+    """A codebase.
+
+    title: for people.
+    marks: keys that tell its checkpoints.
+    rename: function of a key -> ours; None for a key that is of no use here; the key itself where it is unknown.
+    parts: prefixes of the keys that belong to the model: of these all must be known.
+    settings: dict from config key to value, the codebase's conventions.
+    stride_in_1x1: whether its ResNets (of one group) halve in the first convolution of a block.
+    batch_norm_eps: what is added to a variance.
+    absent: pairs of a pattern of our keys that its models do not have, and the number that stands for them.
+    whole: whether it is a whole detector, or a backbone.
+    """
+
+    title: str
+    marks: tuple
+    rename: Callable
+    parts: tuple
+    settings: dict
+    stride_in_1x1: bool
+    batch_norm_eps: float
+    absent: tuple
+    whole: bool
+
+
+def first_match(rules):
+    """Function of a key -> the first rule's replacement that matches all of it, or the key itself."""
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+    def rename(key):
+        for pattern, replacement in compiled:
+            match = pattern.fullmatch(key)
+            if match:
+                return replacement and (replacement(match) if callable(replacement) else match.expand(replacement))
+        return key
+
+    return rename
+
+
+def resnet(prefix, stem):
+    """Rules for a ResNet with torchvision's names, some with deformable layers, behind `prefix`."""
+
+    def stage(rest):
+        # Their layer 1 is res2.
+        return lambda m: f"{BOTTOM_UP}res{int(m[1]) + 1}.{m[2]}.{m.expand(rest)}"
+
+    block = prefix + r"layer(\d)\.(\d+)\."
+    return [
+        (prefix + stem + r"conv1\.weight", BOTTOM_UP + "stem.conv1.weight"),
+        (prefix + stem + r"bn1\.(weight|bias|running_\w+)", BOTTOM_UP + r"stem.conv1.norm.\1"),
+        (block + r"downsample\.0\.weight", stage("shortcut.weight")),
+        (block + r"downsample\.1\.(weight|bias|running_\w+)", stage(r"shortcut.norm.\3")),
+        (block + r"bn(\d)\.(weight|bias|running_\w+)", stage(r"conv\3.norm.\4")),
+        (block + r"conv2\.(?:offset|conv_offset)\.(weight|bias)", stage(r"conv2_offset.\3")),
+        (block + r"conv(\d)\.(?:conv\.)?weight", stage(r"conv\3.weight")),
+        (prefix + r".*num_batches_tracked", None),
+    ]
+
+
+def numbered(name, offset):
+    """Replacement: `name` with the first group plus `offset`, then the second group."""
+    return lambda m: f"{name}{int(m[1]) + offset}.{m[2]}"
+
+
+def tower(m):
+    """The paper's towers are convolution, normalisation, ReLU, convolution, ...; of the last one two layers."""
+    name, place = {"cls": "class", "bbox": "box"}[m[1]], int(m[2])
+    part = {0: "", 1: "norm."}[place % 3]
+    return f"head.{name}_tower.{place // 3}.{part}{m[3]}"
+
+
+PAPER = Format(
+    "the paper's repository",
+    ("rpn.head.cls_logits.weight", "rpn.head.centerness.weight", "backbone.body.stem.conv1.weight"),
+    first_match(
+        [
+            *resnet(r"backbone\.body\.", r"stem\."),
+            (r"backbone\.fpn\.fpn_inner(\d)\.(weight|bias)", numbered("backbone.fpn_lateral", 1)),
+            (r"backbone\.fpn\.fpn_layer(\d)\.(weight|bias)", numbered("backbone.fpn_output", 1)),
+            (r"backbone\.fpn\.top_blocks\.(p[67]\.\w+)", r"backbone.top_block.\1"),
+            (r"rpn\.head\.(cls|bbox)_tower\.(0|1|3|4|6|7|9|10)\.((?:(?:offset|conv)\.)?(?:weight|bias))", tower),
+            (r"rpn\.head\.cls_logits\.(\w+)", r"head.class_logits.\1"),
+            (r"rpn\.head\.bbox_pred\.(\w+)", r"head.box_deltas.\1"),
+            (r"rpn\.head\.centerness\.(\w+)", r"head.centerness.\1"),
+            (r"rpn\.head\.scales\.(\d)\.scale", r"head.scales.\1"),
+            (r"rpn\.anchor_generator\.cell_anchors\.\d", None),
+        ]
+    ),
+    ("backbone.", "rpn."),
+    {
+        **MSRA_INPUT,
+        "INPUT.RESIZE_LIKE": "maskrcnn-benchmark",
+        "MODEL.ATSS.PIXEL_EXTENT": 1,
+        "MODEL.ATSS.ANCHOR_OFFSET": 0.5,
+        "MODEL.ATSS.RELU_BEFORE_P7": True,
+        "MODEL.ATSS.TOPK_BY_CENTERNESS": True,
+        "MODEL.ATSS.SCORE_ROOT": True,
+    },
+    stride_in_1x1=True,
+    batch_norm_eps=0.0,
+    absent=(),
+    whole=True,
+)
+
+MMDETECTION = Format(
+    "mmdetection",
+    ("bbox_head.atss_cls.weight", "backbone.conv1.weight"),
+    first_match(
+        [
+            *resnet(r"backbone\.", ""),
+            (r"neck\.lateral_convs\.(\d)\.conv\.(weight|bias)", numbered("backbone.fpn_lateral", 3)),
+            (r"neck\.fpn_convs\.([0-2])\.conv\.(weight|bias)", numbered("backbone.fpn_output", 3)),
+            (r"neck\.fpn_convs\.([34])\.conv\.(weight|bias)", numbered("backbone.top_block.p", 3)),
+            (r"bbox_head\.cls_convs\.(\d)\.conv\.(weight|bias)", r"head.class_tower.\1.\2"),
+            (r"bbox_head\.reg_convs\.(\d)\.conv\.(weight|bias)", r"head.box_tower.\1.\2"),
+            (r"bbox_head\.cls_convs\.(\d)\.gn\.(weight|bias)", r"head.class_tower.\1.norm.\2"),
+            (r"bbox_head\.reg_convs\.(\d)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
+            (r"bbox_head\.atss_cls\.(\w+)", r"head.class_logits.\1"),
+            (r"bbox_head\.atss_reg\.(\w+)", r"head.box_deltas.\1"),
+            (r"bbox_head\.atss_centerness\.(\w+)", r"head.centerness.\1"),
+            (r"bbox_head\.scales\.(\d)\.scale", r"head.scales.\1"),
+        ]
+    ),
+    ("backbone.", "neck.", "bbox_head."),
+    {
+        **TORCHVISION_INPUT,
+        "INPUT.RESIZE_LIKE": "mmdetection",
+        "MODEL.ATSS.PIXEL_EXTENT": 0,
+        "MODEL.ATSS.ANCHOR_OFFSET": 0.0,
+        "MODEL.ATSS.RELU_BEFORE_P7": False,
+        "MODEL.ATSS.TOPK_BY_CENTERNESS": False,
+        "MODEL.ATSS.SCORE_ROOT": False,
+    },
+    stride_in_1x1=False,
+    batch_norm_eps=1e-5,
+    # Its convolutions have no bias where a normalisation follows.
+    absent=((r"head\.(class|box)_tower\.\d\.bias", 0.0),),
+    whole=True,
+)
+
+TORCHVISION = Format(
+    "torchvision's ResNets",
+    ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"),
+    first_match([*resnet("", ""), (r"fc\.(weight|bias)", None)]),
+    ("",),
+    TORCHVISION_INPUT,
+    stride_in_1x1=False,
+    batch_norm_eps=1e-5,
+    absent=(),
+    whole=False,
+)
+
+
+def caffe2_name(key):
+    """Caffe2's files hold all sorts of things besides the ResNet."""
+    (name,) = convert_basic_c2_names([key])
+    layer = r"(stem|res\d\.\d+)\.(conv\d|shortcut)\.(weight|norm\.(weight|bias|running_mean|running_var))"
+    return BOTTOM_UP + name if re.fullmatch(layer, name) else None
+
+
+MSRA = Format(
+    "MSRA's and FAIR's ResNets (Caffe2)",
+    ("conv1_w", "res_conv1_bn_s", "res2_0_branch2a_w"),
+    caffe2_name,
+    (),
+    MSRA_INPUT,
+    stride_in_1x1=True,
+    batch_norm_eps=0.0,
+    # Statistics are part of weight and bias.
+    absent=((r".*\.running_mean", 0.0), (r".*\.running_var", 1.0)),
+    whole=False,
+)
+
+FORMATS = (PAPER, MMDETECTION, TORCHVISION, MSRA)

@@ -1,0 +1,274 @@
+"""Checkpoints of other codebases: every key finds its place, numbers mean the same, what does not fit is refused."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+import layouts
+from atss.checkpoints import BOTTOM_UP, Checkpointer
+from atss.checkpoints.conversion import EPS, convert, shapes_of
+from atss.errors import InputError
+from atss.run import load_config
+from conftest import ROOT, error_line, run
+
+BASE = "configs/Base-ATSS.yaml"
+CPU = ["MODEL.DEVICE", "cpu"]
+# Fewer channels in pyramid and head: files of a fifth of the size.
+SMALL = layouts.Architecture(channels=64)
+SMALL_CFG = [*CPU, "MODEL.FPN.OUT_CHANNELS", "64"]
+
+
+def base(opts=CPU):
+    return load_config(BASE, list(opts), read_datasets=False)
+
+
+def saved(tmp_path, content, name="theirs.pth"):
+    path = tmp_path / name
+    if name.endswith(".pkl"):
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path)
+    return path
+
+
+def check_architecture(cfg, name, expected):
+    """The config's architecture is that of the config of the model zoo."""
+    zoo = load_config(f"configs/{name}.yaml", CPU)
+    resnets, theirs = cfg.MODEL.RESNETS, zoo.MODEL.RESNETS
+    for key in ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "STRIDE_IN_1X1", "DEFORM_ON_PER_STAGE", "DEFORM_MODULATED"):
+        assert resnets[key] == expected.get(key, theirs[key]), key
+    for key in ("NUM_CONVS", "USE_DCN_IN_TOWER", "NUM_CLASSES"):
+        assert cfg.MODEL.ATSS[key] == zoo.MODEL.ATSS[key], key
+
+
+@pytest.mark.parametrize("name", layouts.PAPER)
+def test_every_key_of_the_papers_models_has_its_place(tmp_path, name):
+    content = layouts.paper(layouts.PAPER[name], light=True)
+
+    found = convert(saved(tmp_path, content), base())
+
+    theirs = {key.removeprefix("module.") for key in content["model"]}
+    assert set(found.mapped) | set(found.left) == theirs
+    assert found.left == [f"rpn.anchor_generator.cell_anchors.{i}" for i in range(5)] and found.filled == []
+    assert set(found.weights) == set(shapes_of(found.cfg))
+    check_architecture(found.cfg, name, {})
+    atss = found.cfg.MODEL.ATSS
+    assert (atss.PIXEL_EXTENT, atss.ANCHOR_OFFSET, atss.RELU_BEFORE_P7) == (1, 0.5, True)
+    assert (atss.TOPK_BY_CENTERNESS, atss.SCORE_ROOT, found.cfg.INPUT.RESIZE_LIKE) == (True, True, "maskrcnn-benchmark")
+    assert (found.cfg.INPUT.FORMAT, found.cfg.MODEL.PIXEL_STD) == ("BGR", [1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("name", layouts.MMDETECTION)
+def test_every_key_of_mmdetections_models_has_its_place(tmp_path, name, version):
+    content = layouts.mmdetection(layouts.MMDETECTION[name], version=version, light=True)
+
+    found = convert(saved(tmp_path, content), base())
+
+    assert set(found.mapped) | set(found.left) == set(content["state_dict"])
+    assert all(key.endswith("num_batches_tracked") for key in found.left)
+    assert found.filled == [f"head.{t}_tower.{i}.bias" for t in ("box", "class") for i in range(4)]
+    assert all((found.weights[key] == 0).all() for key in found.filled)
+    assert set(found.weights) == set(shapes_of(found.cfg))
+    check_architecture(found.cfg, name, {"STRIDE_IN_1X1": False})
+    atss = found.cfg.MODEL.ATSS
+    assert (atss.PIXEL_EXTENT, atss.ANCHOR_OFFSET, atss.RELU_BEFORE_P7) == (0, 0.0, False)
+    assert (atss.TOPK_BY_CENTERNESS, atss.SCORE_ROOT, found.cfg.INPUT.RESIZE_LIKE) == (False, False, "mmdetection")
+    assert (found.cfg.INPUT.FORMAT, found.cfg.MODEL.PIXEL_STD) == ("RGB", [58.395, 57.12, 57.375])
+
+
+def test_values_arrive_where_they_belong(tmp_path):
+    content = layouts.paper(layouts.PAPER["atss_R_50_FPN_1x_dcnv2"])
+    theirs = {key.removeprefix("module."): value for key, value in content["model"].items()}
+
+    ours = convert(saved(tmp_path, content), base()).weights
+
+    for key, other in {
+        "backbone.bottom_up.stem.conv1.weight": "backbone.body.stem.conv1.weight",
+        "backbone.bottom_up.res2.0.shortcut.norm.bias": "backbone.body.layer1.0.downsample.1.bias",
+        "backbone.bottom_up.res4.5.conv3.weight": "backbone.body.layer3.5.conv3.weight",
+        "backbone.bottom_up.res3.1.conv2.weight": "backbone.body.layer2.1.conv2.conv.weight",
+        "backbone.bottom_up.res3.1.conv2_offset.bias": "backbone.body.layer2.1.conv2.offset.bias",
+        "backbone.fpn_lateral3.weight": "backbone.fpn.fpn_inner2.weight",
+        "backbone.fpn_output5.bias": "backbone.fpn.fpn_layer4.bias",
+        "backbone.top_block.p7.weight": "backbone.fpn.top_blocks.p7.weight",
+        "head.class_tower.2.weight": "rpn.head.cls_tower.6.weight",
+        "head.box_tower.2.norm.weight": "rpn.head.bbox_tower.7.weight",
+        "head.box_tower.3.offset.weight": "rpn.head.bbox_tower.9.offset.weight",
+        "head.class_tower.3.conv.bias": "rpn.head.cls_tower.9.conv.bias",
+        "head.class_tower.3.norm.bias": "rpn.head.cls_tower.10.bias",
+        "head.class_logits.bias": "rpn.head.cls_logits.bias",
+        "head.box_deltas.weight": "rpn.head.bbox_pred.weight",
+    }.items():
+        assert torch.equal(ours[key], theirs[other]), key
+    assert ours["head.scales"].tolist() == [theirs[f"rpn.head.scales.{i}.scale"].item() for i in range(5)]
+    # Detectron2 adds its epsilon to the variance, the paper's code none.
+    variance = theirs["backbone.body.layer4.2.bn3.running_var"]
+    torch.testing.assert_close(ours["backbone.bottom_up.res5.2.conv3.norm.running_var"], variance - EPS)
+
+
+def test_mmdetections_values_arrive_where_they_belong(tmp_path):
+    content = layouts.mmdetection(SMALL)
+    theirs = content["state_dict"]
+
+    ours = convert(saved(tmp_path, content), base(SMALL_CFG)).weights
+
+    for key, other in {
+        "backbone.fpn_lateral5.bias": "neck.lateral_convs.2.conv.bias",
+        "backbone.fpn_output3.weight": "neck.fpn_convs.0.conv.weight",
+        "backbone.top_block.p6.weight": "neck.fpn_convs.3.conv.weight",
+        "head.class_tower.1.weight": "bbox_head.cls_convs.1.conv.weight",
+        "head.box_tower.3.norm.bias": "bbox_head.reg_convs.3.gn.bias",
+        "head.centerness.bias": "bbox_head.atss_centerness.bias",
+    }.items():
+        assert torch.equal(ours[key], theirs[other]), key
+    assert ours["head.scales"].tolist() == [theirs[f"bbox_head.scales.{i}.scale"].item() for i in range(5)]
+    variance = theirs["backbone.layer1.0.bn1.running_var"]
+    torch.testing.assert_close(ours["backbone.bottom_up.res2.0.conv1.norm.running_var"], variance)
+
+
+@pytest.mark.parametrize("a", [layouts.Architecture(), layouts.Architecture(101, 32, 8)], ids=["R-50", "X-101-32x8d"])
+@pytest.mark.parametrize("origin", ["torchvision", "caffe2"])
+def test_imagenet_weights_become_a_backbone(tmp_path, origin, a):
+    content = getattr(layouts, origin)(a)
+
+    found = convert(saved(tmp_path, content, "r.pth" if origin == "torchvision" else "r.pkl"), base())
+
+    assert all(key.startswith(BOTTOM_UP) for key in found.weights)
+    assert (a.depth, a.groups) == (found.cfg.MODEL.RESNETS.DEPTH, found.cfg.MODEL.RESNETS.NUM_GROUPS)
+    assert (origin == "caffe2" and a.groups == 1) == found.cfg.MODEL.RESNETS.STRIDE_IN_1X1
+    assert ("RGB" if origin == "torchvision" else "BGR") == found.cfg.INPUT.FORMAT
+    path = saved(tmp_path, {"model": found.weights}, "ours.pth")
+    Checkpointer(build_model(found.cfg), needed=BOTTOM_UP).load(str(path))
+
+
+def test_a_torchvision_resnet_gives_the_same_features(tmp_path):
+    """The real thing: torchvision's model beside its converted weights."""
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    theirs = resnet50().eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    found = convert(saved(tmp_path, theirs.state_dict()), base())
+    model = build_model(found.cfg).eval()
+    Checkpointer(model, needed=BOTTOM_UP).load(str(saved(tmp_path, {"model": found.weights}, "ours.pth")))
+    x = torch.randn(1, 3, 64, 96)
+
+    with torch.no_grad():
+        expected = theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x)))))
+        expected = theirs.layer4(theirs.layer3(theirs.layer2(expected)))
+        features = model.backbone.bottom_up(x)
+
+    torch.testing.assert_close(features["res5"], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def refused(path, cfg=None, check=False):
+    with pytest.raises(InputError) as caught:
+        convert(path, cfg or base(SMALL_CFG), check)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def test_files_that_lack_something_or_hold_something_else_are_refused(tmp_path):
+    content = layouts.paper(SMALL)
+    whole = content["model"]
+
+    def without(part):
+        return {"model": {key: value for key, value in whole.items() if part not in key}}
+
+    def with_(key, shape):
+        return {"model": {**whole, f"module.{key}": torch.zeros(shape)}}
+
+    assert "lacks backbone.fpn_output4.bias" in refused(saved(tmp_path, without("fpn_layer3.bias")))
+    assert "lacks backbone.bottom_up.res3.2.conv1.weight, " in refused(saved(tmp_path, without("layer2.2.")))
+    message = refused(saved(tmp_path, with_("backbone.fpn.top_blocks.p6.weight", (64, 2048, 3, 3))))
+    assert "top_block.p6.weight is (64, 2048, 3, 3), not (64, 64, 3, 3)" in message
+    assert "no place here for rpn.head.extra" in refused(saved(tmp_path, with_("rpn.head.extra", (1,))))
+    assert "third stage has 5 blocks" in refused(saved(tmp_path, without("layer3.5.")))
+    linear = saved(tmp_path, torch.nn.Linear(2, 2).state_dict())
+    assert "not a checkpoint of one of the paper's repository, mmdetection" in refused(linear)
+    ours = saved(tmp_path, {"model": {"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}})
+    assert "Detectron2's names already" in refused(ours)
+
+
+def test_a_config_that_does_not_fit_is_refused_with_both_values(tmp_path):
+    path = saved(tmp_path, layouts.paper(SMALL))
+
+    message = refused(path, load_config("configs/atss_R_101_FPN_2x.yaml", SMALL_CFG), check=True)
+    assert "a model with MODEL.RESNETS.DEPTH 50, but the config has 101" in message
+    message = refused(path, load_config("configs/atss_R_50_FPN_1x_dcnv2.yaml", SMALL_CFG), check=True)
+    assert "DEFORM_ON_PER_STAGE [False, False, False, False], but the config has [False, True, True, True]" in message
+    convert(path, load_config("configs/atss_R_50_FPN_1x.yaml", SMALL_CFG), check=True)
+
+
+def test_own_classes_keep_their_names(tmp_path):
+    mm = convert(saved(tmp_path, layouts.mmdetection(SMALL, classes=3)), base(SMALL_CFG)).cfg
+    paper = convert(saved(tmp_path, layouts.paper(SMALL, 2)), base(SMALL_CFG)).cfg
+
+    assert mm.MODEL.ATSS.CLASS_NAMES == ["thing 0", "thing 1", "thing 2"] and mm.DATASETS.TEST == ()
+    assert (paper.MODEL.ATSS.NUM_CLASSES, paper.MODEL.ATSS.CLASS_NAMES) == (2, ["class 0", "class 1"])
+
+
+class Malicious:
+    def __reduce__(self):
+        return (open, ("hacked", "w"))
+
+
+@pytest.mark.parametrize("name", ["evil.pth", "evil.pkl"])
+def test_code_in_a_file_is_named_and_not_run(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = saved(tmp_path, {"model": {"a": np.zeros(3)}, "extra": Malicious()}, name)
+
+    with pytest.raises(InputError, match=r"holds \w+\.open besides weights, which could run code: not read"):
+        convert(path, load_config(ROOT / BASE, SMALL_CFG, read_datasets=False))
+
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:10], lambda b: b"", lambda b: b"text" * 9])
+@pytest.mark.parametrize("name", ["damaged.pth", "damaged.pkl"])
+def test_damaged_files_are_named(tmp_path, damage, name):
+    path = saved(tmp_path, {"model": {"a": np.zeros(9)} if name.endswith("pkl") else {"a": torch.zeros(9)}}, name)
+    path.write_bytes(damage(path.read_bytes()))
+
+    assert "truncated, or not a checkpoint" in refused(path)
+
+
+def test_the_command_writes_all_or_nothing_and_the_rest_just_works(tmp_path, coco_file):
+    """Converted, evaluated and drawn by the commands of the README."""
+    path = saved(tmp_path, layouts.mmdetection(SMALL, classes=2))
+    output = tmp_path / "converted"
+
+    result = run("tools/convert_checkpoint.py", path, "--output", output)
+
+    assert "of mmdetection; " in result.stdout and "8 filled in" in result.stdout
+    assert sorted(p.name for p in output.iterdir()) == ["config.yaml", "keys.txt", "model.pth"]
+    keys = (output / "keys.txt").read_text()
+    assert "mapped  bbox_head.atss_cls.bias -> head.class_logits.bias\n" in keys
+    assert "left    backbone.bn1.num_batches_tracked\n" in keys and "filled  head.box_tower.0.bias (0)\n" in keys
+
+    annotations, pictures = coco_file()
+    entries = [["animals", annotations, pictures]]
+    small = ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96", "OUTPUT_DIR", tmp_path / "out"]
+    data = ["DATASETS.REGISTER", entries, "DATASETS.TEST", "('animals',)", "MODEL.ATSS.CLASS_NAMES", "[]"]
+    run("train_net.py", "--config-file", output / "config.yaml", "--eval-only", *data, *small)
+    assert (tmp_path / "out/inference/coco_instances_results.json").is_file()
+    run(
+        "demo/demo.py", "--config-file", output / "config.yaml", "--input", f"{pictures}/0.png",
+        "--output", tmp_path / "drawn", "--opts", *small,
+    )  # fmt: skip
+    assert (tmp_path / "drawn/0.png").is_file()
+
+    again = run("tools/convert_checkpoint.py", path, "--output", output, check=False)
+    assert "is there already, and not an empty folder" in error_line(again)
+    path.write_bytes(path.read_bytes()[:1000])
+    line = error_line(run("tools/convert_checkpoint.py", path, "--output", tmp_path / "other", check=False))
+    assert "truncated" in line and not (tmp_path / "other").exists()
+    assert not list(tmp_path.glob("tmp*"))

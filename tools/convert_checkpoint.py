@@ -1,0 +1,90 @@
+#!/usr/bin/env python
+"""Make a checkpoint of another codebase one of this project, with a config under which it gives the same boxes.
+
+    python tools/convert_checkpoint.py ATSS_R_50_FPN_1x.pth --output converted/
+    python train_net.py --config-file converted/config.yaml --eval-only
+
+It reads models of the paper's repository and of mmdetection (2.x and 3.x), and ImageNet weights of torchvision and MSRA
+for the backbone, and never runs code that a file may hold. The architecture is read off the weights. `keys.txt` lists
+every key that it mapped, left or filled in.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
+
+# isort: split
+import torch
+
+from atss.checkpoints.conversion import convert
+from atss.errors import InputError, one_line_errors
+from atss.run import load_config, parse_with_opts
+
+BASE = Path(__file__).resolve().parent.parent / "configs/Base-ATSS.yaml"
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", metavar="FILE", help="of the other codebase")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for model.pth, config.yaml and keys.txt")
+    parser.add_argument("--config-file", metavar="FILE", help="start from this config; the weights must fit it")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
+    return parser
+
+
+def main(args):
+    cfg = load_config(args.config_file or str(BASE), ["MODEL.DEVICE", "cpu", *args.opts], read_datasets=False)
+    conversion = convert(args.checkpoint, cfg, check=bool(args.config_file))
+    write(conversion, args.checkpoint, args.output)
+    print(
+        f"{args.checkpoint}: of {conversion.format.title}; {len(conversion.mapped)} keys mapped, "
+        f"{len(conversion.left)} left, {len(conversion.filled)} filled in (keys.txt lists them)"
+    )
+    for key, value in conversion.format.settings.items():
+        print(f"  {key}: {value}")
+    print(f"Written: {args.output}: config.yaml, model.pth")
+
+
+def write(conversion, source, output):
+    """All files or none."""
+    if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
+        raise InputError(f"--output {output}: is there already, and not an empty folder")
+    cfg = conversion.cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = os.path.abspath(os.path.join(output, "model.pth"))
+    cfg.MODEL.DEVICE = "cuda"
+    parent = os.path.dirname(os.path.abspath(output))
+    try:
+        os.makedirs(parent, exist_ok=True)
+        draft = tempfile.mkdtemp(dir=parent)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot make this folder ({error.strerror})") from error
+    try:
+        torch.save({"model": conversion.weights, "source": os.path.basename(source)}, os.path.join(draft, "model.pth"))
+        Path(draft, "config.yaml").write_text(cfg.dump())
+        Path(draft, "keys.txt").write_text(listing(conversion))
+        os.chmod(draft, 0o755)
+        if os.path.isdir(output):
+            os.rmdir(output)
+        os.rename(draft, output)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def listing(conversion):
+    """Every key, a line each."""
+    lines = [f"mapped  {theirs} -> {ours}" for theirs, ours in conversion.mapped.items()]
+    lines += [f"left    {theirs}" for theirs in conversion.left]
+    lines += [f"filled  {ours} ({conversion.weights[ours].flatten()[0]:g})" for ours in conversion.filled]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(parse_with_opts(get_parser()))
