@@ -16,7 +16,9 @@ def boxes_around(anchors, generator):
     return torch.cat([center - before, center + behind], dim=1)
 
 
-@pytest.mark.parametrize("coding", [BoxCoding(), BoxCoding((1, 1, 1, 1)), PointCoding(), PointCoding(4.0)])
+@pytest.mark.parametrize(
+    "coding", [BoxCoding(), BoxCoding((1, 1, 1, 1)), BoxCoding(pixel_extent=1), PointCoding(), PointCoding(4.0, 1)]
+)
 def test_round_trip(coding):
     anchors = ANCHORS.repeat(50, 1)
     boxes = boxes_around(anchors, torch.Generator().manual_seed(0))
@@ -65,3 +67,21 @@ def test_leading_shape_is_free():
     for coding in (BoxCoding(), PointCoding()):
         assert coding.decode(deltas, ANCHORS).shape == (2, 3, 4)
         assert coding.encode(ANCHORS.expand(2, 3, 4), ANCHORS).shape == (2, 3, 4)
+
+
+def test_of_boxes_that_end_with_their_last_pixel():
+    """The paper's code, in whose formulas x2 is a pixel and a box x2 - x1 + 1 wide."""
+    anchor = torch.tensor([[-24.0, -24, 40, 40]])  # there: pixels from -23.5 to 39.5, 64 wide
+    deltas = torch.tensor([[2.0, -1, 0.7, -0.3]])
+    (x1, y1, x2, y2) = (-23.5, -23.5, 39.5, 39.5)
+    x, y = (x1 + x2) / 2 + 0.2 * (x2 - x1 + 1), (y1 + y2) / 2 - 0.1 * (y2 - y1 + 1)
+    width, height = math.exp(0.7 / 5) * 64, math.exp(-0.3 / 5) * 64
+    first, last = (x - (width - 1) / 2, y - (height - 1) / 2), (x + (width - 1) / 2, y + (height - 1) / 2)
+
+    decoded = BoxCoding(pixel_extent=1).decode(deltas, anchor)
+
+    assert decoded[0].tolist() == pytest.approx([*first, last[0] + 1, last[1] + 1])
+    assert decoded[0].tolist() == pytest.approx((BoxCoding().decode(deltas, anchor)[0] + 0.5).tolist())
+    distances = torch.tensor([[2.0, 0.5, 3.0, 1.0]])
+    points = PointCoding(pixel_extent=1).decode(distances, anchor)
+    assert points[0].tolist() == [8 - 16, 8 - 4, 8 + 24 + 1, 8 + 8 + 1]

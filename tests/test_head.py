@@ -352,3 +352,34 @@ def test_a_rule_gets_those_keys_that_it_has_arguments_for():
     iou = rules[IoUAssigner]
     assert (iou.negative, iou.positive, iou.center_in_box) == (0.3, 0.6, True)
     assert all(rules[r].ranges == ((0, 10), (10, 20)) for r in (ScaleRangeAssigner, CenterSamplingAssigner))
+
+
+@pytest.mark.parametrize("coding", [BoxCoding, PointCoding])
+def test_with_a_pixels_extent_perfect_predictions_still_have_no_box_loss(coding):
+    """Assigner, targets and decoded boxes agree on where a box lies."""
+    head = make_head(coding(pixel_extent=1))
+    grid, predictions = head(features())
+    gt_boxes, gt_classes = objects(3, 5)
+    matches = head.assigner(grid, [boxes - 0.5 for boxes in gt_boxes])
+    boxes, _ = matched_objects(matches, gt_boxes, gt_classes, grid.boxes())
+    perfect = predictions._replace(deltas=head.box_coding.encode(boxes, grid.boxes()))
+
+    losses = head.losses(grid, perfect, gt_boxes, gt_classes)
+
+    assert (matches >= 0).any() and losses["loss_box"] < 1e-4
+    (found, _) = head.detect(grid, perfect._replace(logits=torch.full_like(perfect.logits, 3.0)), [(64, 96)] * 2)
+    for box in gt_boxes[0][matches[0].unique()[1:]]:
+        assert (found.boxes - box.clamp(min=0)).abs().amax(1).min() < 1e-2
+
+
+def test_a_deformable_tower_ends_with_a_deformable_layer():
+    head = make_head(deformable=True)
+
+    assert [type(layer).__name__ for layer in head.class_tower] == ["Conv2d"] * 3 + ["DeformableConv2d"]
+    losses = head.losses(*head(features()), *objects(3, 5))
+    sum(losses.values()).backward()
+
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    last = head.box_tower[-1]
+    assert last.offset.weight.std().item() == pytest.approx(0.01, rel=0.2)
+    assert last.conv.weight.std().item() == pytest.approx(0.01, rel=0.2) and (last.offset.bias == 0).any()

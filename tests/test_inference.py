@@ -4,7 +4,7 @@ import torch
 from atss.anchors import AnchorGrid, make_cell_anchors
 from atss.box_coding import BoxCoding
 from atss.head import Predictions
-from atss.inference import BoxSelector
+from atss.inference import BoxSelector, clip, resize_boxes
 
 STRIDES = [8, 16]
 GRID = AnchorGrid([(4, 4), (2, 2)], STRIDES, make_cell_anchors(STRIDES, 1.0))  # anchors as large as cells: no overlap
@@ -75,3 +75,43 @@ def test_a_picture_without_any_box():
     found = select({})
 
     assert found.boxes.shape == (0, 4) and found.scores.shape == (0,) and found.classes.shape == (0,)
+
+
+def test_other_codebases_choose_by_class_score_and_leave_the_product_as_it_is():
+    scores = {(0, 0): (0.9, 0.1), (1, 0): (0.5, 0.9)}
+
+    found = select(scores, topk_per_level=1, topk_by_centerness=False, score_root=False)
+
+    assert found.scores.tolist() == pytest.approx([0.9 * 0.1])
+    assert select(scores, topk_per_level=1).scores.tolist() == pytest.approx([(0.5 * 0.9) ** 0.5])
+
+
+def test_boxes_beyond_the_picture_take_nobodys_place():
+    found = BoxSelector(max_detections=1)(
+        GRID, predictions({(3, 0): (0.9, 0.9), (0, 0): (0.5, 0.5)}), BoxCoding(), [(32, 20)]
+    )[0]
+
+    assert found.boxes.tolist() == [[0.0, 0.0, 8.0, 8.0]]
+
+
+def test_a_box_that_ends_with_its_last_pixel_keeps_it():
+    """As in the paper's code, where x1 and x2 are pixels, from 0 to 19 here, and boxes at least one pixel wide."""
+    first_and_last = torch.tensor([[-3.0, 4, 9, 30], [25, 5, 28, 6]])
+    ends = torch.tensor([0, 0, 1, 1])
+
+    clipped = clip(first_and_last + ends, (32, 20), pixel_extent=1)
+    resized = resize_boxes(clipped, (32, 20), (64, 50), pixel_extent=1)
+
+    expected = torch.tensor([[0.0, 4, 9, 30], [19, 5, 19, 6]])
+    torch.testing.assert_close(clipped, expected + ends)
+    torch.testing.assert_close(resized, expected * torch.tensor([2.5, 2, 2.5, 2]) + ends)
+
+
+def test_resized_boxes_stay_in_the_picture_and_equal_sizes_change_no_bit():
+    boxes = torch.rand(1000, 4) * 799.9
+    boxes[:, 2:] = torch.tensor([1333.0, 800.0])
+
+    resized = resize_boxes(boxes, (800, 1333), (427, 640))
+
+    assert (resized[:, 2] == 640).all() and (resized[:, 3] == 427).all()
+    assert resize_boxes(boxes, (800, 1333), (800, 1333)) is boxes

@@ -200,5 +200,6 @@ def test_keys_and_values_stand_behind_options_of_any_number():
     args = parse_with_opts(parser, ["--seeds", "1", "2", "SOLVER.MAX_ITER", "7", "SEED", "3"])
 
     assert (args.seeds, args.opts) == ([1, 2], ["SOLVER.MAX_ITER", "7", "SEED", "3"])
-    assert parse_with_opts(parser, ["SEED", "3", "--seeds", "1"]) == argparse.Namespace(seeds=[1], opts=["SEED", "3"])
+    args = parse_with_opts(parser, ["SEED", "3", "--seeds", "1", "SEED", "4"])
+    assert (args.seeds, args.opts) == ([1], ["SEED", "3", "SEED", "4"])
     assert parse_with_opts(parser, ["--seeds", "1"]).opts == []

@@ -58,11 +58,12 @@ def parse_with_opts(parser, arguments=None):
         arguments: list of str; those of the command where it is None.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    nodes = get_cfg().keys()
-    first = next((i for i, text in enumerate(arguments) if text.split(".")[0] in nodes), len(arguments))
-    end = next((i for i in range(first, len(arguments)) if arguments[i].startswith("--")), len(arguments))
-    args = parser.parse_args([*arguments[:first], *arguments[end:]])
-    args.opts += arguments[first:end]
+    nodes, opts, rest, among_opts = get_cfg().keys(), [], [], False
+    for text in arguments:
+        among_opts = not text.startswith("--") and (among_opts or text.split(".")[0] in nodes)
+        (opts if among_opts else rest).append(text)
+    args = parser.parse_args(rest)
+    args.opts += opts
     return args
 
 

@@ -75,15 +75,15 @@ def fill_class(precision, recall, objects, detections, params):
     counted = in_ranges(objects["area"], params.areaRng) & ~objects["crowd"][:, None]
     right, ignored = match(objects, detections, counted, params)
 
+    totals = counted.sum(axis=0)
     by_score = np.argsort(-detections["score"], kind="stable")
     for m, limit in enumerate(params.maxDets):
         order = by_score[rank[by_score] < limit]
         is_right, place = right[order], np.cumsum(~ignored[order], axis=0)
-        for a, total in enumerate(counted.sum(axis=0)):
-            for t in range(len(params.iouThrs)) if total else ():
-                places = place[is_right[:, t, a], t, a]
-                precision[t, :, a, m] = sample_precision(places, total, params.recThrs)
-                recall[t, a, m] = len(places) / total
+        for t, a in itertools.product(range(len(params.iouThrs)), np.flatnonzero(totals)):
+            places = place[is_right[:, t, a], t, a]
+            precision[t, :, a, m] = sample_precision(places, totals[a], params.recThrs)
+            recall[t, a, m] = len(places) / totals[a]
 
 
 def sample_precision(places, total, recall_thresholds):
@@ -129,11 +129,12 @@ def match(objects, detections, counted, params):
     overlapping, row = np.unique(of_detection, return_inverse=True)
     turn = place_in_picture(detections["image"][overlapping])[row]
     order = np.lexsort((of_object, iou, of_detection, turn))
-    for pairs in np.split(order, np.flatnonzero(np.diff(turn[order])) + 1) if len(order) else ():
+    turns = np.split(order, np.flatnonzero(np.diff(turn[order])) + 1) if len(order) else []
+    for pairs in turns:
         theirs, wanted = of_detection[pairs], of_object[pairs]
         reached = iou[pairs, None] >= thresholds
         free = ~taken[wanted] | objects["crowd"][wanted, None, None]
-        # From 1: the later a pair of a detection stands in `order`, the better it is, and all that count are better still.
+        # From 1: of a detection's pairs, later in `order` is better, and those of objects that count are better still.
         value = 1 + np.arange(len(pairs))[:, None] + len(pairs) * counted[wanted]
         value = np.where(free & reached[:, :, None], value[:, None], 0)
         firsts = np.flatnonzero(np.diff(theirs, prepend=-1))

@@ -1,0 +1,136 @@
+"""Time of evaluating boxes beside pycocotools, on the same detections, in one run.
+
+    python benchmarks/evaluation.py                  # as many pictures and detections as COCO val gives
+    python benchmarks/evaluation.py --spread 60      # detections of 60 classes a picture instead of 15
+
+Timed is the way from a list of results, as a model's detections become, to the printed table. faster-coco-eval takes
+part where it is installed. The more classes the detections of a picture are of, the longer the others take.
+"""
+
+import argparse
+import contextlib
+import copy
+import importlib.util
+import io
+import time
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from atss.evaluation.coco import evaluate_boxes
+
+CLASSES = 80
+WIDTH, HEIGHT = 640, 480
+FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def main():
+    args = parse_arguments()
+    coco, results = generate(args)
+    print(
+        f"numpy {np.__version__}; {args.pictures} pictures, {CLASSES} classes, {len(coco.anns)} objects, "
+        f"{len(results)} detections of {args.spread} classes a picture"
+    )
+    print(f"{'implementation':>16} {'seconds':>8} {'CPU':>8}" + "".join(f"{name:>9}" for name in FIGURES))
+    runs = {"this project": evaluate_boxes, "pycocotools": with_pycocotools}
+    if importlib.util.find_spec("faster_coco_eval"):
+        runs["faster-coco-eval"] = with_faster_coco_eval
+    seconds, precision = {}, {}
+    for name, run in runs.items():
+        evaluation, seconds[name], cpu = timed(run, coco, results)
+        precision[name] = evaluation.eval["precision"]
+        row = "".join(f"{100 * figure:>9.4f}" for figure in evaluation.stats[: len(FIGURES)])
+        print(f"{name:>16} {seconds[name]:>8.2f} {cpu:>8.2f}{row}", flush=True)
+    print()
+    for name in runs:
+        if name != "pycocotools":
+            ratio = seconds["pycocotools"] / seconds[name]
+            difference = np.abs(precision[name] - precision["pycocotools"]).max()
+            print(f"{name}: {ratio:.1f}x as fast as pycocotools, precisions differ by at most {difference:.1e}")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--detections", type=int, default=100, help="a picture")
+    parser.add_argument("--spread", type=int, default=15, choices=range(3, CLASSES + 1), metavar="3..80",
+                        help="classes that the detections of a picture are of")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def generate(args):
+    """Pictures with 7 objects on average, of three classes each; detections near them, and anywhere.
+
+    Returns:
+        `pycocotools.coco.COCO` with the objects, and a list of results.
+    """
+    random, annotations, results = np.random.default_rng(args.seed), [], []
+    frequency = 1 / np.arange(1, CLASSES + 1)
+    for image_id in range(1, args.pictures + 1):
+        classes = random.choice(CLASSES, args.spread, replace=False, p=frequency / frequency.sum()) + 1
+        count = random.poisson(7)
+        boxes, labels = random_boxes(random, count), random.choice(classes[:3], count)
+        for box, label, crowd in zip(boxes.tolist(), labels.tolist(), random.random(count) < 0.01, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(crowd),
+                }
+            )
+        near = np.repeat(np.arange(count), 3)[: args.detections]
+        rest = args.detections - len(near)
+        shift = random.normal(0, 0.08, (len(near), 4)) * np.tile(boxes[near, 2:], 2)
+        found = np.concatenate([boxes[near] + shift, random_boxes(random, rest)])
+        guessed = np.concatenate([labels[near], random.choice(classes, rest)])
+        scores = random.random(args.detections) * np.where(np.arange(args.detections) < len(near), 1, 0.5)
+        for box, label, score in zip(found.tolist(), guessed.tolist(), scores.tolist(), strict=True):
+            results.append({"image_id": image_id, "category_id": label, "bbox": box, "score": score})
+
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": i, "width": WIDTH, "height": HEIGHT} for i in range(1, args.pictures + 1)],
+        "categories": [{"id": i, "name": f"class {i}"} for i in range(1, CLASSES + 1)],
+        "annotations": annotations,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco, results
+
+
+def random_boxes(random, count):
+    """Boxes (count, 4) as x, y, width, height; sides of 10 to 300 pixels, uniform in the logarithm."""
+    sides = 10 * 30 ** random.random((count, 2))
+    return np.concatenate([random.random((count, 2)) * [WIDTH, HEIGHT] - sides / 2, sides], axis=1)
+
+
+def timed(run, coco, results):
+    """An implementation's evaluation, and the seconds that it took, by the clock and of the CPU."""
+    results = copy.deepcopy(results)  # pycocotools writes into them
+    with contextlib.redirect_stdout(io.StringIO()):
+        begin, begin_cpu = time.perf_counter(), time.process_time()
+        evaluation = run(coco, results)
+        return evaluation, time.perf_counter() - begin, time.process_time() - begin_cpu
+
+
+def with_pycocotools(coco, results, implementation=COCOeval):
+    evaluation = implementation(coco, coco.loadRes(results), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation
+
+
+def with_faster_coco_eval(coco, results):
+    from faster_coco_eval.core import COCOeval_faster
+
+    return with_pycocotools(coco, results, COCOeval_faster)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Pictures come to the size, and to the pixels, that each codebase gives them."""
+
+import cv2
+import numpy as np
+import pytest
+from detectron2.data import transforms as T
+from PIL import Image
+
+from atss.data import EvalResize
+
+
+def picture(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (640, 427), (427, 640), (100, 1000), (333, 500), (800, 1333)])
+def test_like_detectron2_it_is_detectron2s(size):
+    theirs = T.ResizeShortestEdge([800, 800], 1333).get_transform(picture(*size)).apply_image(picture(*size))
+
+    ours = EvalResize(800, 1333).get_transform(picture(*size)).apply_image(picture(*size))
+
+    assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        ((480, 640), (800, 1066)),  # 1066.67 rounded down
+        ((640, 427), (1199, 800)),
+        ((100, 1000), (133, 1330)),  # 1333 x 100 / 1000 = 133.3, then ten times that
+        ((500, 500), (800, 800)),
+    ],
+)
+def test_like_maskrcnn_benchmark_the_long_side_is_rounded_down(size, expected):
+    transform = EvalResize(800, 1333, "maskrcnn-benchmark").get_transform(picture(*size))
+
+    assert (transform.new_h, transform.new_w) == expected
+    resized = np.asarray(Image.fromarray(picture(*size)).resize(expected[::-1], Image.Resampling.BILINEAR))
+    assert np.array_equal(transform.apply_image(picture(*size)), resized)
+
+
+def test_like_mmdetection_opencv_resizes():
+    transform = EvalResize(800, 1333, "mmdetection").get_transform(picture(480, 640))
+
+    resized = transform.apply_image(picture(480, 640)[:, :, ::-1])
+
+    expected = cv2.resize(picture(480, 640)[:, :, ::-1].copy(), (1067, 800), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(resized, expected)
+
+
+def test_a_size_of_zero_leaves_pictures_as_they_are():
+    assert np.array_equal(EvalResize(0, 0).get_transform(picture(9, 7)).apply_image(picture(9, 7)), picture(9, 7))

@@ -1,0 +1,158 @@
+"""Multi-scale testing: one view is the plain model, several are merged, and it goes through the same commands."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from atss.box_coding import BoxCoding
+from atss.data import EvalResize, read_dataset, test_loader
+from atss.evaluation import MultiScaleTest
+from atss.evaluation.augmentation import View, suppress
+from atss.predictor import Predictor
+from atss.trainer import Trainer
+
+FIRES = {"MODEL.ATSS.SCORE_THRESH_TEST": 0.005}
+test_loader.__test__ = False  # a loader of test pictures, not a test
+
+
+def one_view(merge="nms"):
+    return {
+        **FIRES, "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160,), "TEST.AUG.FLIP": False, "TEST.AUG.MERGE": merge
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("merge", ["nms", "vote", "soft_vote"])
+@pytest.mark.parametrize("extent", [0, 1])
+def test_one_view_gives_exactly_what_the_plain_model_gives(tiny_config, merge, extent):
+    plain = tiny_config({**FIRES, "MODEL.ATSS.PIXEL_EXTENT": extent})
+    cfg = tiny_config({**one_view(merge), "MODEL.ATSS.PIXEL_EXTENT": extent})
+    model = build_model(plain).eval()
+    several = MultiScaleTest.of(cfg, model)
+
+    found = expected = 0
+    with torch.no_grad():
+        for x, y in zip(test_loader(plain, "tiny_val"), test_loader(cfg, "tiny_val"), strict=True):
+            (a,), (b,) = model(x), several(y)
+            a, b = a["instances"], b["instances"]
+            assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
+            assert torch.equal(a.scores, b.scores) and torch.equal(a.pred_classes, b.pred_classes)
+            assert a.image_size == b.image_size
+            found, expected = found + len(b), expected + len(a)
+    assert found == expected > 100
+
+
+class Finder(nn.Module):
+    """Finds the bright rectangle of a picture, and notes the pictures that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Module()
+        self.head.box_coding = BoxCoding()
+        self.seen = []
+
+    def forward(self, batched_inputs):
+        (x,) = batched_inputs
+        self.seen.append(x["image"])
+        rows, columns = (x["image"][0] > 128).nonzero(as_tuple=True)
+        found = Instances((x["height"], x["width"]))
+        if len(rows):
+            box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            found.pred_boxes = Boxes(torch.tensor([box], dtype=torch.float32))
+        else:
+            found.pred_boxes = Boxes(torch.empty(0, 4))
+        found.scores = torch.full((len(found.pred_boxes),), 0.5 + 0.01 * len(self.seen))
+        found.pred_classes = torch.zeros(len(found.pred_boxes), dtype=torch.int64)
+        return [{"instances": found}]
+
+    def to_instances(self, detections, image_size, size):
+        from atss.inference import resize_boxes
+
+        boxes = Boxes(resize_boxes(detections.boxes, image_size, size))
+        return Instances(size, pred_boxes=boxes, scores=detections.scores, pred_classes=detections.classes)
+
+
+def bright(box, height=60, width=80):
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    x1, y1, x2, y2 = box
+    image[:, y1:y2, x1:x2] = 255
+    return [{"image": image, "height": 2 * height, "width": 2 * width}]
+
+
+def views(*sizes, ranges=None, flips=(False, True)):
+    ranges = ranges or [(0, np.inf)] * len(sizes)
+    return [View(EvalResize(s, 10000), flip, *r) for s, r in zip(sizes, ranges, strict=True) for flip in flips]
+
+
+def everything(boxes, scores, classes):
+    return suppress(boxes, scores, classes, threshold=1.0)
+
+
+def test_boxes_of_every_view_come_back_upright_and_in_the_size_asked_for():
+    finder = Finder()
+
+    (found,) = MultiScaleTest(finder, views(60, 120, 180), everything)(bright([10, 20, 30, 50]))
+
+    assert [tuple(image.shape[1:]) for image in finder.seen] == [(60, 80)] * 2 + [(120, 160)] * 2 + [(180, 240)] * 2
+    assert torch.equal(finder.seen[1], finder.seen[0].flip(2))
+    assert found["instances"].image_size == (120, 160)
+    boxes = found["instances"].pred_boxes.tensor
+    assert len(boxes) == 6 and (boxes - torch.tensor([20.0, 40, 60, 100])).abs().max() <= 1
+    scores = found["instances"].scores
+    assert (scores[:-1] >= scores[1:]).all()
+
+
+def test_a_scale_is_trusted_for_its_range_of_sizes_in_its_own_pixels():
+    """The box is 24.5 pixels wide in the original, in geometric mean, and 49 at twice the size."""
+    ranges = [(0, 20), (0, 50)]
+
+    (found,) = MultiScaleTest(Finder(), views(60, 120, ranges=ranges), everything)(bright([10, 20, 30, 50]))
+
+    assert len(found["instances"]) == 2, "only the second scale and its mirror"
+
+
+def test_merging_and_the_limit_of_detections():
+    merged = MultiScaleTest(Finder(), views(60, 120), lambda *x: suppress(*x, threshold=0.6))(bright([10, 20, 30, 50]))
+    limited = MultiScaleTest(Finder(), views(60, 120), everything, max_detections=3)(bright([10, 20, 30, 50]))
+    nothing = MultiScaleTest(Finder(), views(60, 120), everything)(bright([0, 0, 0, 0]))
+
+    assert len(merged[0]["instances"]) == 1 and merged[0]["instances"].scores.item() == pytest.approx(0.54)
+    assert len(limited[0]["instances"]) == 3 and len(nothing[0]["instances"]) == 0
+
+
+def test_the_papers_scales_by_config(tiny_config):
+    cfg = tiny_config(
+        {
+            "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 80, 320), "TEST.AUG.MAX_SIZE": 500,
+            "TEST.AUG.BOX_RANGES": [[0, 10000], [96, 10000], [0, 64]], "TEST.AUG.MERGE": "soft_vote",
+        }
+    )  # fmt: skip
+
+    found = MultiScaleTest.of(cfg, build_model(cfg)).views
+
+    assert [(v.resize.min_size, v.resize.max_size, v.flip) for v in found] == [
+        (160, 192, False), (160, 192, True), (80, 192, False), (80, 192, True), (320, 500, False), (320, 500, True)
+    ]  # fmt: skip
+    assert [(v.low, v.high) for v in found[::2]] == [(0, 10000), (96, 10000), (0, 64)]
+
+
+def test_evaluation_and_single_pictures_take_all_views(tiny_config, tmp_path):
+    cfg = tiny_config(
+        {
+            **FIRES, "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 192), "TEST.AUG.MERGE": "vote",
+            "OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": tmp_path / "model.pth",
+        }
+    )  # fmt: skip
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    sizes = []
+    model.backbone.register_forward_pre_hook(lambda module, args: sizes.append(min(args[0].shape[-2:])))
+
+    results = Trainer.test(cfg, model)
+
+    assert "AP" in results["bbox"] and (tmp_path / "inference/coco_instances_results.json").is_file()
+    assert sizes == [160, 160, 192, 192] * len(read_dataset("tiny_val"))
+    found = Predictor(cfg)(np.zeros((100, 120, 3), np.uint8))
+    assert found.image_size == (100, 120) and len(found) > 0
