@@ -47,10 +47,10 @@ def test_a_config_of_the_zoo(name):
     towers = [m for m in model.head.modules() if isinstance(m, ModulatedDeformConv)]
     assert len(towers) == (2 if deformable_towers else 0)
 
-    two = iterations == 180000
-    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (iterations, (120000, 160000) if two else (60000, 80000))
-    assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING) == (
-        ((640, 800), "range") if two else ((800,), "choice")
+    long = iterations == 180000
+    schedule = cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    assert schedule == (
+        (180000, (120000, 160000), (640, 800), "range") if long else (90000, (60000, 80000), (800,), "choice")
     )
 
     takes_a_step_and_finds_boxes(cfg, model)
@@ -58,8 +58,8 @@ def test_a_config_of_the_zoo(name):
 
 def takes_a_step_and_finds_boxes(cfg, model):
     optimizer = Trainer.build_optimizer(cfg, model)
-    instances = Instances((64, 96), gt_boxes=Boxes(torch.tensor([[5.0, 8, 60, 50]])), gt_classes=torch.tensor([7]))
-    image = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(0))
+    instances = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[5.0, 8, 60, 50]])), gt_classes=torch.tensor([7]))
+    image = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(0))
     before = model.head.class_logits.weight.clone()
 
     losses = model.train()([{"image": image, "instances": instances}])
@@ -69,25 +69,25 @@ def takes_a_step_and_finds_boxes(cfg, model):
     assert all(loss.isfinite() for loss in losses.values())
     assert not torch.equal(before, model.head.class_logits.weight)
     with torch.no_grad():
-        (found,) = model.eval()([{"image": image, "height": 128, "width": 192}])
-    assert len(found["instances"]) > 0 and found["instances"].image_size == (128, 192)
+        (found,) = model.eval()([{"image": image, "height": 128, "width": 128}])
+    assert len(found["instances"]) > 0 and found["instances"].image_size == (128, 128)
 
 
 @pytest.mark.parametrize("norm", ["SyncBN", "naiveSyncBN", "GN"])
-def test_other_normalisations_and_clipped_gradients_by_config(tiny_config, norm, monkeypatch):
+def test_other_normalisations_and_clipped_gradients_by_config(tiny_config, norm):
     """Synchronised statistics of a single process are those of plain batch normalisation."""
     cfg = tiny_config(
         {
             "MODEL.RESNETS.NORM": norm, "MODEL.FPN.NORM": norm, "MODEL.ATSS.NORM": norm,
             "MODEL.RESNETS.STEM_OUT_CHANNELS": 32, "MODEL.RESNETS.RES2_OUT_CHANNELS": 32,
             "SOLVER.OPTIMIZER": "SGD", "SOLVER.CLIP_GRADIENTS.ENABLED": True,
-            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 1e-9,
+            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "norm", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 1e-9,
             "SOLVER.MOMENTUM": 0.0, "SOLVER.WEIGHT_DECAY": 0.0,
         }
     )  # fmt: skip
     model = build_model(cfg).train()
     optimizer = Trainer.build_optimizer(cfg, model)
-    instances = Instances((64, 96), gt_boxes=Boxes(torch.tensor([[5.0, 8, 60, 50]])), gt_classes=torch.tensor([3]))
+    instances = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[5.0, 8, 60, 50]])), gt_classes=torch.tensor([3]))
     batch = [{"image": torch.rand(3, 128, 192) * 255, "instances": instances} for _ in range(2)]
     before = [p.detach().double().clone() for p in model.parameters()]
 
@@ -95,4 +95,4 @@ def test_other_normalisations_and_clipped_gradients_by_config(tiny_config, norm,
     optimizer.step()
 
     moved = sum((p.double() - b).square().sum() for p, b in zip(model.parameters(), before, strict=True)).sqrt()
-    assert 0 < moved < 1e-4 * cfg.SOLVER.BASE_LR, "not by more than rounding, as the gradient's norm is 1e-9"
+    assert 0 < moved < 1e-4 * cfg.SOLVER.BASE_LR

@@ -18,7 +18,7 @@ ARRAYS = {
 
 
 class Inert:
-    """Stands in for an object of another framework that a checkpoint holds besides weights, and keeps nothing of it."""
+    """Stands in for what another framework keeps in a checkpoint besides weights, and does nothing."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
@@ -27,8 +27,8 @@ class Inert:
         pass
 
 
-# Of mmengine's message hub.
-INERT = ("mmengine.logging.history_buffer.HistoryBuffer", "mmengine.logging.message_hub.MessageHub")
+# Of mmengine's log of losses. Its methods are pickled as attributes of the class.
+INERT = ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr")
 
 
 class ArrayUnpickler(pickle.Unpickler):
