@@ -48,7 +48,9 @@ def main(args):
             number: [plan(row, args.seeds, args.config_file, args.opts, args.output) for row in TABLES[number].rows]
             for number in dict.fromkeys(args.table)
         }
-    runs = {run.folder: run for rows in tables.values() for row in rows for run in row}
+    runs = {}
+    for run in (run for rows in tables.values() for row in rows for run in row):
+        runs.setdefault(run.folder, run)
     if args.dry_run:
         for run in runs.values():
             print(f"# {run.name}, seed {run.seed}")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+import layouts
 from atss.checkpoints import BOTTOM_UP, Checkpointer, check_weights
 from atss.errors import InputError
 
@@ -85,3 +86,19 @@ def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_
     Checkpointer(other, needed=BOTTOM_UP).load(str(path))
 
     assert torch.equal(other.backbone.bottom_up.stem.conv1.weight, model.backbone.bottom_up.stem.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    "content, title",
+    [
+        (layouts.paper(layouts.Architecture(), light=True), "the paper's repository"),
+        (layouts.mmdetection(layouts.Architecture(), light=True)["state_dict"], "mmdetection"),
+    ],
+)
+def test_a_checkpoint_of_another_codebase_is_told_where_to_go(saved, tmp_path, content, title):
+    path = tmp_path / "theirs.pth"
+    torch.save(content, path)
+
+    message = refused(saved[0], path)
+
+    assert f"a checkpoint of {title}; make it one of this project with tools/convert_checkpoint.py" in message

@@ -1,3 +1,4 @@
-from .checkpointer import BOTTOM_UP, Checkpointer, check_weights
+from .checkpointer import Checkpointer, check_weights
+from .formats import BOTTOM_UP
 
 __all__ = ["BOTTOM_UP", "Checkpointer", "check_weights"]

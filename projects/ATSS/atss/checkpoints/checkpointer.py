@@ -6,9 +6,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from ..errors import InputError, first_line
-
-# What a checkpoint to start training from must hold at least: ImageNet weights have no more.
-BOTTOM_UP = "backbone.bottom_up."
+from .formats import BOTTOM_UP, format_of
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -43,12 +41,19 @@ class Checkpointer(DetectionCheckpointer):
             raise InputError(f"{self._path}: truncated, or not a checkpoint ({reason})") from error
 
     def _load_model(self, checkpoint):
+        names = {name.removeprefix("module.") for name in checkpoint["model"]}
         incompatible = super()._load_model(checkpoint)
         wrong = {key: f"{key} is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
         missing = (key for key in incompatible.missing_keys if key.startswith(self.needed) and key not in wrong)
         misfits = [*wrong.values(), *(f"{key} is missing" for key in missing)]
         if misfits:
             listed = "; ".join(misfits[:3]) + ("; ..." if len(misfits) > 3 else "")
+            format = format_of(names)
+            if format and format.whole:
+                raise InputError(
+                    f"{self._path}: a checkpoint of {format.title}; make it one of this project with "
+                    "tools/convert_checkpoint.py"
+                )
             raise InputError(
                 f"{self._path}: checkpoint of another model: {len(misfits)} keys of the config's model do not fit: "
                 f"{listed}"

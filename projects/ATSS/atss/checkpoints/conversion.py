@@ -8,8 +8,7 @@ import torch
 from detectron2.modeling import build_model
 
 from ..errors import InputError
-from .checkpointer import BOTTOM_UP
-from .formats import FORMATS
+from .formats import BOTTOM_UP, FORMATS, format_of
 from .reading import read_weights, some
 
 # Detectron2's FrozenBatchNorm2d adds it to a variance.
@@ -76,9 +75,9 @@ def convert(path, cfg, check=False):
 
 def recognise(path, weights):
     """The `Format` of some weights."""
-    for format in FORMATS:
-        if all(mark in weights for mark in format.marks):
-            return format
+    format = format_of(weights)
+    if format:
+        return format
     if any(key.startswith((BOTTOM_UP, "stem.")) for key in weights):
         raise InputError(f"{path}: has Detectron2's names already; use it as it is (MODEL.WEIGHTS)")
     titles = ", ".join(format.title for format in FORMATS)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 
-from .checkpointer import BOTTOM_UP
+# What ImageNet weights are of.
+BOTTOM_UP = "backbone.bottom_up."
 
 MSRA_INPUT = {
     "INPUT.FORMAT": "BGR",
@@ -194,3 +195,8 @@ MSRA = Format(
 )
 
 FORMATS = (PAPER, MMDETECTION, TORCHVISION, MSRA)
+
+
+def format_of(weights):
+    """The `Format` of weights by name, None where it is unknown."""
+    return next((format for format in FORMATS if all(mark in weights for mark in format.marks)), None)
