@@ -96,6 +96,17 @@ def test_the_layer_of_the_towers_predicts_where_it_looks():
     assert all(p.grad.abs().sum() > 0 for p in layer.parameters())
 
 
+def test_mixed_precision():
+    layer, x = DeformableConv2d(4, 6), torch.randn(2, 4, 5, 6)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer(x)
+        found.float().square().sum().backward()
+
+    torch.testing.assert_close(found.float(), layer(x), rtol=0.05, atol=0.05)
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
 @pytest.mark.parametrize(
     "ours, theirs", [(DeformConv, layers.DeformConv), (ModulatedDeformConv, layers.ModulatedDeformConv)]
 )

@@ -4,6 +4,7 @@ Detectron2's own need its compiled part and a GPU. These differ from them in not
 of either load into the other.
 """
 
+import torch
 from detectron2 import layers
 from torch import nn
 from torchvision.ops import deform_conv2d
@@ -34,7 +35,11 @@ class ModulatedDeformConv(layers.ModulatedDeformConv):
 
 
 def convolve(layer, x, offset, mask=None):
-    x = deform_conv2d(x, offset, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, mask)
+    weight = layer.weight
+    # In the weights' precision, also under mixed precision: half of it exists on few devices, and places need more.
+    x, offset, mask = (None if t is None else t.to(weight.dtype) for t in (x, offset, mask))
+    with torch.autocast(x.device.type, enabled=False):
+        x = deform_conv2d(x, offset, weight, layer.bias, layer.stride, layer.padding, layer.dilation, mask)
     return finish(layer, x)
 
 
