@@ -38,14 +38,19 @@ def get_parser():
 
 def main(args):
     cfg = load_config(args.config_file or str(BASE), ["MODEL.DEVICE", "cpu", *args.opts], read_datasets=False)
-    conversion = convert(args.checkpoint, cfg, check=bool(args.config_file))
+    given = args.opts[::2]
+    own_datasets = bool(args.config_file) or any(key.startswith("DATASETS.") for key in given)
+    conversion = convert(args.checkpoint, cfg, bool(args.config_file), own_datasets, keep=given)
     write(conversion, args.checkpoint, args.output)
     print(
         f"{args.checkpoint}: of {conversion.format.title}; {len(conversion.mapped)} keys mapped, "
         f"{len(conversion.left)} left, {len(conversion.filled)} filled in (keys.txt lists them)"
     )
-    for key, value in conversion.format.settings.items():
-        print(f"  {key}: {value}")
+    if not conversion.format.whole and conversion.cfg.MODEL.RESNETS.NUM_GROUPS > 1:
+        print(
+            f"MODEL.PIXEL_STD is {conversion.cfg.MODEL.PIXEL_STD}; ResNeXts differ in it: add it to the command if the "
+            "file's source says otherwise"
+        )
     print(f"Written: {args.output}: config.yaml, model.pth")
 
 

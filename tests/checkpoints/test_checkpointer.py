@@ -88,12 +88,18 @@ def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_
     assert torch.equal(other.backbone.bottom_up.stem.conv1.weight, model.backbone.bottom_up.stem.conv1.weight)
 
 
+SMALL = layouts.Architecture()
+
+
 @pytest.mark.parametrize(
     "content, title",
     [
-        (layouts.paper(layouts.Architecture(), light=True), "the paper's repository"),
-        (layouts.mmdetection(layouts.Architecture(), light=True)["state_dict"], "mmdetection"),
+        (layouts.paper(SMALL, light=True), "the paper's repository"),
+        (layouts.mmdetection(SMALL, light=True), "mmdetection"),
+        (layouts.mmdetection(SMALL, light=True)["state_dict"], "mmdetection"),
+        ({"model": layouts.torchvision(SMALL)}, "torchvision's ResNets"),
     ],
+    ids=["paper", "mmdetection", "weights alone", "torchvision"],
 )
 def test_a_checkpoint_of_another_codebase_is_told_where_to_go(saved, tmp_path, content, title):
     path = tmp_path / "theirs.pth"
@@ -102,3 +108,11 @@ def test_a_checkpoint_of_another_codebase_is_told_where_to_go(saved, tmp_path, c
     message = refused(saved[0], path)
 
     assert f"a checkpoint of {title}; make it one of this project with tools/convert_checkpoint.py" in message
+
+
+@pytest.mark.parametrize("content", [{"model": {1: torch.zeros(2)}}, {"model": {"a": "b"}}, {"model": []}, []])
+def test_what_holds_no_weights_by_name_is_refused(saved, tmp_path, content):
+    path = tmp_path / "odd.pth"
+    torch.save(content, path)
+
+    assert "truncated, or not a checkpoint" in refused(saved[0], path)

@@ -168,9 +168,9 @@ def test_a_torchvision_resnet_gives_the_same_features(tmp_path):
     torch.testing.assert_close(features["res5"], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
-def refused(path, cfg=None, check=False):
+def refused(path, cfg=None, **options):
     with pytest.raises(InputError) as caught:
-        convert(path, cfg or base(SMALL_CFG), check)
+        convert(path, cfg or base(SMALL_CFG), **options)
     message = str(caught.value)
     assert str(path) in message and "\n" not in message
     return message
@@ -201,19 +201,83 @@ def test_files_that_lack_something_or_hold_something_else_are_refused(tmp_path):
 def test_a_config_that_does_not_fit_is_refused_with_both_values(tmp_path):
     path = saved(tmp_path, layouts.paper(SMALL))
 
-    message = refused(path, load_config("configs/atss_R_101_FPN_2x.yaml", SMALL_CFG), check=True)
+    message = refused(path, load_config("configs/atss_R_101_FPN_2x.yaml", SMALL_CFG), own_model=True, own_datasets=True)
     assert "a model with MODEL.RESNETS.DEPTH 50, but the config has 101" in message
-    message = refused(path, load_config("configs/atss_R_50_FPN_1x_dcnv2.yaml", SMALL_CFG), check=True)
+    message = refused(
+        path, load_config("configs/atss_R_50_FPN_1x_dcnv2.yaml", SMALL_CFG), own_model=True, own_datasets=True
+    )
     assert "DEFORM_ON_PER_STAGE [False, False, False, False], but the config has [False, True, True, True]" in message
-    convert(path, load_config("configs/atss_R_50_FPN_1x.yaml", SMALL_CFG), check=True)
+    convert(path, load_config("configs/atss_R_50_FPN_1x.yaml", SMALL_CFG), own_model=True, own_datasets=True)
 
 
-def test_own_classes_keep_their_names(tmp_path):
-    mm = convert(saved(tmp_path, layouts.mmdetection(SMALL, classes=3)), base(SMALL_CFG)).cfg
-    paper = convert(saved(tmp_path, layouts.paper(SMALL, 2)), base(SMALL_CFG)).cfg
+def test_backbones_and_detectors_of_other_strides_fit_a_config_of_ones_own(tmp_path):
+    """The stride in the 1x1 or the 3x3 is a convention; ImageNet weights have no offsets; BN counts its batches."""
+    cfg = load_config("configs/atss_R_50_FPN_1x.yaml", [*SMALL_CFG, "SOLVER.MAX_ITER", "7"])
+    deformable = load_config("configs/atss_R_50_FPN_1x_dcnv2.yaml", [*SMALL_CFG, "MODEL.RESNETS.NORM", "SyncBN"])
+    detector, backbone = layouts.mmdetection(SMALL, light=True), layouts.torchvision(SMALL)
 
-    assert mm.MODEL.ATSS.CLASS_NAMES == ["thing 0", "thing 1", "thing 2"] and mm.DATASETS.TEST == ()
-    assert (paper.MODEL.ATSS.NUM_CLASSES, paper.MODEL.ATSS.CLASS_NAMES) == (2, ["class 0", "class 1"])
+    found = convert(saved(tmp_path, detector), cfg, own_model=True, own_datasets=True).cfg
+    other = convert(saved(tmp_path, backbone), deformable, own_model=True)
+
+    assert (found.MODEL.RESNETS.STRIDE_IN_1X1, found.SOLVER.MAX_ITER) == (False, 7)
+    assert other.cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE == [False, True, True, True]
+    assert other.filled and all(key.endswith("num_batches_tracked") for key in other.filled)
+    path = saved(tmp_path, {"model": other.weights}, "ours.pth")
+    model = build_model(other.cfg)
+    offsets = [key for key in model.state_dict() if "conv2_offset" in key]
+    assert offsets and not any(key in other.weights for key in offsets)
+    kept = convert(saved(tmp_path, detector), base(SMALL_CFG), keep=["INPUT.RESIZE_LIKE"]).cfg
+    assert kept.INPUT.RESIZE_LIKE == "detectron2" and path.exists()
+
+
+def test_classes_and_datasets_of_the_written_config_are_the_models(tmp_path, coco_file):
+    mine = ["DATASETS.REGISTER", [["animals", *coco_file()]], "DATASETS.TRAIN", "('animals',)", "DATASETS.TEST",
+            "('animals',)"]  # fmt: skip
+    mine = [str(x) for x in mine]
+
+    def classes(content, opts=(), **options):
+        cfg = convert(saved(tmp_path, content), base([*SMALL_CFG, *opts]), **options).cfg
+        return cfg.MODEL.ATSS.NUM_CLASSES, cfg.MODEL.ATSS.CLASS_NAMES, cfg.DATASETS.TEST
+
+    three, two, eighty = (layouts.mmdetection(SMALL, classes=n, light=True) for n in (3, 2, 80))
+    assert classes(three) == (3, ["thing 0", "thing 1", "thing 2"], ())
+    assert classes(layouts.paper(SMALL, 2, light=True)) == (2, ["class 0", "class 1"], ())
+    assert classes(two, mine, own_datasets=True) == (2, ["cat", "dog"], ("animals",))
+    assert classes(eighty) == (80, [f"thing {i}" for i in range(80)], ()), "eighty other classes than COCO's"
+    number, names, datasets = classes(layouts.paper(SMALL, light=True))
+    assert (number, names[0], datasets) == (80, "person", ("coco_2017_val",))
+    assert "a model of 3 classes, but the config's datasets have 2" in refused(
+        saved(tmp_path, three), base([*SMALL_CFG, *mine]), own_datasets=True
+    )
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("backbone.body.layer1.0.conv2.weight", None),
+        ("backbone.body.layer1.0.conv2.weight", torch.zeros(())),
+        ("backbone.body.layer1.0.conv2.weight", torch.zeros(64, 0, 3, 3)),
+        ("backbone.body.layer1.0.conv2.weight", torch.zeros(64, 64, 3, 3).to_sparse()),
+        ("backbone.body.layer1.0.conv2.weight", torch.zeros(64, 64, 3, 3, device="meta")),
+        ("backbone.body.layer1.0.conv2.weight", torch.full((64, 64, 3, 3), torch.nan)),
+        ("backbone.body.layer1.0.conv2.weight", torch.zeros(64, 64, 3, 3, dtype=torch.complex64)),
+        ("rpn.head.cls_logits.weight", torch.zeros(())),
+        ("rpn.head.cls_logits.weight", torch.zeros(80)),
+        ("rpn.head.centerness.bias", torch.zeros(0)),
+        ("rpn.head.centerness.bias", torch.zeros(())),
+        ("rpn.head.scales.2.scale", torch.zeros(2)),
+        ("rpn.head.scales.2.scale", None),
+        ("rpn.head.cls_tower.9.weight", None),
+        ("rpn.head.bbox_pred.bias", torch.zeros((), dtype=torch.half).expand(1 << 42)),
+    ],
+)
+def test_weights_of_impossible_values_are_refused_in_one_line(tmp_path, key, value):
+    content = layouts.paper(SMALL, light=True)
+    content["model"][f"module.{key}"] = value
+    if value is None:
+        del content["model"][f"module.{key}"]
+
+    assert len(refused(saved(tmp_path, content))) < 600
 
 
 class Malicious:

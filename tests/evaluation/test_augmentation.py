@@ -122,6 +122,13 @@ def test_merging_and_the_limit_of_detections():
     assert len(limited[0]["instances"]) == 3 and len(nothing[0]["instances"]) == 0
 
 
+def test_one_view_is_not_merged_again():
+    """What the plain model has kept is kept, even where merging would not."""
+    (found,) = MultiScaleTest(Finder(), views(60, flips=(False,)), lambda *x: 1 / 0)(bright([10, 20, 30, 50]))
+
+    assert len(found["instances"]) == 1
+
+
 def test_the_papers_scales_by_config(tiny_config):
     cfg = tiny_config(
         {
@@ -136,6 +143,7 @@ def test_the_papers_scales_by_config(tiny_config):
         (160, 192, False), (160, 192, True), (80, 192, False), (80, 192, True), (320, 500, False), (320, 500, True)
     ]  # fmt: skip
     assert [(v.low, v.high) for v in found[::2]] == [(0, 10000), (96, 10000), (0, 64)]
+    assert MultiScaleTest.of(cfg, build_model(cfg)).max_detections == 1000, "of all views; a hundred of each"
 
 
 def test_evaluation_and_single_pictures_take_all_views(tiny_config, tmp_path):

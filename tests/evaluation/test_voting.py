@@ -78,6 +78,28 @@ def test_soft_voting_keeps_what_its_best_does_not_cover():
     assert found.boxes[1].tolist() == [0, 0, 10, 14]
 
 
+def test_of_many_classes_in_a_large_picture_every_box_stays_finite_and_with_its_class():
+    """Non-maximum suppression rounds coordinates there, so that boxes close to the threshold fall on either side."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        corner = torch.rand(800, 2, generator=generator) * torch.tensor([1200.0, 700])
+        corner[400:] = corner[:400]
+        size = 10 + 100 * torch.rand(800, 2, generator=generator)
+        # Second boxes whose IoU with the first is the threshold, or next to it.
+        size[400:] = size[:400] * torch.tensor([1.0, 0.66])
+        classes = torch.randint(0, 80, (400,), generator=generator).repeat(2)
+        scores = torch.rand(800, generator=generator)
+
+        found = vote(torch.cat([corner, corner + size], 1), scores, classes, 0.66, least_soft_score=0.05)
+
+        assert found.boxes.isfinite().all()
+        for label in classes.unique():
+            low = corner[classes == label].amin(0)
+            high = (corner + size)[classes == label].amax(0)
+            boxes = found.boxes[found.classes == label]
+            assert (boxes[:, :2] >= low - 0.01).all() and (boxes[:, 2:] <= high + 0.01).all()
+
+
 def test_boxes_that_no_other_overlaps_stay_to_the_last_bit():
     boxes, scores, classes = random_boxes(3, 60)
     alone = torch.arange(60.0)[:, None] * 100 + boxes

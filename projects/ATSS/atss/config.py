@@ -94,8 +94,9 @@ def add_atss_config(cfg):
     # INPUT.MIN_SIZE_TEST) and FLIP. Sizes of the boxes that count at each scale: [from, to], roots of areas in pixels
     # of the resized picture; empty for all.
     cfg.TEST.AUG.BOX_RANGES = []
-    # How the boxes of all views are merged: "nms" (MODEL.ATSS.NMS_THRESH_TEST), "vote" for means weighted by scores, or
-    # the paper's "soft_vote", and the IoU that unites boxes in both.
+    # How the boxes of all views are merged, into MODEL.ATSS.TOPK_CANDIDATES_TEST at most: "nms" (at the IoU of
+    # MODEL.ATSS.NMS_THRESH_TEST), "vote" for means weighted by scores, or the paper's "soft_vote"; and the IoU that
+    # unites boxes in both.
     cfg.TEST.AUG.MERGE = "nms"
     cfg.TEST.AUG.VOTE_THRESH = 0.66
 

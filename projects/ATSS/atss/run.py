@@ -121,7 +121,7 @@ def _check_choices(cfg):
 def _check_numbers(atss):
     """Sizes that anchors can have, and a normalisation that exists."""
     sizes = {"ASPECT_RATIOS": atss.ASPECT_RATIOS, "SCALES_PER_OCTAVE": [atss.SCALES_PER_OCTAVE],
-             "ANCHOR_SCALE": [atss.ANCHOR_SCALE]}  # fmt: skip
+             "ANCHOR_SCALE": [atss.ANCHOR_SCALE], "NUM_CONVS": [atss.NUM_CONVS]}  # fmt: skip
     for key, values in sizes.items():
         if not values or not all(map(_is_positive, values)):
             raise InputError(f"MODEL.ATSS.{key}: expected positive numbers, got {atss[key]}")
@@ -160,8 +160,13 @@ def _check_rule(atss):
 
 def _check_views(aug):
     """Ranges of box sizes go with the scales of multi-scale testing, one for each."""
-    pairs = all(isinstance(r, (list, tuple)) and len(r) == 2 and 0 <= r[0] < r[1] for r in aug.BOX_RANGES)
-    if not pairs or (aug.BOX_RANGES and len(aug.BOX_RANGES) != len(aug.MIN_SIZES)) or not aug.MIN_SIZES:
+    if not aug.MIN_SIZES or not all(map(_is_positive, aug.MIN_SIZES)):
+        raise InputError(f"TEST.AUG.MIN_SIZES: expected sizes in pixels, got {aug.MIN_SIZES}")
+    pairs = all(
+        isinstance(r, (list, tuple)) and len(r) == 2 and _is_positive(r[1]) and (r[0] == 0 or _is_positive(r[0]))
+        for r in aug.BOX_RANGES
+    )
+    if not pairs or (aug.BOX_RANGES and len(aug.BOX_RANGES) != len(aug.MIN_SIZES)):
         raise InputError(
             "TEST.AUG.BOX_RANGES: expected [from, to] in pixels for each of the "
             f"{len(aug.MIN_SIZES)} scales of TEST.AUG.MIN_SIZES, or none at all, got {aug.BOX_RANGES}"

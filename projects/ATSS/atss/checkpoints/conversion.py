@@ -1,13 +1,12 @@
 """Checkpoints of other codebases -> one of this project, and the config that makes its numbers mean the same."""
 
 import re
-from collections import defaultdict
 from typing import NamedTuple
 
 import torch
 from detectron2.modeling import build_model
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .formats import BOTTOM_UP, FORMATS, format_of
 from .reading import read_weights, some
 
@@ -36,13 +35,15 @@ class Conversion(NamedTuple):
     filled: list
 
 
-def convert(path, cfg, check=False):
+def convert(path, cfg, own_model=False, own_datasets=False, keep=()):
     """Read a checkpoint of another codebase, and make it one of this project.
 
     Args:
         path: of the file.
         cfg: config to start from; it gets the architecture of the weights, and the conventions of their codebase.
-        check: True to refuse weights of another architecture than that of `cfg`, instead.
+        own_model: True to refuse weights of another architecture than the config's.
+        own_datasets: True to refuse weights of other classes than those of the config's datasets.
+        keep: keys of conventions that stay as they are in the config.
 
     Returns:
         `Conversion`; the config is complete, but for MODEL.WEIGHTS, and frozen.
@@ -53,22 +54,29 @@ def convert(path, cfg, check=False):
     theirs, names = read_weights(path)
     format = recognise(path, theirs)
     mapped, left = rename(path, theirs, format)
-    weights = {ours: theirs[key].float() for key, ours in mapped.items()}
+    weights = {ours: theirs[key] for key, ours in mapped.items()}
     weights = {key: value + format.batch_norm_eps - EPS if key.endswith("running_var") else value
                for key, value in weights.items()}  # fmt: skip
-    join_scales(weights)
-
-    architecture = architecture_of(path, weights, format)
     cfg = cfg.clone()
     cfg.defrost()
-    if check:
-        check_architecture(path, cfg, architecture)
-    for key, value in {**architecture, **format.settings}.items():
-        cfg.merge_from_list([key, value])
-    if format.whole and not check:
-        settle_classes(cfg, names)
     cfg.MODEL.DEVICE = "cpu"
-    filled = complete(path, weights, cfg, format)
+    try:
+        join_scales(weights)
+        architecture = architecture_of(weights, format)
+        if format.whole:
+            settle_classes(path, cfg, architecture["MODEL.ATSS.NUM_CLASSES"], names, own_datasets)
+        if own_model:
+            check_architecture(path, cfg, architecture)
+        group_settings = {"MODEL.RESNETS.STRIDE_IN_1X1": format.stride_in_1x1 and is_plain(architecture)}
+        for key, value in {**architecture, **format.settings, **group_settings}.items():
+            if key not in keep:
+                cfg.merge_from_list([key, value])
+        filled = complete(path, weights, cfg, format)
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        # Weights of shapes that no model has.
+        raise InputError(
+            f"{path}: not a whole ATSS model of {format.title} ({type(error).__name__}: {first_line(error)})"
+        ) from error
     cfg.freeze()
     return Conversion(format, weights, cfg, mapped, left, filled)
 
@@ -97,42 +105,43 @@ def rename(path, weights, format):
 def join_scales(weights):
     """One factor a level -> one tensor; changes the dict."""
     scales = {int(key.rpartition(".")[2]): key for key in weights if key.startswith("head.scales.")}
+    if sorted(scales) != list(range(len(scales))):
+        raise ValueError(f"factors of the levels {sorted(scales)}")
     if scales:
         weights["head.scales"] = torch.stack([weights.pop(scales[level]).reshape(()) for level in sorted(scales)])
 
 
-def architecture_of(path, weights, format):
+def architecture_of(weights, format):
     """dict from config key to the value that weights with our names have."""
-    blocks = defaultdict(set)
-    for key in weights:
-        match = re.match(re.escape(BOTTOM_UP) + r"res(\d)\.(\d+)\.", key)
-        if match:
-            blocks[int(match[1])].add(int(match[2]))
-    depth = DEPTHS.get(len(blocks[4]))
-    if depth is None or f"{BOTTOM_UP}res2.0.conv3.weight" not in weights:
-        raise InputError(f"{path}: no ResNet of 50, 101 or 152 layers: its third stage has {len(blocks[4])} blocks")
+    blocks = {int(m[1]) for m in (re.match(re.escape(BOTTOM_UP) + r"res4\.(\d+)\.", key) for key in weights) if m}
+    if len(blocks) not in DEPTHS:
+        raise ValueError(f"no ResNet of 50, 101 or 152 layers: its third stage has {len(blocks)} blocks")
     grouped = weights[f"{BOTTOM_UP}res2.0.conv2.weight"]
     groups = grouped.shape[0] // grouped.shape[1]
-    offsets = {stage: weights.get(f"{BOTTOM_UP}res{stage}.0.conv2_offset.bias") for stage in range(2, 6)}
     settings = {
-        "MODEL.RESNETS.DEPTH": depth,
+        "MODEL.RESNETS.DEPTH": DEPTHS[len(blocks)],
         "MODEL.RESNETS.NUM_GROUPS": groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": grouped.shape[0] // groups,
-        "MODEL.RESNETS.STRIDE_IN_1X1": format.stride_in_1x1 and groups == 1,
-        "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [offset is not None for offset in offsets.values()],
-        "MODEL.RESNETS.DEFORM_MODULATED": any(offset is not None and len(offset) == 27 for offset in offsets.values()),
     }
     if not format.whole:
         return settings
-    convolutions = {int(m[1]) for m in (re.match(r"head\.class_tower\.(\d)\.", key) for key in weights) if m}
-    num_anchors = len(weights["head.centerness.bias"]) if "head.centerness.bias" in weights else 1
+    offsets = [weights.get(f"{BOTTOM_UP}res{stage}.0.conv2_offset.bias") for stage in range(2, 6)]
+    settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"] = [offset is not None for offset in offsets]
+    if any(settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"]):
+        modulated = any(offset is not None and len(offset) == 27 for offset in offsets)
+        settings["MODEL.RESNETS.DEFORM_MODULATED"] = modulated
+    num_anchors = len(weights["head.centerness.bias"])
     return {
         **settings,
-        "MODEL.FPN.OUT_CHANNELS": len(weights["head.class_logits.weight"][0]),
-        "MODEL.ATSS.NUM_CONVS": len(convolutions),
+        "MODEL.FPN.OUT_CHANNELS": weights["head.class_logits.weight"].shape[1],
         "MODEL.ATSS.USE_DCN_IN_TOWER": any(re.match(r"head\.class_tower\.\d\.offset", key) for key in weights),
         "MODEL.ATSS.NUM_CLASSES": len(weights["head.class_logits.weight"]) // num_anchors,
     }
+
+
+def is_plain(architecture):
+    """Whether it is a ResNet of one group, not a ResNeXt."""
+    return architecture["MODEL.RESNETS.NUM_GROUPS"] == 1
 
 
 def check_architecture(path, cfg, architecture):
@@ -141,30 +150,33 @@ def check_architecture(path, cfg, architecture):
         node = cfg
         for part in key.split("."):
             node = node[part]
-        if key == "MODEL.ATSS.NUM_CLASSES" and node == 0:
-            continue
-        # Whether the layers are modulated means nothing where there is none.
-        if key.endswith("DEFORM_MODULATED") and not any(architecture["MODEL.RESNETS.DEFORM_ON_PER_STAGE"]):
-            continue
         if node != found:
             raise InputError(f"{path}: a model with {key} {found}, but the config has {node}")
 
 
-def settle_classes(cfg, names):
-    """Datasets of other classes than the model's go; its own names come, where it has them."""
-    num_classes = cfg.MODEL.ATSS.NUM_CLASSES
-    if num_classes != 80:
+def settle_classes(path, cfg, num_classes, names, own_datasets):
+    """Bring the classes of a config in line with a model's: their number, and their names, where the file has them.
+
+    Datasets of other classes go, unless they are the user's own, which must fit.
+    """
+    atss = cfg.MODEL.ATSS
+    if own_datasets and num_classes != atss.NUM_CLASSES:
+        raise InputError(f"{path}: a model of {num_classes} classes, but the config's datasets have {atss.NUM_CLASSES}")
+    names = names if len(names) == num_classes else []
+    if num_classes != atss.NUM_CLASSES or (names and names != atss.CLASS_NAMES and not own_datasets):
         cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-        cfg.MODEL.ATSS.CLASS_NAMES = names if len(names) == num_classes else [f"class {i}" for i in range(num_classes)]
+        atss.CLASS_NAMES = names or [f"class {i}" for i in range(num_classes)]
 
 
 def complete(path, weights, cfg, format):
     """Fill in what `weights` need no value for, and see that they are all of the model; returns the filled keys."""
     needed = shapes_of(cfg)
     if not format.whole:
-        needed = {key: shape for key, shape in needed.items() if key.startswith(BOTTOM_UP)}
+        # Offsets start from zero: ImageNet weights have none.
+        needed = {key: s for key, s in needed.items() if key.startswith(BOTTOM_UP) and "conv2_offset" not in key}
     filled = []
-    for pattern, number in format.absent:
+    # Of normalisations that are not frozen.
+    for pattern, number in (*format.absent, (r".*\.num_batches_tracked", 0)):
         for key in needed.keys() - weights.keys():
             if re.fullmatch(pattern, key):
                 weights[key] = torch.full(needed[key], number - EPS if key.endswith("running_var") else number)

@@ -88,7 +88,7 @@ def numbered(name, offset):
 def tower(m):
     """The paper's towers are convolution, normalisation, ReLU, convolution, ...; of the last one two layers."""
     name, place = {"cls": "class", "bbox": "box"}[m[1]], int(m[2])
-    part = {0: "", 1: "norm."}[place % 3]
+    part = ("", "norm.", "relu.")[place % 3]
     return f"head.{name}_tower.{place // 3}.{part}{m[3]}"
 
 
@@ -101,7 +101,7 @@ PAPER = Format(
             (r"backbone\.fpn\.fpn_inner(\d)\.(weight|bias)", numbered("backbone.fpn_lateral", 1)),
             (r"backbone\.fpn\.fpn_layer(\d)\.(weight|bias)", numbered("backbone.fpn_output", 1)),
             (r"backbone\.fpn\.top_blocks\.(p[67]\.\w+)", r"backbone.top_block.\1"),
-            (r"rpn\.head\.(cls|bbox)_tower\.(0|1|3|4|6|7|9|10)\.((?:(?:offset|conv)\.)?(?:weight|bias))", tower),
+            (r"rpn\.head\.(cls|bbox)_tower\.(\d+)\.((?:(?:offset|conv)\.)?(?:weight|bias))", tower),
             (r"rpn\.head\.cls_logits\.(\w+)", r"head.class_logits.\1"),
             (r"rpn\.head\.bbox_pred\.(\w+)", r"head.box_deltas.\1"),
             (r"rpn\.head\.centerness\.(\w+)", r"head.centerness.\1"),
@@ -182,7 +182,7 @@ def caffe2_name(key):
 
 
 MSRA = Format(
-    "MSRA's and FAIR's ResNets (Caffe2)",
+    "MSRA's ResNets (Caffe2)",
     ("conv1_w", "res_conv1_bn_s", "res2_0_branch2a_w"),
     caffe2_name,
     (),

@@ -1,5 +1,6 @@
 """Reading of weights from files of any origin, without running code that they may hold."""
 
+import math
 import pickle
 import re
 
@@ -7,6 +8,9 @@ import numpy as np
 import torch
 
 from ..errors import InputError, first_line
+
+# A hundred times as many as the largest model has.
+MAX_NUMBERS = 10**10
 
 # What pickled numpy arrays are made of, under the names of numpy 1 and 2.
 ARRAYS = {
@@ -76,31 +80,45 @@ def read_weights(path):
     """The weights of a checkpoint and what it says of their classes.
 
     Returns:
-        dict from name to float tensor, without the prefix that parallel training adds; list of names of the classes,
+        dict from name to float32 tensor, without the prefix that parallel training adds; list of names of the classes,
         empty where the file has none.
 
     Raises:
-        InputError: as `read_file`; or there are no weights by name.
+        InputError: as `read_file`; or there are no weights by name, or some that no model has.
     """
     content = read_file(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no weights by name, but a {type(content).__name__}")
-    places = [content.get(key) for key in ("model", "state_dict", "blobs")]
-    weights = next((place for place in places if isinstance(place, dict)), content)
-    tensors = {str(name): as_tensor(value) for name, value in weights.items() if is_number_array(value)}
-    if not tensors:
+    weights = weights_in(content)
+    arrays = {name: value for name, value in weights.items() if isinstance(value, (torch.Tensor, np.ndarray))}
+    if not arrays or not all(isinstance(name, str) for name in arrays):
         raise InputError(f"{path}: holds no weights by name; its keys are {some(weights)}")
+    if sum(math.prod(value.shape) for value in arrays.values()) > MAX_NUMBERS:
+        raise InputError(f"{path}: holds more than {MAX_NUMBERS} numbers, which no detector has")
+    tensors = {name: as_tensor(path, name, value) for name, value in arrays.items()}
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors, class_names(content.get("meta"))
 
 
-def is_number_array(value):
-    return isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiu")
+def weights_in(content):
+    """The dict of weights in what a checkpoint holds, which may be that dict itself."""
+    places = [content.get(key) for key in ("model", "state_dict", "blobs")]
+    return next((place for place in places if isinstance(place, dict)), content)
 
 
-def as_tensor(value):
-    return value if isinstance(value, torch.Tensor) else torch.from_numpy(value)
+def as_tensor(path, name, value):
+    """A tensor or array of a file as a dense float32 tensor of finite numbers."""
+    try:
+        value = torch.as_tensor(value)
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
+        value = value.float()
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: {name} is no plain tensor ({first_line(error)})") from error
+    if not value.isfinite().all():
+        raise InputError(f"{path}: {name} holds numbers that are not finite")
+    return value
 
 
 def class_names(meta):

@@ -33,14 +33,14 @@ class View(NamedTuple):
 class MultiScaleTest(nn.Module):
     """A detector that merges what another finds in several views of a picture; called like it.
 
-    Every view is all of the plain model's inference, one at a time. Boxes are merged in the size of the first view, so
-    that one view gives exactly what the plain model gives for it.
+    Every view is all of the plain model's inference, one at a time. Boxes are merged in the size of the first view; one
+    view alone gives exactly what the plain model gives for it.
 
     Args:
         model: an `ATSS`.
         views: list of `View`.
         merge: function of boxes (D, 4), scores (D,) and classes (D,) -> `Detections`, best first.
-        max_detections: boxes a picture.
+        max_detections: merged boxes a picture.
     """
 
     def __init__(self, model, views, merge, max_detections=100):
@@ -65,7 +65,8 @@ class MultiScaleTest(nn.Module):
             "vote": partial(vote, threshold=aug.VOTE_THRESH),
             "soft_vote": partial(vote, threshold=aug.VOTE_THRESH, least_soft_score=atss.SCORE_THRESH_TEST),
         }[aug.MERGE]
-        return cls(getattr(model, "module", model), views, merge, cfg.TEST.DETECTIONS_PER_IMAGE)
+        # A view has TEST.DETECTIONS_PER_IMAGE boxes; of all views the paper's code keeps as many as of a level before.
+        return cls(getattr(model, "module", model), views, merge, atss.TOPK_CANDIDATES_TEST)
 
     @torch.no_grad()
     def forward(self, batched_inputs):
@@ -79,7 +80,9 @@ class MultiScaleTest(nn.Module):
         frame, extent = found[0].image_size, self.model.head.box_coding.pixel_extent
         boxes = torch.cat([resize_boxes(f.pred_boxes.tensor, f.image_size, frame, extent) for f in found])
         scores, classes = torch.cat([f.scores for f in found]), torch.cat([f.pred_classes for f in found])
-        merged = Detections(*(values[: self.max_detections] for values in self.merge(boxes, scores, classes)))
+        merged = Detections(boxes, scores, classes)
+        if len(self.views) > 1:
+            merged = Detections(*(values[: self.max_detections] for values in self.merge(*merged)))
         size = x.get("height", picture.shape[0]), x.get("width", picture.shape[1])
         return self.model.to_instances(merged, frame, size)
 

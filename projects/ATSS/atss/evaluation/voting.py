@@ -27,16 +27,18 @@ def vote(boxes, scores, classes, threshold, least_soft_score=None):
     if not len(leaders):
         return Detections(boxes, scores, classes)
     ious = box_iou(boxes[leaders], boxes) * (classes[leaders, None] == classes)
-    # A leader is its own; all others go to the best leader that overlaps them enough.
-    ious[torch.arange(len(leaders)), leaders] = torch.inf
-    group = (ious > threshold).int().argmax(0)
+    # All go to the best leader that overlaps them enough. Suppression rounds coordinates: close to the threshold a box
+    # may have no leader by these IoUs, and gets the nearest, and a leader may have another, and stays its own.
+    enough = ious > threshold
+    group = torch.where(enough.any(0), enough.int().argmax(0), ious.argmax(0))
+    group[leaders] = torch.arange(len(leaders), device=group.device)
     total = scores.new_zeros(len(leaders)).index_add_(0, group, scores)
     sums = torch.zeros_like(boxes[leaders]).index_add_(0, group, boxes * scores[:, None])
     alone = torch.bincount(group, minlength=len(leaders)) == 1
     merged = torch.where(alone[:, None], boxes[leaders], sums / total[:, None])
     found = [(merged, scores[leaders], classes[leaders])]
     if least_soft_score is not None:
-        softened = scores * (1 - ious[group, torch.arange(len(boxes))])
+        softened = scores * (1 - ious.gather(0, group[None])[0])
         stays = softened >= least_soft_score
         found.append((boxes[stays], softened[stays], classes[stays]))
     boxes, scores, classes = (torch.cat(values) for values in zip(*found, strict=True))
