@@ -5,8 +5,11 @@ import torch
 from detectron2.modeling import build_model
 
 import layouts
-from atss.checkpoints import BOTTOM_UP, Checkpointer, check_weights
+from atss.checkpoints import Checkpointer, check_weights, is_pretrained
+from atss.checkpoints.formats import BOTTOM_UP
 from atss.errors import InputError
+from atss.run import load_config
+from conftest import pairs
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_a_checkpoint_of_another_model_is_refused(saved, tmp_path):
     torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, path)
 
     assert "another model" in refused(saved[0], path)
-    assert "another model" in refused(saved[0], path, needed=BOTTOM_UP)
+    assert "another model" in refused(saved[0], path, needed=is_pretrained)
 
 
 def test_training_can_start_from_a_backbone_alone_but_evaluation_cannot(saved, tmp_path, tiny_config):
@@ -75,6 +78,27 @@ def test_training_can_start_from_a_backbone_alone_but_evaluation_cannot(saved, t
     assert "is missing" in refused(build_model(tiny_config()), path)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"MODEL.RESNETS.NORM": "SyncBN"},
+        {"MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, True, True, True], "MODEL.RESNETS.DEFORM_MODULATED": True},
+    ],
+    ids=["SyncBN", "deformable"],
+)
+def test_training_of_the_papers_models_can_start_from_imagenet_weights(tmp_path, settings):
+    """MSRA's file has neither the statistics of a normalisation that is not frozen, nor offsets."""
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps(layouts.caffe2(layouts.Architecture())))
+    keys = pairs({**settings, "MODEL.WEIGHTS": path, "MODEL.DEVICE": "cpu"})
+
+    check_weights(load_config("configs/atss_R_50_FPN_1x.yaml", keys))
+
+    with pytest.raises(InputError, match="another model"):
+        deeper = load_config("configs/atss_R_101_FPN_1x.yaml", keys)
+        check_weights(deeper)
+
+
 def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_path):
     """Names without prefix in a pickle file, as Detectron2's model zoo has them."""
     model, _ = saved
@@ -83,7 +107,7 @@ def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_
     path.write_bytes(pickle.dumps({"model": weights, "__author__": "test", "matching_heuristics": True}))
     other = build_model(tiny_config())
 
-    Checkpointer(other, needed=BOTTOM_UP).load(str(path))
+    Checkpointer(other, needed=is_pretrained).load(str(path))
 
     assert torch.equal(other.backbone.bottom_up.stem.conv1.weight, model.backbone.bottom_up.stem.conv1.weight)
 

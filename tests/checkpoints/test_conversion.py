@@ -8,8 +8,9 @@ import torch
 from detectron2.modeling import build_model
 
 import layouts
-from atss.checkpoints import BOTTOM_UP, Checkpointer
+from atss.checkpoints import Checkpointer, is_pretrained
 from atss.checkpoints.conversion import EPS, convert, shapes_of
+from atss.checkpoints.formats import BOTTOM_UP
 from atss.errors import InputError
 from atss.run import load_config
 from conftest import ROOT, error_line, run
@@ -142,7 +143,7 @@ def test_imagenet_weights_become_a_backbone(tmp_path, origin, a):
     assert (origin == "caffe2" and a.groups == 1) == found.cfg.MODEL.RESNETS.STRIDE_IN_1X1
     assert ("RGB" if origin == "torchvision" else "BGR") == found.cfg.INPUT.FORMAT
     path = saved(tmp_path, {"model": found.weights}, "ours.pth")
-    Checkpointer(build_model(found.cfg), needed=BOTTOM_UP).load(str(path))
+    Checkpointer(build_model(found.cfg), needed=is_pretrained).load(str(path))
 
 
 def test_a_torchvision_resnet_gives_the_same_features(tmp_path):
@@ -157,7 +158,7 @@ def test_a_torchvision_resnet_gives_the_same_features(tmp_path):
             module.running_var.uniform_(0.5, 1.5)
     found = convert(saved(tmp_path, theirs.state_dict()), base())
     model = build_model(found.cfg).eval()
-    Checkpointer(model, needed=BOTTOM_UP).load(str(saved(tmp_path, {"model": found.weights}, "ours.pth")))
+    Checkpointer(model, needed=is_pretrained).load(str(saved(tmp_path, {"model": found.weights}, "ours.pth")))
     x = torch.randn(1, 3, 64, 96)
 
     with torch.no_grad():

@@ -7,7 +7,7 @@ from detectron2.engine import DefaultTrainer
 from detectron2.solver import build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
-from .checkpoints import BOTTOM_UP, Checkpointer
+from .checkpoints import Checkpointer, is_pretrained
 from .data import test_loader, train_loader
 from .evaluation import MultiScaleTest, build_coco_evaluator
 
@@ -17,7 +17,9 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self):
         # DefaultTrainer has just made a checkpointer that keeps what it cannot load to itself.
-        self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, needed=BOTTOM_UP, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            self.model, self.cfg.OUTPUT_DIR, needed=is_pretrained, trainer=weakref.proxy(self)
+        )
         return super().build_hooks()
 
     # Detectron2 0.6 leaves the optimizer out of its checkpoints; its main branch has these two, too.

@@ -1,4 +1,4 @@
 from .checkpointer import Checkpointer, check_weights
-from .formats import BOTTOM_UP
+from .formats import is_pretrained
 
-__all__ = ["BOTTOM_UP", "Checkpointer", "check_weights"]
+__all__ = ["Checkpointer", "check_weights", "is_pretrained"]

@@ -9,7 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from ..errors import InputError, first_line
-from .formats import BOTTOM_UP, format_of
+from .formats import format_of, is_pretrained
 from .reading import read_weights, weights_in
 
 
@@ -19,11 +19,11 @@ class Checkpointer(DetectionCheckpointer):
     Args:
         model: the model.
         save_dir: folder to save checkpoints in and to resume from.
-        needed: a checkpoint must hold every key of the model that starts with this; "" for the whole model.
+        needed: function of a key of the model, whether a checkpoint must hold it; None for the whole model.
         checkpointables: what else is saved.
     """
 
-    def __init__(self, model, save_dir="", *, needed="", **checkpointables):
+    def __init__(self, model, save_dir="", *, needed=None, **checkpointables):
         super().__init__(model, save_dir, **checkpointables)
         self.needed = needed
         self._path = ""
@@ -54,7 +54,7 @@ class Checkpointer(DetectionCheckpointer):
             self._refuse_other_codebases(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         wrong = {key: f"{key} is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
-        missing = (key for key in incompatible.missing_keys if key.startswith(self.needed) and key not in wrong)
+        missing = (key for key in filter(self.needed, incompatible.missing_keys) if key not in wrong)
         misfits = [*wrong.values(), *(f"{key} is missing" for key in missing)]
         if misfits:
             listed = "; ".join(misfits[:3]) + ("; ..." if len(misfits) > 3 else "")
@@ -83,4 +83,4 @@ def check_weights(cfg):
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.DEVICE = "cpu"
-        Checkpointer(build_model(cfg), needed=BOTTOM_UP).load(cfg.MODEL.WEIGHTS)
+        Checkpointer(build_model(cfg), needed=is_pretrained).load(cfg.MODEL.WEIGHTS)

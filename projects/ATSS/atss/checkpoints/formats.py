@@ -9,6 +9,16 @@ from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 # What ImageNet weights are of.
 BOTTOM_UP = "backbone.bottom_up."
 
+
+def is_pretrained(key):
+    """Whether ImageNet weights must hold a key of the model.
+
+    Offsets of deformable layers start from 0, and statistics are part of weight and bias, or are gathered anew.
+    """
+    started = ("running_mean", "running_var", "num_batches_tracked")
+    return key.startswith(BOTTOM_UP) and "conv2_offset" not in key and not key.endswith(started)
+
+
 MSRA_INPUT = {
     "INPUT.FORMAT": "BGR",
     "MODEL.PIXEL_MEAN": [102.9801, 115.9465, 122.7717],
