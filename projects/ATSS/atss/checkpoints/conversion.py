@@ -67,8 +67,9 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=()):
             settle_classes(path, cfg, architecture["MODEL.ATSS.NUM_CLASSES"], names, own_datasets)
         if own_model:
             check_architecture(path, cfg, architecture)
-        group_settings = {"MODEL.RESNETS.STRIDE_IN_1X1": format.stride_in_1x1 and is_plain(architecture)}
-        for key, value in {**architecture, **format.settings, **group_settings}.items():
+        one_group = architecture["MODEL.RESNETS.NUM_GROUPS"] == 1
+        stride = {"MODEL.RESNETS.STRIDE_IN_1X1": format.stride_in_1x1 and one_group}
+        for key, value in {**architecture, **format.settings, **stride}.items():
             if key not in keep:
                 cfg.merge_from_list([key, value])
         filled = complete(path, weights, cfg, format)
@@ -137,11 +138,6 @@ def architecture_of(weights, format):
         "MODEL.ATSS.USE_DCN_IN_TOWER": any(re.match(r"head\.class_tower\.\d\.offset", key) for key in weights),
         "MODEL.ATSS.NUM_CLASSES": len(weights["head.class_logits.weight"]) // num_anchors,
     }
-
-
-def is_plain(architecture):
-    """Whether it is a ResNet of one group, not a ResNeXt."""
-    return architecture["MODEL.RESNETS.NUM_GROUPS"] == 1
 
 
 def check_architecture(path, cfg, architecture):

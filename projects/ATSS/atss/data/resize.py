@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from detectron2.data import transforms as T
 
-# Who rounds sides to the nearest pixel, and who resizes with OpenCV.
+# The codebases whose way of resizing is known here.
 RESIZE_LIKE = ("detectron2", "maskrcnn-benchmark", "mmdetection")
 
 
