@@ -14,10 +14,10 @@ import os
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
 
 # isort: split
+import cv2
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog
-from detectron2.data.detection_utils import check_image_size, read_image
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -27,7 +27,8 @@ from tabulate import tabulate
 
 from atss.assigners import ASSIGNER_REGISTRY
 from atss.data import read_dataset
-from atss.data.loaders import NamingMapper
+from atss.data.mapper import check_size
+from atss.data.pictures import read_picture
 from atss.errors import InputError, one_line_errors
 from atss.head import build_assigner
 from atss.run import load_config, parse_with_opts
@@ -128,12 +129,6 @@ def make_folder(path):
         raise InputError(f"--output {path}: cannot make this folder ({error.strerror})") from error
 
 
-def read_grey(record):
-    picture = read_image(record["file_name"], format="L")[..., 0]
-    check_image_size(record, picture)
-    return picture
-
-
 def draw_assignments(record, geometry, rules, levels):
     """A picture with the positives of its objects, a column a rule and a row a level that has any.
 
@@ -149,7 +144,9 @@ def draw_assignments(record, geometry, rules, levels):
     Raises:
         InputError: the picture is missing, cannot be read, or has another size than its dict says.
     """
-    picture = geometry.resize(record).apply_image(NamingMapper(read_grey)(record))
+    picture = read_picture(record["file_name"])
+    check_size(record, picture)
+    picture = cv2.cvtColor(geometry.resize(record).apply_image(picture), cv2.COLOR_BGR2GRAY)
     boxes, grid = geometry.boxes(record), geometry.grid(record)
     matches = {name: assigner(grid, [boxes])[0].split(grid.level_sizes) for name, assigner in rules.items()}
     anchors = grid.boxes().split(grid.level_sizes)

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 
 from atss.assigners import ATSSAssigner, CenterSamplingAssigner, ScaleRangeAssigner
+from atss.data.mapper import PictureMapper
 from atss.run import load_config
 from atss.study.positives import Bin, Geometry, binned, count_positives, positives_of, positives_per_object
 from conftest import DEMO_CONFIG, TINY, pairs
@@ -39,7 +40,7 @@ def config_of(coco_file):
 
 def test_counts_are_those_of_a_training_step(tiny_config):
     cfg = tiny_config(ODD_SIZES)
-    model, load = build_model(cfg), DatasetMapper(cfg, True)
+    model, load = build_model(cfg), PictureMapper(cfg, True)
     expected = []
     for record in DatasetCatalog.get("tiny_val"):
         loaded = load(record)

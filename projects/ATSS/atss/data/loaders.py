@@ -1,54 +1,19 @@
-"""Detectron2's data loaders, with errors that name the picture."""
+"""Detectron2's data loaders, of datasets that have been checked."""
 
 import logging
 
-import numpy as np
-import torch
-from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, build_detection_train_loader
+from detectron2.data import DatasetCatalog, build_detection_test_loader, build_detection_train_loader
 from detectron2.data.build import filter_images_with_only_crowd_annotations
-from detectron2.data.detection_utils import SizeMismatchError, transform_instance_annotations
 from detectron2.structures import BoxMode
 
 from ..errors import InputError, first_line
+from .mapper import PictureMapper
 from .resize import EvalResize
 
 logger = logging.getLogger("atss.data")
 
 # What `check_data` has read, until a loader takes it: large datasets are read once.
 _checked = {}
-
-
-class CrowdMapper(DatasetMapper):
-    """A `DatasetMapper` that keeps crowd boxes, which Detectron2's drops: `ignore_boxes` (K, 4) float32, in pixels."""
-
-    def _transform_annotations(self, dataset_dict, transforms, image_shape):
-        crowds = [
-            {"bbox": annotation["bbox"], "bbox_mode": annotation["bbox_mode"]}
-            for annotation in dataset_dict["annotations"]
-            if annotation.get("iscrowd", 0)
-        ]
-        boxes = [transform_instance_annotations(crowd, transforms, image_shape)["bbox"] for crowd in crowds]
-        dataset_dict["ignore_boxes"] = torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4)
-        super()._transform_annotations(dataset_dict, transforms, image_shape)
-
-
-class NamingMapper:
-    """A `DatasetMapper` whose errors name the picture; training stops at the first that cannot be read."""
-
-    def __init__(self, mapper):
-        self.mapper = mapper
-
-    def __call__(self, record):
-        try:
-            return self.mapper(record)
-        except FileNotFoundError as error:
-            raise InputError(f"{record['file_name']}: the picture is missing") from error
-        except SizeMismatchError as error:
-            raise InputError(
-                f"{record['file_name']}: {first_line(error)}; correct width and height in the annotation file"
-            ) from error
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{record['file_name']}: the picture cannot be read ({first_line(error)})") from error
 
 
 def check_data(cfg, train=True):
@@ -66,14 +31,13 @@ def check_data(cfg, train=True):
 def train_loader(cfg):
     """Batches of DATASETS.TRAIN, without end."""
     dicts = _checked.pop(cfg.DATASETS.TRAIN, None) or train_dicts(cfg)
-    mapper = CrowdMapper(cfg, True) if cfg.MODEL.ATSS.IGNORE_CROWD else DatasetMapper(cfg, True)
-    return build_detection_train_loader(cfg, mapper=NamingMapper(mapper), dataset=dicts)
+    return build_detection_train_loader(cfg, mapper=PictureMapper(cfg, True), dataset=dicts)
 
 
 def test_loader(cfg, name):
     """The pictures of dataset `name`, once each; as they are where TEST.AUG resizes them itself."""
     resize = [] if cfg.TEST.AUG.ENABLED else [EvalResize.of(cfg)]
-    mapper = NamingMapper(DatasetMapper(cfg, False, augmentations=resize))
+    mapper = PictureMapper(cfg, False, augmentations=resize)
     dicts = _checked.pop(name, None) or read_dataset(name)
     return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
 

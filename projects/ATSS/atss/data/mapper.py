@@ -1,0 +1,70 @@
+"""From the dict of a picture to what the detector takes."""
+
+import copy
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import SizeMismatchError, check_image_size, transform_instance_annotations
+
+from ..errors import InputError, first_line
+from .pictures import read_picture
+
+
+class PictureMapper(DatasetMapper):
+    """Detectron2's DatasetMapper for boxes, which reads every kind of picture and whose errors name the picture.
+
+    Args:
+        ignore_crowd: True to keep crowd boxes, which Detectron2 drops: `ignore_boxes` (K, 4) float32, in pixels.
+        others: as for `DatasetMapper`; with `is_train` False annotations are left out.
+    """
+
+    @configurable
+    def __init__(self, is_train, *, ignore_crowd=False, **others):
+        super().__init__(is_train, **others)
+        self.ignore_crowd = ignore_crowd
+
+    @classmethod
+    def from_config(cls, cfg, is_train=True):
+        return {**super().from_config(cfg, is_train), "ignore_crowd": cfg.MODEL.ATSS.IGNORE_CROWD}
+
+    def __call__(self, record):
+        """Read the picture of a dict in Detectron2's standard form, and bring it and its boxes to their size.
+
+        Raises:
+            InputError: the picture is missing, cannot be read or has another size than the dict says.
+        """
+        record = copy.deepcopy(record)
+        picture = read_picture(record["file_name"], self.image_format)
+        check_size(record, picture)
+        seen = T.AugInput(picture)
+        transforms = self.augmentations(seen)
+        record["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
+        if not self.is_train:
+            record.pop("annotations", None)
+        elif "annotations" in record:
+            self._transform_annotations(record, transforms, seen.image.shape[:2])
+        return record
+
+    def _transform_annotations(self, record, transforms, image_shape):
+        if self.ignore_crowd:
+            crowds = [{key: a[key] for key in ("bbox", "bbox_mode")} for a in record["annotations"] if a.get("iscrowd")]
+            boxes = [transform_instance_annotations(crowd, transforms, image_shape)["bbox"] for crowd in crowds]
+            record["ignore_boxes"] = torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4)
+        super()._transform_annotations(record, transforms, image_shape)
+
+
+def check_size(record, picture):
+    """See that a picture (H, W, ...) has the size of its dict.
+
+    Raises:
+        InputError: it has not.
+    """
+    try:
+        check_image_size(record, picture)
+    except SizeMismatchError as error:
+        raise InputError(
+            f"{record['file_name']}: {first_line(error)}; correct width and height in the annotation file"
+        ) from error

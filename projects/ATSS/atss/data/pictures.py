@@ -1,0 +1,54 @@
+"""Picture files of any kind -> three channels of eight bits, upright."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import InputError, first_line
+
+# What 16 bits a channel are divided by to become 8.
+TO_8_BITS = 257
+
+
+def read_picture(path, format="BGR"):
+    """Read a picture as a detector and a viewer should see it.
+
+    It is turned as its EXIF orientation says; what is transparent shows a white ground; 16 bits of grey keep their
+    range (65,535 is white); grey, palettes and CMYK become three channels; of several frames it is the first.
+
+    Args:
+        path: file that Pillow knows.
+        format: "BGR" or "RGB", the order of the channels.
+
+    Returns:
+        (H, W, 3) uint8 array.
+
+    Raises:
+        InputError: the file is missing, damaged, no picture, or of numbers without a known range; it is named.
+    """
+    try:
+        with Image.open(path) as picture:
+            rgb = np.asarray(to_rgb(ImageOps.exif_transpose(picture)))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the picture is missing") from error
+    except Exception as error:  # whatever a damaged picture makes its decoder raise
+        raise InputError(f"{path}: the picture cannot be read ({first_line(error)})") from error
+    return np.ascontiguousarray(rgb[:, :, ::-1]) if format == "BGR" else rgb
+
+
+def to_rgb(picture):
+    """A Pillow picture of any mode in mode RGB.
+
+    Raises:
+        ValueError: its numbers have no known range.
+    """
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("32 bits a pixel, of unknown range: save it with 8 or 16")
+        picture = Image.fromarray((values // TO_8_BITS).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels, of unknown range: save it with 8 or 16 bits")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
