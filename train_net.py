@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Train and evaluate ATSS, with Detectron2's arguments. See README.md."""
 
+import logging
 import os
 
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
@@ -15,8 +16,12 @@ from detectron2.utils.logger import setup_logger
 from atss.checkpoints import Checkpointer, check_weights
 from atss.data import check_data
 from atss.errors import InputError, one_line_errors
+from atss.logs import log_into
+from atss.report import write_report
 from atss.run import load_config
 from atss.trainer import Trainer
+
+logger = logging.getLogger("atss.train_net")
 
 
 def main(args):
@@ -32,9 +37,13 @@ def train(cfg, args):
     if not (args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))):
         check_weights(cfg)
     default_setup(cfg, args)
+    log_into(cfg.OUTPUT_DIR)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    results = trainer.train()
+    if comm.is_main_process():
+        report(cfg.OUTPUT_DIR)
+    return results
 
 
 def evaluate(cfg, args):
@@ -44,10 +53,20 @@ def evaluate(cfg, args):
         raise InputError("--eval-only: name the checkpoint to evaluate with MODEL.WEIGHTS")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     default_setup(cfg, args)
+    log_into(cfg.OUTPUT_DIR)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
+        report(cfg.OUTPUT_DIR)
         verify_results(cfg, results)
     return results
+
+
+def report(output_dir):
+    """Write report.html; a run is not lost where that fails."""
+    try:
+        logger.info("The run's story: %s", write_report(output_dir))
+    except Exception:
+        logger.exception("report.html could not be written; tools/report.py tries again")
 
 
 if __name__ == "__main__":

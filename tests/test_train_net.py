@@ -62,6 +62,47 @@ def test_eval_only_gives_what_the_evaluation_at_the_end_of_training_gave(trained
     assert [float(x) for x in ap] == pytest.approx([last["bbox/AP"], last["bbox/AP50"]], abs=1e-4)
 
 
+def test_validation_losses_stand_beside_those_of_training(trained):
+    folder, _ = trained
+
+    evaluated = [row for row in metrics(folder) if "bbox/AP" in row]
+    for row in evaluated:
+        parts = [row[f"validation/{name}"] for name in ("loss_cls", "loss_box", "loss_centerness")]
+        assert row["validation/total_loss"] == pytest.approx(sum(parts))
+
+
+def test_averaged_weights_best_checkpoint_and_early_end(shapes, tmp_path):
+    """At a learning rate of nearly 0 no evaluation is better than the first; training ends two later."""
+    settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "TEST.EVAL_PERIOD": 4, "SOLVER.MAX_ITER": 100}
+    extras = {"SOLVER.EMA_DECAY": 0.9, "TEST.KEEP_BEST": True, "SOLVER.EARLY_STOP": 2, "SOLVER.BASE_LR": 1e-12}
+    trainer = train({**settings, **extras, "VIS_PERIOD": 4})
+
+    assert trainer.iter + 1 < 100
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    saved = torch.load(tmp_path / "model_best.pth")
+    average = saved["trainer"]["hooks"]["WeightAverage"]
+    assert average["steps"] == saved["iteration"] + 1
+    name = "backbone.bottom_up.stem.conv1.norm.running_mean"
+    assert not torch.equal(average["weights"][name], saved["model"][name])
+    boxes = "inference/coco_instances_results.json"
+    train_net.main(default_argument_parser().parse_args(command(
+        {**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "again", "MODEL.WEIGHTS": tmp_path / "model_final.pth"}, "--eval-only"
+    )[1:]))  # fmt: skip
+    assert (tmp_path / boxes).read_bytes() == (tmp_path / "again" / boxes).read_bytes(), "evaluated were the averages"
+
+
+def test_fine_tuning_for_other_classes(trained, coco_file, tmp_path):
+    datasets = {"DATASETS.REGISTER": [["animals", *coco_file()]], "DATASETS.TRAIN": ("animals",), "DATASETS.TEST": "()"}
+    settings = {**SHORT, **datasets, "OUTPUT_DIR": tmp_path / "out", "MODEL.WEIGHTS": trained[0] / "model_final.pth"}
+
+    trainer = train({**settings, "SOLVER.MAX_ITER": 2, "SOLVER.BASE_LR": 0.0, "MODEL.ATSS.REMAKE_HEAD": True})
+
+    theirs = torch.load(trained[0] / "model_final.pth")["model"]
+    ours = trainer.model.state_dict()
+    assert torch.equal(ours["head.box_deltas.weight"], theirs["head.box_deltas.weight"])
+    assert ours["head.class_logits.weight"].shape[0] == 2
+
+
 def test_resume_goes_on_where_training_stopped(shapes, tmp_path):
     settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "DATASETS.TEST": "()", "SOLVER.MAX_ITER": 20}
     train(settings)

@@ -140,3 +140,74 @@ def test_what_holds_no_weights_by_name_is_refused(saved, tmp_path, content):
     torch.save(content, path)
 
     assert "truncated, or not a checkpoint" in refused(saved[0], path)
+
+
+@pytest.fixture
+def animals(tiny_config, coco_file):
+    """Config of the same model for two classes."""
+    settings = {"DATASETS.REGISTER": [["two", *coco_file()]], "DATASETS.TRAIN": ("two",), "DATASETS.TEST": ("two",)}
+    return lambda **more: tiny_config({**settings, **more})
+
+
+def test_fine_tuning_keeps_all_that_fits_and_names_what_does_not(saved, animals, caplog):
+    theirs, path = saved
+    model = build_model(animals())
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+
+    Checkpointer(model, needed=is_pretrained, remake_head=True).load(str(path))
+
+    remade = {"head.class_logits.weight", "head.class_logits.bias"}
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, start[key] if key in remade else theirs.state_dict()[key]), key
+    [warning] = [record.getMessage() for record in caplog.records if record.name == "atss.checkpoints"]
+    assert "2 keys of the head" in warning and all(key in warning for key in remade)
+
+
+def test_before_training_the_way_to_fine_tune_is_named(saved, animals):
+    cfg = animals(**{"MODEL.WEIGHTS": saved[1]})
+    with pytest.raises(InputError, match=r"MODEL\.ATSS\.REMAKE_HEAD True"):
+        check_weights(cfg)
+    assert "REMAKE_HEAD" not in refused(build_model(cfg), saved[1]), "for evaluation it would be wrong"
+
+    check_weights(animals(**{"MODEL.WEIGHTS": saved[1], "MODEL.ATSS.REMAKE_HEAD": True}))
+
+
+def test_another_backbone_is_refused_for_fine_tuning_too(saved, tiny_config):
+    wider = build_model(tiny_config({"MODEL.RESNETS.RES2_OUT_CHANNELS": 16}))
+
+    assert "backbone.fpn_lateral3" in refused(wider, saved[1], needed=is_pretrained, remake_head=True)
+
+
+class Trained:
+    """A trainer's state with averaged weights in it."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def state_dict(self):
+        return {"iteration": 7, "hooks": {"WeightAverage": {"weights": self.weights, "steps": 8}}}
+
+    def load_state_dict(self, state):
+        self.loaded = state
+
+
+def test_averaged_weights_are_those_that_a_checkpoint_is_used_with(tiny_config, tmp_path):
+    model, average, other = (build_model(tiny_config({"SEED": seed})) for seed in range(3))
+    Checkpointer(model, str(tmp_path), trainer=Trained(average.state_dict())).save("model")
+
+    Checkpointer(other).load(str(tmp_path / "model.pth"))
+    assert all(torch.equal(value, average.state_dict()[key]) for key, value in other.state_dict().items())
+
+    trainer = Trained({})
+    Checkpointer(other, str(tmp_path), trainer=trainer).resume_or_load("", resume=True)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
+    assert trainer.loaded["hooks"]["WeightAverage"]["steps"] == 8
+
+
+def test_training_goes_on_from_the_last_checkpoint_not_from_the_best(saved, tmp_path):
+    checkpointer = Checkpointer(saved[0], str(tmp_path))
+    checkpointer.save("model_0000099")
+    checkpointer.save("model_best")
+
+    assert checkpointer.get_checkpoint_file().endswith("model_0000099.pth")
+    assert (tmp_path / "model_best.pth").exists()

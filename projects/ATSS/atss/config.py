@@ -74,6 +74,10 @@ def add_atss_config(cfg):
     atss.BOX_CODING = "box"
     atss.BOX_CODING_WEIGHTS = [10.0, 10.0, 5.0, 5.0]
 
+    # Whether fine-tuning may start from a checkpoint whose head does not fit, of another number of classes say: what
+    # does not fit keeps its random start, and is named.
+    atss.REMAKE_HEAD = False
+
     # Losses (section 4.1 and the paper's code).
     atss.FOCAL_LOSS_ALPHA = 0.25
     atss.FOCAL_LOSS_GAMMA = 2.0
@@ -104,8 +108,21 @@ def add_atss_config(cfg):
     # code) or "mmdetection"; see atss.data.resize.
     cfg.INPUT.RESIZE_LIKE = "detectron2"
 
+    # A folder with a dataset in COCO's, YOLO's or Pascal VOC's format. Its parts become the datasets <folder>_train,
+    # <folder>_val and so on, and DATASETS.TRAIN and DATASETS.TEST name them, where they do not name others of them.
+    cfg.DATASETS.FOLDER = ""
     # COCO-format datasets to register: [name, annotation file, picture folder] each.
     cfg.DATASETS.REGISTER = []
 
     # "SGD", as in the paper, or "AdamW", which small models trained from random weights prefer.
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Decay of an exponential moving average of the weights, 0.999 say, which then is what is evaluated, drawn and taken
+    # from checkpoints; 0 for none, as in the paper.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # Evaluations (TEST.EVAL_PERIOD) without a better AP after which training ends; 0 for never.
+    cfg.SOLVER.EARLY_STOP = 0
+
+    # Whether the checkpoint of the best AP is kept, as model_best.pth.
+    cfg.TEST.KEEP_BEST = False
+    # Whether evaluations also give the losses on DATASETS.TEST, as validation/total_loss and so on.
+    cfg.TEST.VALIDATION_LOSS = True

@@ -59,19 +59,28 @@ class ATSS(nn.Module):
             in training a dict of scalar losses; at inference a list of N dicts with `instances`, whose fields are
             `pred_boxes`, `scores` and `pred_classes`.
         """
-        images = self.preprocess(batched_inputs)
-        features = self.backbone(images.tensor)
-        grid, predictions = self.head([features[name] for name in self.in_features])
         if self.training:
-            objects = [x["instances"].to(self.device) for x in batched_inputs]
-            gt_boxes = [x.gt_boxes.tensor for x in objects]
-            gt_classes = [x.gt_classes for x in objects]
-            return self.head.losses(grid, predictions, gt_boxes, gt_classes, self.ignore_boxes(batched_inputs))
+            return self.losses(batched_inputs)
+        images, grid, predictions = self.predict(batched_inputs)
         detections = self.head.detect(grid, predictions, images.image_sizes)
         return [
             {"instances": self.to_instances(found, size, (x.get("height", size[0]), x.get("width", size[1])))}
             for found, size, x in zip(detections, images.image_sizes, batched_inputs, strict=True)
         ]
+
+    def losses(self, batched_inputs):
+        """The losses of pictures with their objects, see `forward`; in evaluation mode those of validation."""
+        _, grid, predictions = self.predict(batched_inputs)
+        objects = [x["instances"].to(self.device) for x in batched_inputs]
+        gt_boxes = [x.gt_boxes.tensor for x in objects]
+        gt_classes = [x.gt_classes for x in objects]
+        return self.head.losses(grid, predictions, gt_boxes, gt_classes, self.ignore_boxes(batched_inputs))
+
+    def predict(self, batched_inputs):
+        """The padded pictures as an `ImageList`, the `AnchorGrid` of their feature maps, the `Predictions` for it."""
+        images = self.preprocess(batched_inputs)
+        features = self.backbone(images.tensor)
+        return images, *self.head([features[name] for name in self.in_features])
 
     def to_instances(self, detections, image_size, size):
         """`Detections` in a picture of `image_size` (height, width) -> Detectron2's `Instances` in one of `size`."""

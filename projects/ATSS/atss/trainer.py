@@ -1,26 +1,82 @@
-"""Detectron2's DefaultTrainer with this project's data, optimizer, evaluation and checks of checkpoints."""
+"""Detectron2's DefaultTrainer with this project's data, optimizer, evaluation, checkpoints and signs of progress."""
 
+import logging
+import os
+import sys
 import weakref
 
 import torch
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, hooks
 from detectron2.solver import build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+from detectron2.utils.events import JSONWriter, TensorboardXWriter
 
 from .checkpoints import Checkpointer, is_pretrained
-from .data import test_loader, train_loader
-from .evaluation import MultiScaleTest, build_coco_evaluator
+from .data import EvalResize, read_dataset, test_loader, train_loader, validation_loader
+from .evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
+from .training import EarlyStop, KeepBest, LogLine, PredictionPictures, TerminalLine, WeightAverage
+
+logger = logging.getLogger("atss.trainer")
+
+# Pictures that VIS_PERIOD draws.
+NUM_PICTURES = 4
 
 
 class Trainer(DefaultTrainer):
     """Trains and evaluates as the config says."""
 
     def build_hooks(self):
+        cfg, model = self.cfg, unwrapped(self.model)
         # DefaultTrainer has just made a checkpointer that keeps what it cannot load to itself.
         self.checkpointer = Checkpointer(
-            self.model, self.cfg.OUTPUT_DIR, needed=is_pretrained, trainer=weakref.proxy(self)
-        )
-        return super().build_hooks()
+            model, cfg.OUTPUT_DIR, needed=is_pretrained, remake_head=cfg.MODEL.ATSS.REMAKE_HEAD,
+            trainer=weakref.proxy(self),
+        )  # fmt: skip
+        average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
+        # What is evaluated, drawn and, of a checkpoint, used.
+        self.evaluated = average.model if average else self.model
+        found = super().build_hooks()
+        # All but the evaluation, and the writers come last, so that what the others found is written.
+        writers = [hook for hook in found if isinstance(hook, hooks.PeriodicWriter)]
+        found = [hook for hook in found if not isinstance(hook, (hooks.EvalHook, hooks.PeriodicWriter))]
+        return [average, *found, *self.evaluation_hooks(), *writers, *self.terminal_hooks()]
+
+    def evaluation_hooks(self):
+        cfg = self.cfg
+        found = [hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate)]
+        if cfg.TEST.KEEP_BEST or cfg.SOLVER.EARLY_STOP:
+            options = metric(cfg), cfg.TEST.KEEP_BEST, cfg.SOLVER.EARLY_STOP
+            found.append(KeepBest(self.checkpointer, cfg.TEST.EVAL_PERIOD, *options))
+        if cfg.VIS_PERIOD and cfg.DATASETS.TEST and comm.is_main_process():
+            records = read_dataset(cfg.DATASETS.TEST[0])[:NUM_PICTURES]
+            found.append(PredictionPictures.of(cfg, unwrapped(self.evaluated), records, EvalResize.of(cfg)))
+        return found
+
+    def terminal_hooks(self):
+        if not (comm.is_main_process() and sys.stderr.isatty()):
+            return []
+        return [hooks.PeriodicWriter([TerminalLine(*self.progress())], period=1)]
+
+    def build_writers(self):
+        folder = self.cfg.OUTPUT_DIR
+        json_file = os.path.join(folder, "metrics.json")
+        return [LogLine(*self.progress()), JSONWriter(json_file), TensorboardXWriter(folder)]
+
+    def progress(self):
+        return self.max_iter, metric(self.cfg), self.cfg.SOLVER.IMS_PER_BATCH
+
+    def evaluate(self):
+        self._last_eval_results = self.test(self.cfg, self.evaluated)
+        return self._last_eval_results
+
+    def train(self):
+        """Train; return what the last evaluation gave, None where there was none."""
+        try:
+            super().train()
+        except EarlyStop as stop:
+            logger.info(str(stop))
+        return getattr(self, "_last_eval_results", None)
 
     # Detectron2 0.6 leaves the optimizer out of its checkpoints; its main branch has these two, too.
     def state_dict(self):
@@ -44,7 +100,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        return super().test(cfg, MultiScaleTest.of(cfg, model) if cfg.TEST.AUG.ENABLED else model, evaluators)
+        results = super().test(cfg, MultiScaleTest.of(cfg, model) if cfg.TEST.AUG.ENABLED else model, evaluators)
+        if cfg.TEST.VALIDATION_LOSS:
+            for name in cfg.DATASETS.TEST:
+                losses = validation_losses(unwrapped(model), validation_loader(cfg, name))
+                (results if len(cfg.DATASETS.TEST) == 1 else results[name])["validation"] = losses
+        return results
 
     @classmethod
     def build_optimizer(cls, cfg, model):
@@ -59,3 +120,13 @@ class Trainer(DefaultTrainer):
             weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
         )
         return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(params, lr=cfg.SOLVER.BASE_LR, fused=True))
+
+
+def unwrapped(model):
+    """A model without what several processes wrap around it."""
+    return getattr(model, "module", model)
+
+
+def metric(cfg):
+    """Name of the figure that evaluations are judged by: AP on the first of the datasets."""
+    return f"{cfg.DATASETS.TEST[0]}/bbox/AP" if len(cfg.DATASETS.TEST) > 1 else "bbox/AP"

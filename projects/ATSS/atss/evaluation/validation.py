@@ -1,0 +1,42 @@
+"""The losses on pictures that are not trained on."""
+
+import contextlib
+
+import torch
+from detectron2.utils import comm
+
+
+@torch.no_grad()
+def validation_losses(model, loader):
+    """The means of the losses over the pictures of a loader, with the model as at inference.
+
+    Args:
+        model: an `ATSS`, without a wrapper for several processes.
+        loader: batches with their objects, as many in every process.
+
+    Returns:
+        dict of floats like the training's, with `total_loss`; empty where there is no picture.
+    """
+    total, num_pictures = {}, 0
+    with inference(model):
+        for batch in loader:
+            num_pictures += len(batch)
+            for name, loss in model.losses(batch).items():
+                total[name] = total.get(name, 0) + loss * len(batch)
+    if not num_pictures:
+        return {}
+    means = {name: float(loss) / num_pictures for name, loss in total.items()}
+    by_process = comm.all_gather(means)
+    means = {name: sum(other[name] for other in by_process) / len(by_process) for name in means}
+    return {"total_loss": sum(means.values()), **means}
+
+
+@contextlib.contextmanager
+def inference(model):
+    """A model in evaluation mode, afterwards in that which it had."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,72 @@
+"""Pictures of predictions for TensorBoard while training goes on."""
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase
+from detectron2.structures import BoxMode
+from detectron2.utils.events import get_event_storage
+
+from ..data.mapper import PictureMapper
+from ..data.pictures import read_picture
+from ..drawing import class_colors, draw_boxes, mosaic
+
+# Least score of a box that is drawn.
+MIN_SCORE = 0.3
+
+
+class PredictionPictures(HookBase):
+    """Now and then draws the objects of some pictures beside what the model finds there.
+
+    Args:
+        model: the model, without a wrapper for several processes.
+        records: list of dicts of the pictures in Detectron2's standard form.
+        mapper: brings a picture's dict into the form that the model takes.
+        class_names: names of the classes.
+        period: iterations from one drawing to the next.
+    """
+
+    def __init__(self, model, records, mapper, class_names, period):
+        self.model = model
+        self.records = records
+        self.mapper = mapper
+        self.class_names = class_names
+        self.period = period
+
+    @classmethod
+    def of(cls, cfg, model, records, resize):
+        """That of a config: VIS_PERIOD; `resize` is the augmentation that pictures are tested with."""
+        mapper = PictureMapper(cfg, False, augmentations=[resize])
+        return cls(model, records, mapper, cfg.MODEL.ATSS.CLASS_NAMES, cfg.VIS_PERIOD)
+
+    def after_step(self):
+        if (self.trainer.iter + 1) % self.period == 0:
+            for record in self.records:
+                name = f"predictions/{record['image_id']}"
+                get_event_storage().put_image(name, torch.from_numpy(self.draw(record).copy()).permute(2, 0, 1))
+
+    @torch.no_grad()
+    def draw(self, record):
+        """Objects on the left, predictions on the right: (H, W, 3) uint8, RGB."""
+        was_training = self.model.training
+        self.model.eval()
+        found = self.model([self.mapper(record)])[0]["instances"].to("cpu")
+        self.model.train(was_training)
+        found = found[found.scores >= MIN_SCORE]
+
+        objects = record.get("annotations", [])
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects]
+        picture, colors = read_picture(record["file_name"], "RGB"), class_colors(len(self.class_names))
+        sides = (
+            (np.array(boxes), [a["category_id"] for a in objects], [""] * len(objects)),
+            (
+                found.pred_boxes.tensor.numpy(),
+                found.pred_classes.tolist(),
+                [f" {s:.0%}" for s in found.scores.tolist()],
+            ),
+        )
+        drawn = [
+            draw_boxes(picture, b, [self.class_names[k] + s for k, s in zip(classes, after, strict=True)],
+                       [colors[k] for k in classes])
+            for b, classes, after in sides
+        ]  # fmt: skip
+        return mosaic(drawn, columns=2, titles=["objects", "predictions"])
