@@ -383,3 +383,8 @@ def test_a_deformable_tower_ends_with_a_deformable_layer():
     last = head.box_tower[-1]
     assert last.offset.weight.std().item() == pytest.approx(0.01, rel=0.2)
     assert last.conv.weight.std().item() == pytest.approx(0.01, rel=0.2) and (last.offset.bias == 0).any()
+
+
+def test_a_box_loss_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="box_loss.*'giou' or 'smooth_l1'.*'iou'"):
+        make_head(box_loss="iou")

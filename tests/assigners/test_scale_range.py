@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from detectron2.config import LazyCall, instantiate
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -73,3 +74,10 @@ def test_ranges_are_checked(ranges):
 def test_there_is_a_range_for_every_level():
     with pytest.raises(ValueError, match="ranges: expected one for each of the 5 levels of grid, got 2"):
         ScaleRangeAssigner([(0, 64), (64, 128)])(grid_of(64, 64), [torch.empty(0, 4)])
+
+
+def test_ranges_may_be_lists_of_any_kind():
+    """Those of LazyConfigs are not Python's."""
+    assigner = instantiate(LazyCall(ScaleRangeAssigner)(ranges=[[0, 32], [32, float("inf")]]))
+
+    assert assigner.ranges == ((0, 32), (32, float("inf")))

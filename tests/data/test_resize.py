@@ -50,3 +50,8 @@ def test_like_mmdetection_opencv_resizes():
 
 def test_a_size_of_zero_leaves_pictures_as_they_are():
     assert np.array_equal(EvalResize(0, 0).get_transform(picture(9, 7)).apply_image(picture(9, 7)), picture(9, 7))
+
+
+def test_another_codebase_is_refused():
+    with pytest.raises(ValueError, match="'caffe' is not one of detectron2, maskrcnn-benchmark, mmdetection"):
+        EvalResize(800, 1333, "caffe")

@@ -9,7 +9,7 @@ def add_atss_config(cfg):
     """Add the keys below to a Detectron2 config."""
     cfg.MODEL.ATSS = atss = CfgNode()
 
-    # Name of the head, in ATSS_HEAD_REGISTRY.
+    # The head: its name in ATSS_HEAD_REGISTRY.
     atss.HEAD = "ATSSHead"
     # Number of classes, without background. 0: taken from the dataset.
     atss.NUM_CLASSES = 0
@@ -18,10 +18,11 @@ def add_atss_config(cfg):
     # Feature maps of the backbone that the head works on, finest first (section 4.1: P3 to P7).
     atss.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
 
-    # Whether P7 is computed from P6 after a ReLU, as in the paper's code; mmdetection has none.
+    # The pyramid: whether P7 is computed from P6 after a ReLU, as in the paper's code; mmdetection has none.
     atss.RELU_BEFORE_P7 = True
 
-    # 3x3 convolutions in each of the two towers, and whether the last of each is deformable (the paper's DCNv2 models).
+    # The towers: 3x3 convolutions in each of the two, and whether the last of each is deformable (the paper's DCNv2
+    # models).
     atss.NUM_CONVS = 4
     atss.USE_DCN_IN_TOWER = False
     # The five switches of Table 1, on in the paper's model. Normalisation in the towers: a name of Detectron2's, "" for
@@ -40,8 +41,8 @@ def add_atss_config(cfg):
     # Score that every class starts from (RetinaNet).
     atss.PRIOR_PROB = 0.01
 
-    # Anchors of a cell: side of the square one in strides (section 3.1: 8), heights / widths at equal area, sizes an
-    # octave.
+    # The anchors of a cell: side of the square one in strides (section 3.1: 8), heights / widths at equal area, sizes
+    # an octave.
     atss.ANCHOR_SCALE = 8.0
     atss.ASPECT_RATIOS = [1.0]
     atss.SCALES_PER_OCTAVE = 1
@@ -52,7 +53,7 @@ def add_atss_config(cfg):
     # resized box keeps its last pixel.
     atss.PIXEL_EXTENT = 0
 
-    # Rule that chooses positives, in ASSIGNER_REGISTRY: ATSSAssigner, IoUAssigner (RetinaNet), ScaleRangeAssigner
+    # The rule that chooses positives, in ASSIGNER_REGISTRY: ATSSAssigner, IoUAssigner (RetinaNet), ScaleRangeAssigner
     # (FCOS), CenterSamplingAssigner, TopKIoUAssigner.
     atss.ASSIGNER = "ATSSAssigner"
     # Their parameters, each read by the rules that have it. k: candidates of an object a level (section 4.3), or
@@ -70,15 +71,16 @@ def add_atss_config(cfg):
     # background.
     atss.IGNORE_CROWD = False
 
-    # What the box prediction means: deltas "box" or distances "point" (section 3.1), and the factors of the deltas.
+    # The box prediction, and what it means: deltas "box" or distances "point" (section 3.1), and the factors of the
+    # deltas.
     atss.BOX_CODING = "box"
     atss.BOX_CODING_WEIGHTS = [10.0, 10.0, 5.0, 5.0]
 
-    # Whether fine-tuning may start from a checkpoint whose head does not fit, of another number of classes say: what
-    # does not fit keeps its random start, and is named.
+    # Fine-tuning: whether it may start from a checkpoint whose head does not fit, of another number of classes say:
+    # what does not fit keeps its random start, and is named.
     atss.REMAKE_HEAD = False
 
-    # Losses (section 4.1 and the paper's code).
+    # The losses (section 4.1 and the paper's code).
     atss.FOCAL_LOSS_ALPHA = 0.25
     atss.FOCAL_LOSS_GAMMA = 2.0
     # Where smooth L1 turns from square to linear.
@@ -104,25 +106,25 @@ def add_atss_config(cfg):
     cfg.TEST.AUG.MERGE = "nms"
     cfg.TEST.AUG.VOTE_THRESH = 0.66
 
-    # How pictures are resized for testing, to the last pixel: like "detectron2", "maskrcnn-benchmark" (the paper's
+    # Resizing of pictures for testing, to the last pixel: like "detectron2", "maskrcnn-benchmark" (the paper's
     # code) or "mmdetection"; see atss.data.resize.
     cfg.INPUT.RESIZE_LIKE = "detectron2"
 
-    # A folder with a dataset in COCO's, YOLO's or Pascal VOC's format. Its parts become the datasets <folder>_train,
+    # A dataset in a folder, in COCO's, YOLO's or Pascal VOC's format. Its parts become the datasets <folder>_train,
     # <folder>_val and so on, and DATASETS.TRAIN and DATASETS.TEST name them, where they do not name others of them.
     cfg.DATASETS.FOLDER = ""
     # COCO-format datasets to register: [name, annotation file, picture folder] each.
     cfg.DATASETS.REGISTER = []
 
-    # "SGD", as in the paper, or "AdamW", which small models trained from random weights prefer.
+    # The optimizer: "SGD", as in the paper, or "AdamW", which small models trained from random weights prefer.
     cfg.SOLVER.OPTIMIZER = "SGD"
-    # Decay of an exponential moving average of the weights, 0.999 say, which then is what is evaluated, drawn and taken
-    # from checkpoints; 0 for none, as in the paper.
+    # Averaged weights: the decay of an exponential moving average, 0.999 say, which then is what is evaluated, drawn
+    # and taken from checkpoints; 0 for none, as in the paper.
     cfg.SOLVER.EMA_DECAY = 0.0
     # Evaluations (TEST.EVAL_PERIOD) without a better AP after which training ends; 0 for never.
     cfg.SOLVER.EARLY_STOP = 0
 
-    # Whether the checkpoint of the best AP is kept, as model_best.pth.
+    # Evaluations: whether the checkpoint of the best AP is kept, as model_best.pth.
     cfg.TEST.KEEP_BEST = False
     # Whether evaluations also give the losses on DATASETS.TEST, as validation/total_loss and so on.
     cfg.TEST.VALIDATION_LOSS = True

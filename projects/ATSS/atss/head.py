@@ -63,6 +63,9 @@ class ATSSHead(nn.Module):
         box_loss: "giou" of the decoded boxes, or "smooth_l1" of the deltas.
         box_loss_weight: factor of the box loss.
         smooth_l1_beta: where smooth L1 turns from square to linear.
+
+    Raises:
+        ValueError: a `box_loss` that does not exist.
     """
 
     @configurable
@@ -90,6 +93,8 @@ class ATSSHead(nn.Module):
         smooth_l1_beta=0.11,
     ):
         super().__init__()
+        if box_loss not in ("giou", "smooth_l1"):
+            raise ValueError(f"box_loss: expected 'giou' or 'smooth_l1', got {box_loss!r}")
         self.strides = list(strides)
         self.num_classes = num_classes
         self.anchor_offset = anchor_offset

@@ -1,6 +1,7 @@
 """Positives by a spatial and a scale constraint, as FCOS chooses them (section 3.1, Table 2)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -102,7 +103,7 @@ def smallest_first(areas):
 def check_ranges(ranges):
     """The ranges as a tuple of pairs of float, or a ValueError that says what is wrong."""
     for pair in ranges:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not 0 <= pair[0] < pair[1]:
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not 0 <= pair[0] < pair[1]:
             raise ValueError(f"ranges: expected (low, high) in pixels for every level, low before high, got {pair}")
     return tuple((float(low), float(high)) for low, high in ranges)
 

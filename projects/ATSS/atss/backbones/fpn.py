@@ -3,13 +3,11 @@
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
-from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
+from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch.nn import functional as F
 
 from .deformable import make_portable
-
-# Basic blocks a stage of the small ResNets, by MODEL.RESNETS.DEPTH.
-SMALL_RESNET_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+from .resnet import make_basic_stages
 
 
 @BACKBONE_REGISTRY.register()
@@ -42,17 +40,9 @@ def build_atss_small_resnet_fpn_backbone(cfg, input_shape):
     """
     resnets = cfg.MODEL.RESNETS
     stem = BasicStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, norm=resnets.NORM)
-    stages, in_channels = [], resnets.STEM_OUT_CHANNELS
-    for stage, num_blocks in enumerate(SMALL_RESNET_BLOCKS[resnets.DEPTH]):
-        out_channels = resnets.RES2_OUT_CHANNELS * 2**stage
-        strides = [1 if stage == 0 else 2] + [1] * (num_blocks - 1)
-        channels = {"in_channels": in_channels, "out_channels": out_channels}
-        stages.append(
-            ResNet.make_stage(BasicBlock, num_blocks, stride_per_block=strides, norm=resnets.NORM, **channels)
-        )
-        in_channels = out_channels
-    bottom_up = ResNet(stem, stages, out_features=resnets.OUT_FEATURES).freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
-    return with_fpn(cfg, bottom_up)
+    stages = make_basic_stages(resnets.DEPTH, stem.out_channels, resnets.RES2_OUT_CHANNELS, resnets.NORM)
+    freeze_at = cfg.MODEL.BACKBONE.FREEZE_AT
+    return with_fpn(cfg, ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=freeze_at))
 
 
 def with_fpn(cfg, bottom_up):

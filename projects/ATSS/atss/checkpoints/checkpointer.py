@@ -37,7 +37,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def load(self, path, checkpointables=None):
         if path and "://" not in path and not os.path.isfile(path):
-            raise InputError(f"{path}: no such checkpoint (MODEL.WEIGHTS)")
+            raise InputError(f"{path}: no such checkpoint")
         self._path = path
         self._resuming = checkpointables is None and bool(self.checkpointables)
         return super().load(path, checkpointables)
@@ -82,7 +82,9 @@ class Checkpointer(DetectionCheckpointer):
             misfits = {key: misfits[key] for key in misfits if key not in of_head}
         if misfits:
             listed = "; ".join(list(misfits.values())[:3]) + ("; ..." if len(misfits) > 3 else "")
-            hint = "; MODEL.ATSS.REMAKE_HEAD True fine-tunes from it with a new head" if self.needed and misfits == of_head else ""
+            hint = ""
+            if self.needed and misfits == of_head:
+                hint = "; MODEL.ATSS.REMAKE_HEAD True (in a LazyConfig train.remake_head) fine-tunes with a new head"
             raise InputError(
                 f"{self._path}: checkpoint of another model: {len(misfits)} keys of the config's model do not fit: "
                 f"{listed}{hint}"

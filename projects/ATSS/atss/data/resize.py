@@ -24,9 +24,14 @@ class EvalResize(T.Augmentation):
     Args:
         min_size, max_size: in pixels; a `min_size` of 0 leaves pictures as they are.
         like: one of RESIZE_LIKE.
+
+    Raises:
+        ValueError: another `like`.
     """
 
     def __init__(self, min_size, max_size, like="detectron2"):
+        if like not in RESIZE_LIKE:
+            raise ValueError(f"like: {like!r} is not one of {', '.join(RESIZE_LIKE)}")
         self.min_size = min_size
         self.max_size = max_size
         self.like = like

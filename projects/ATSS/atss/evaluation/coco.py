@@ -9,12 +9,12 @@ from .average_precision import precision_and_recall
 
 
 def build_coco_evaluator(cfg, dataset_name):
-    """Evaluator of boxes for a dataset; writes `coco_instances_results.json` into its folder, see `inference_folder`."""
+    """Evaluator of boxes for a dataset; writes `coco_instances_results.json` into its `inference_folder`."""
     return BoxEvaluator(dataset_name, inference_folder(cfg, dataset_name))
 
 
 def inference_folder(cfg, dataset_name):
-    """Folder of the boxes found in a dataset: `inference` in OUTPUT_DIR, one for each inside it where they are several."""
+    """Folder of the boxes found in a dataset: `inference` in OUTPUT_DIR, with one for each where they are several."""
     several = len(cfg.DATASETS.TEST) > 1
     return os.path.join(cfg.OUTPUT_DIR, "inference", *([dataset_name] if several else []))
 
