@@ -6,7 +6,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from atss.data import register_coco_format
-from atss.data.coco import load_coco_format
+from atss.data.catalog import load
+from atss.data.coco import coco_source
 from atss.errors import InputError
 
 
@@ -38,7 +39,7 @@ def test_only_what_detection_needs_is_asked_for(coco_file):
             {k: a[k] for k in ("id", "image_id", "category_id", "bbox")} for a in content["annotations"][:1]
         ]
 
-    dicts = load_coco_format("stripped", *coco_file(strip))
+    dicts = load("stripped", coco_source(*coco_file(strip)))
 
     assert [len(d["annotations"]) for d in dicts] == [1, 0, 0]
 
@@ -76,7 +77,7 @@ def test_what_is_malformed_is_named(coco_file, change, named):
     path, pictures = coco_file(change)
 
     with pytest.raises(InputError) as caught:
-        load_coco_format("malformed", path, pictures)
+        load("malformed", coco_source(path, pictures))
 
     assert named in str(caught.value) and "\n" not in str(caught.value)
     assert path in str(caught.value) or pictures in str(caught.value)
@@ -87,16 +88,16 @@ def test_what_is_no_coco_file_is_named(coco_file, text):
     path, pictures = coco_file(text=text)
 
     with pytest.raises(InputError, match=path):
-        load_coco_format("malformed", path, pictures)
+        load("malformed", coco_source(path, pictures))
 
 
 def test_a_missing_file_is_named():
     with pytest.raises(InputError, match=r"nowhere\.json"):
-        load_coco_format("missing", "nowhere.json", "nowhere")
+        load("missing", coco_source("nowhere.json", "nowhere"))
 
 
 def test_missing_pictures_are_counted(coco_file):
     path, _ = coco_file()
 
     with pytest.raises(InputError, match=r"elsewhere/0\.png.*3 of 3"):
-        load_coco_format("missing", path, "elsewhere")
+        load("missing", coco_source(path, "elsewhere"))

@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.utils import logger as detectron2_logger
 
 from atss.data import check_data, train_loader
 from atss.data.loaders import has_area, read_dataset, train_dicts
@@ -74,14 +77,20 @@ def test_crowd_boxes_are_no_objects_and_by_config_regions_without_loss(config, i
 
 
 def test_boxes_without_area_are_dropped_counted_and_reported_once(config, caplog):
+    detectron2_logger._LOG_COUNTER.clear()
+
     def flatten(content):
         content["annotations"][0]["bbox"] = [5, 5, 0, 30]
         content["annotations"][1]["bbox"] = [5, 5, 20, -3]
 
-    dicts = train_dicts(config(flatten))
+    cfg = config(flatten)
+    check_data(cfg)
 
-    assert [len(d["annotations"]) for d in dicts] == [0, 0, 1]
-    assert [r.message for r in caplog.records if r.name == "atss.data"] == ["Dropped 2 boxes without area of 3."]
+    assert [len(d["annotations"]) for d in train_dicts(cfg)] == [0, 0, 1]
+    (line,) = {r.getMessage() for r in caplog.records if "without area" in r.getMessage()}
+    assert line.startswith("animals: boxes without area (2 of 3 objects), such as ")
+    check_data(cfg)
+    assert sum("without area" in r.getMessage() for r in caplog.records) == 1
 
 
 def test_area_in_both_box_modes():
@@ -94,6 +103,23 @@ def test_area_in_both_box_modes():
 def test_datasets_without_any_box_are_refused(config):
     with pytest.raises(InputError, match="animals have no box"):
         train_dicts(config(lambda c: c.update(annotations=[])))
+
+
+def test_warnings_are_logged_before_training_and_errors_stop_it(config, coco_file, caplog):
+    """Also of datasets that Detectron2 reads: here, pictures that are in training and test data."""
+    detectron2_logger._LOG_COUNTER.clear()
+    path, pictures = coco_file()
+    for name in ("registered_train", "registered_val"):
+        DatasetCatalog.register(name, lambda name=name: load_coco_json(path, pictures, name))
+    cfg = config(**{"DATASETS.TRAIN": ("registered_train",), "DATASETS.TEST": ("registered_val",)})
+
+    check_data(cfg)
+
+    (line,) = {r.getMessage() for r in caplog.records if r.name == "atss.data"}
+    assert line.startswith("registered_train, registered_val: pictures in both (3 of 3 pictures), such as ")
+    (Path(pictures) / "1.png").unlink()
+    with pytest.raises(InputError, match=r"registered_train: missing pictures \(1 of 3 pictures\), such as .*1\.png"):
+        check_data(cfg)
 
 
 def test_classes_that_the_head_does_not_have_are_refused(config):
@@ -143,6 +169,6 @@ def test_missing_files_of_built_in_datasets_are_named():
 def test_what_was_checked_is_not_read_again(config, monkeypatch):
     cfg = config()
     check_data(cfg)
-    monkeypatch.setattr("atss.data.loaders.read_dataset", lambda name: pytest.fail("read twice"))
+    monkeypatch.setattr("atss.data.catalog.load", lambda name, source: pytest.fail("read twice"))
 
     assert len(next(iter(train_loader(cfg)))) == 4

@@ -6,6 +6,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from atss.data import shapes
+from atss.data.catalog import load
+from atss.data.coco import coco_source
 from atss.errors import InputError
 
 
@@ -87,10 +89,8 @@ def test_filled_and_outlined_shapes_differ_in_their_middle():
 
 
 def test_files_are_in_coco_format(drawn):
-    from atss.data.coco import load_coco_format
-
     folder, _ = drawn
-    dicts = load_coco_format("shapes_test", f"{folder}.json", str(folder))
+    dicts = load("shapes_test", coco_source(f"{folder}.json", str(folder)))
 
     assert len(dicts) == 200
     with Image.open(dicts[7]["file_name"]) as picture:

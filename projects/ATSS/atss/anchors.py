@@ -84,7 +84,7 @@ class AnchorGrid:
         if len({len(anchors) for anchors in cell_anchors}) > 1:
             numbers = ", ".join(str(len(anchors)) for anchors in cell_anchors)
             raise ValueError(f"cell_anchors: every level needs the same number of anchors a cell, got {numbers}")
-        self.shapes = [(int(height), int(width)) for height, width in shapes]
+        self.shapes = [(height, width) for height, width in shapes]
         self.strides = list(strides)
         self.cell_anchors = list(cell_anchors)
         self.offset = offset

@@ -2,7 +2,7 @@
 
 import math
 import os
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import matplotlib
@@ -15,8 +15,8 @@ MIN_LONG_SIDE = 640
 
 
 def class_colors(num_classes):
-    """A list of (R, G, B) from 0 to 255, one a class, as far apart as Detectron2's table has them."""
-    colors = [tuple(color) for color in colormap(rgb=True).astype(int).tolist()]
+    """A list of (R, G, B) from 0 to 255, one a class; the 70 of Detectron2's table, again and again."""
+    colors = list(dict.fromkeys(map(tuple, colormap(rgb=True).astype(int).tolist())))  # some are in it twice
     return [colors[i % len(colors)] for i in range(num_classes)]
 
 
@@ -34,29 +34,55 @@ def draw_boxes(picture, boxes, labels, colors, min_long_side=MIN_LONG_SIDE):
         (H', W', 3) uint8, RGB.
     """
     scale = max(1.0, min_long_side / max(picture.shape[:2]))
+    drawn = np.array(picture)
     if scale > 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    drawn = Image.fromarray(picture)
-    draw = ImageDraw.Draw(drawn)
-    line = max(2, round(max(drawn.size) / 450))
-    text_font = font(max(13, round(max(drawn.size) / 65)))
+        drawn = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    # In a panorama or a strip the short side says how much room there is.
+    extent = min(max(drawn.shape[:2]), 2 * min(drawn.shape[:2]))
+    line, font_size = max(2, round(extent / 450)), max(13, round(extent / 65))
+    height, width = drawn.shape[:2]
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
-    for (x1, y1, x2, y2), label, color in reversed(list(zip(boxes.tolist(), labels, colors, strict=True))):
-        draw.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=color, width=line)
+    low = np.floor(boxes[:, :2]).clip(0, [width - 1, height - 1])
+    high = np.ceil(boxes[:, 2:]).clip(low + 1, [width, height])
+    corners = np.concatenate([low, high], axis=1).astype(int).tolist()
+    for (left, top, right, bottom), label, color in reversed(list(zip(corners, labels, colors, strict=True))):
+        color = tuple(map(int, color))
+        outline(drawn, left, top, right, bottom, line, color)
         if label:
-            write(draw, label, x1, y1, text_font, color, drawn.size)
-    return np.asarray(drawn)
+            paste_label(drawn, label_picture(label, font_size, color), left, top)
+    return drawn
 
 
-def write(draw, label, x, y, text_font, color, size):
-    """A label on a ground of `color`: above the point (x, y), or below it where the picture ends, all of it inside."""
-    left, top, right, bottom = text_font.getbbox(label)
-    width, height = right - left + 6, bottom - top + 6
-    x = max(0, min(x, size[0] - width))
-    y = y - height if y >= height else y
-    draw.rectangle([x, y, x + width - 1, y + height - 1], fill=color)
+def outline(picture, left, top, right, bottom, line, color):
+    """Draw the sides of a rectangle of pixels, `line` wide, inside it."""
+    x, y = min(line, right - left) - 1, min(line, bottom - top) - 1
+    right, bottom = right - 1, bottom - 1  # OpenCV's rectangles have their last pixel
+    for corners in (
+        ((left, top), (right, top + y)),
+        ((left, bottom - y), (right, bottom)),
+        ((left, top), (left + x, bottom)),
+        ((right - x, top), (right, bottom)),
+    ):
+        cv2.rectangle(picture, *corners, color, cv2.FILLED)
+
+
+def paste_label(picture, label, left, top):
+    """Put a label above the pixel (left, top), or below it where the picture ends, so that all of it is inside."""
+    height, width = label.shape[:2]
+    left = max(0, min(left, picture.shape[1] - width))
+    top = top - height if top >= height else max(0, min(top, picture.shape[0] - height))
+    place = picture[top : top + height, left : left + width]
+    place[:] = label[: place.shape[0], : place.shape[1]]
+
+
+@lru_cache(maxsize=512)  # the frames of a video have the same labels again and again
+def label_picture(text, size, color):
+    """A line of text on a ground of a colour, (h, w, 3) uint8, RGB."""
+    left, top, right, bottom = font(size).getbbox(text)
+    label = Image.new("RGB", (math.ceil(right - left) + 6, math.ceil(bottom - top) + 6), color)
     dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 140
-    draw.text((x + 3 - left, y + 3 - top), label, fill="white" if dark else "black", font=text_font)
+    ImageDraw.Draw(label).text((3 - left, 3 - top), text, fill="white" if dark else "black", font=font(size))
+    return np.asarray(label)
 
 
 @cache
@@ -104,8 +130,9 @@ def mosaic(pictures, columns, width=420, titles=None):
 
 
 def shortened(text, width, text_font):
-    """As much of the end of a text as is at most `width` pixels long."""
+    """A text as it is, or as much of its end as is at most `width` pixels long with "…" before it."""
     if text_font.getlength(text) <= width:
         return text
-    letters = math.floor(len(text) * width / text_font.getlength(text))
-    return "…" + text[len(text) - max(0, letters - 1) :]
+    while text and text_font.getlength("…" + text) > width:
+        text = text[1:]
+    return "…" + text

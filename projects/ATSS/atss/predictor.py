@@ -1,17 +1,48 @@
-"""A trained model for single pictures."""
+"""A trained model for pictures: from files or arrays to boxes with names."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from detectron2.modeling import build_model
+from PIL import Image
 
 from .checkpoints import Checkpointer
 from .data import EvalResize
+from .data.pictures import read_picture, to_rgb
 from .errors import InputError
 from .evaluation import MultiScaleTest
+from .run import load_config
+
+# Pictures that a GPU looks at together. A CPU gains nothing by it, but for small models of small pictures.
+GPU_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """The D objects found in a picture, best first; `len()` of it is D.
+
+    boxes: (D, 4) float32, x1 y1 x2 y2 in pixels of the picture.
+    scores: (D,) float32, from 0 to 1.
+    classes: (D,) int64.
+    names: list of D class names.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    names: list
+
+    def __len__(self):
+        return len(self.scores)
 
 
 class Predictor:
-    """Loads the model of a config and finds the objects of a picture.
+    """Loads the model of a config and finds the objects of pictures.
 
     Args:
         cfg: MODEL.WEIGHTS names the checkpoint, INPUT.*_SIZE_TEST the size that pictures are brought to, or TEST.AUG
@@ -26,24 +57,140 @@ class Predictor:
             raise InputError("MODEL.WEIGHTS: name the checkpoint to use")
         self.model = build_model(cfg).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self.divisor = self.model.backbone.size_divisibility
         self.resize = EvalResize.of(cfg)
+        self.views = [self.resize]
         if cfg.TEST.AUG.ENABLED:
             self.model, self.resize = MultiScaleTest.of(cfg, self.model), EvalResize(0, 0)
+            self.views = [view.resize for view in self.model.views]
         self.format = cfg.INPUT.FORMAT
+        self.class_names = class_names_of(cfg)
+        self.batch_size = GPU_BATCH_SIZE if cfg.MODEL.DEVICE.startswith("cuda") else 1
 
-    @torch.no_grad()
-    def __call__(self, picture):
-        """Find the objects of a picture.
+    @classmethod
+    def load(cls, config_file, weights=None, opts=()):
+        """The predictor of a config file.
 
         Args:
-            picture: (H, W, 3) uint8 array in BGR order.
+            config_file: path; the `config.yaml` of a run, say.
+            weights: path of the checkpoint; that of the config where it is None.
+            opts: list of further config keys and values in turn.
+        """
+        weights = [] if weights is None else ["MODEL.WEIGHTS", str(weights)]
+        return cls(load_config(str(config_file), [*weights, *map(str, opts)], read_datasets=False))
+
+    def predict(self, pictures, min_score=0.5, batch_size=None):
+        """Find the objects of a picture, or of several.
+
+        Args:
+            pictures: path of a file, (H, W, 3) uint8 array in BGR order (as OpenCV has it), (H, W) uint8 array of
+                grey, or Pillow image; or an iterable of such, of any sizes.
+            min_score: objects with a lower score are left out.
+            batch_size: pictures that the model sees together, at most; 8 on a GPU and 1 on a CPU where it is None.
+
+        Returns:
+            `Found`; for an iterable a list of them.
+
+        Raises:
+            InputError: a file cannot be read, or an array has no picture's shape.
+            TypeError: something else than a picture.
+        """
+        batch_size = self.batch_size if batch_size is None else batch_size
+        if batch_size < 1:
+            raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+        if not isinstance(pictures, Iterable) or isinstance(pictures, (str, os.PathLike, np.ndarray)):
+            return self.found(self(pictures), min_score)
+        numbered, found = enumerate(pictures), []
+        while batch := list(islice(numbered, batch_size)):
+            instances = self.detect([self.prepare_numbered(number, picture) for number, picture in batch])
+            found += [self.found(x, min_score) for x in instances]
+        return found
+
+    def __call__(self, picture):
+        """Find the objects of a picture, in Detectron2's form.
+
+        Args:
+            picture: (H, W, 3) uint8 array in BGR order, or what else `predict` takes as a picture.
 
         Returns:
             `Instances` on the CPU, in pixels of the picture: `pred_boxes`, `scores`, `pred_classes`, best first.
         """
+        return self.detect([self.prepare(bgr_picture(picture))])[0]
+
+    def prepare(self, picture):
+        """A picture (H, W, 3), uint8 in BGR order, as the dict that the model takes.
+
+        Raises:
+            InputError: it is so narrow that nothing of it would be left in the model's size.
+        """
         height, width = picture.shape[:2]
+        if any(0 in view.new_size(height, width) for view in self.views):
+            raise InputError(f"a picture of {width} x {height} pixels is too narrow: resized it has no pixel left")
         if self.format == "RGB":
             picture = picture[:, :, ::-1]
         resized = self.resize.get_transform(picture).apply_image(picture)
-        image = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        return self.model([{"image": image, "height": height, "width": width}])[0]["instances"].to("cpu")
+        image = torch.as_tensor(resized.transpose(2, 0, 1).copy())
+        return {"image": image, "height": height, "width": width}
+
+    def prepare_numbered(self, number, picture):
+        try:
+            return self.prepare(bgr_picture(picture))
+        except (InputError, TypeError) as error:
+            raise type(error)(f"picture {number} of the list: {error}") from error
+
+    @torch.no_grad()
+    def detect(self, inputs):
+        """Find the objects of what `prepare` has made of N pictures.
+
+        Only pictures that are padded to the same size go through the model together: group normalisation looks at the
+        padding, too, and a picture's boxes shall not depend on its company.
+
+        Args:
+            inputs: list of N dicts.
+
+        Returns:
+            list of N `Instances` on the CPU, as `__call__` gives them.
+        """
+        groups = defaultdict(list)
+        for index, x in enumerate(inputs):
+            groups[tuple(-(-side // self.divisor) for side in x["image"].shape[1:])].append(index)
+        found = [None] * len(inputs)
+        for indices in groups.values():
+            for index, x in zip(indices, self.model([inputs[i] for i in indices]), strict=True):
+                found[index] = x["instances"].to("cpu")
+        return found
+
+    def found(self, instances, min_score):
+        """`Instances` with a score of `min_score` at least, as `Found`."""
+        instances = instances[instances.scores >= min_score]
+        classes = instances.pred_classes.numpy()
+        names = [self.class_names[c] for c in classes]
+        return Found(instances.pred_boxes.tensor.numpy(), instances.scores.numpy(), classes, names)
+
+
+def class_names_of(cfg):
+    """Names of all classes; a converted model, say, may only know their numbers."""
+    return list(cfg.MODEL.ATSS.CLASS_NAMES) or [f"class {i}" for i in range(cfg.MODEL.ATSS.NUM_CLASSES)]
+
+
+def bgr_picture(picture):
+    """A path, array or Pillow image as a (H, W, 3) uint8 array in BGR order.
+
+    Raises:
+        InputError: the file cannot be read, or the array has no picture's shape.
+        TypeError: something else than a picture.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        return read_picture(picture)
+    if isinstance(picture, Image.Image):
+        return np.asarray(to_rgb(picture))[:, :, ::-1]
+    expected = "expected a path, a (H, W, 3) uint8 array in BGR order, a (H, W) uint8 array or a Pillow image"
+    if not isinstance(picture, np.ndarray):
+        raise TypeError(f"{expected}, got {type(picture).__name__}")
+    if picture.dtype != np.uint8:
+        raise TypeError(f"{expected}, got an array of {picture.dtype}")
+    if picture.ndim == 2:
+        picture = np.repeat(picture[:, :, None], 3, axis=2)
+    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise InputError(f"{expected}, got an array of shape {picture.shape}")
+    return picture

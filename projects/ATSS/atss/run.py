@@ -14,7 +14,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 
 from .assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges, settle_backend
 from .config import add_atss_config
-from .data import RESIZE_LIKE, read_dataset, register_coco_format
+from .data import RESIZE_LIKE, read_dataset, register_coco_format, register_folder, register_folder_unseen
 from .errors import InputError, first_line
 from .evaluation import MERGES
 from .head import ATSS_HEAD_REGISTRY
@@ -43,6 +43,8 @@ def load_config(config_file, opts=(), read_datasets=True):
     _check_choices(cfg)
     for entry in cfg.DATASETS.REGISTER:
         register_coco_format(*_triple(entry))
+    if cfg.DATASETS.FOLDER:
+        _settle_folder(cfg, list(opts)[::2], read_datasets or not cfg.MODEL.ATSS.CLASS_NAMES)
     _settle_device(cfg)
     if read_datasets or not cfg.MODEL.ATSS.CLASS_NAMES:
         _settle_classes(cfg)
@@ -101,6 +103,7 @@ def _check_choices(cfg):
         "MODEL.ATSS.ASSIGNER": (cfg.MODEL.ATSS.ASSIGNER, tuple(name for name, _ in ASSIGNER_REGISTRY)),
         "MODEL.ATSS.ASSIGNER_BACKEND": (cfg.MODEL.ATSS.ASSIGNER_BACKEND, BACKENDS),
         "MODEL.ATSS.PIXEL_EXTENT": (cfg.MODEL.ATSS.PIXEL_EXTENT, (0, 1)),
+        "INPUT.FORMAT": (cfg.INPUT.FORMAT, ("BGR", "RGB")),
         "INPUT.RESIZE_LIKE": (cfg.INPUT.RESIZE_LIKE, RESIZE_LIKE),
         "TEST.AUG.MERGE": (cfg.TEST.AUG.MERGE, MERGES),
         "SOLVER.OPTIMIZER": (cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
@@ -116,6 +119,18 @@ def _check_choices(cfg):
     _check_numbers(cfg.MODEL.ATSS)
     _check_rule(cfg.MODEL.ATSS)
     _check_views(cfg.TEST.AUG)
+    _check_training(cfg)
+
+
+def _check_training(cfg):
+    """Averaged weights, and what follows evaluations."""
+    if not 0 <= cfg.SOLVER.EMA_DECAY < 1:
+        raise InputError(f"SOLVER.EMA_DECAY: expected 0 or more and less than 1, got {cfg.SOLVER.EMA_DECAY}")
+    if cfg.SOLVER.EARLY_STOP < 0:
+        raise InputError(f"SOLVER.EARLY_STOP: expected 0 or a number of evaluations, got {cfg.SOLVER.EARLY_STOP}")
+    for key, wanted in (("TEST.KEEP_BEST", cfg.TEST.KEEP_BEST), ("SOLVER.EARLY_STOP", cfg.SOLVER.EARLY_STOP)):
+        if wanted and cfg.TEST.EVAL_PERIOD < 1:
+            raise InputError(f"{key} follows evaluations: set TEST.EVAL_PERIOD to the iterations between them")
 
 
 def _check_numbers(atss):
@@ -183,6 +198,39 @@ def _triple(entry):
     raise InputError(f"DATASETS.REGISTER: expected [name, annotation file, picture folder], got {entry!r}")
 
 
+def _settle_folder(cfg, given, look):
+    """Register the parts of DATASETS.FOLDER, and fill in DATASETS.TRAIN and DATASETS.TEST.
+
+    Args:
+        given: keys of the command line, whose values stay.
+        look: False where a trained model's config.yaml may have outlived the folder.
+    """
+    datasets = cfg.DATASETS
+    if datasets.REGISTER:
+        raise InputError("DATASETS.FOLDER and DATASETS.REGISTER: give one of them; docs/own_data.md shows both")
+    if not look and "DATASETS.FOLDER" not in given:
+        register_folder_unseen(datasets.FOLDER, [*datasets.TRAIN, *datasets.TEST])
+        return
+    names = register_folder(datasets.FOLDER)
+    to_test = names.get("val") or names.get("test")
+    chosen = {"TRAIN": names.get("train"), "TEST": to_test}
+    for key, name in chosen.items():
+        # A run's config.yaml names them already, or others of them that were asked for.
+        filled_in = datasets[key] and set(datasets[key]) <= set(names.values())
+        if f"DATASETS.{key}" not in given and not filled_in:
+            datasets[key] = (name,) if name else ()
+    if not datasets.TRAIN and not datasets.TEST:
+        raise InputError(
+            f"{datasets.FOLDER}: has no part train, val or test, but {', '.join(names)}; name those to train and to test "
+            f"on: DATASETS.TRAIN \"('{next(iter(names.values()))}',)\""
+        )
+    if not to_test and not datasets.TEST:
+        logger.warning(
+            "%s has no part val or test: nothing will be evaluated. Move some of its pictures and their annotations into "
+            "a part val, or name another dataset in DATASETS.TEST.", datasets.FOLDER,
+        )  # fmt: skip
+
+
 def _settle_device(cfg):
     _settle_cuda(cfg)
     try:
@@ -237,5 +285,5 @@ def class_names(dataset):
             "\"[['name','annotations.json','pictures/']]\""
         )
     if not hasattr(MetadataCatalog.get(dataset), "thing_classes"):
-        read_dataset(dataset)  # fills in the names
+        read_dataset(dataset, keep=True)  # fills in the names
     return list(MetadataCatalog.get(dataset).thing_classes)

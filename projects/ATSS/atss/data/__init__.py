@@ -1,7 +1,7 @@
 """Datasets by name, and the loaders that read them; importing this registers the generated pictures."""
 
-from .coco import register_coco_format
-from .loaders import check_data, read_dataset, test_loader, train_loader
+from .catalog import read_dataset, register_coco_format, register_folder, register_folder_unseen
+from .loaders import check_data, test_loader, train_loader, validation_loader
 from .resize import RESIZE_LIKE, EvalResize
 from .shapes import register_shapes
 
@@ -11,8 +11,11 @@ __all__ = [
     "check_data",
     "read_dataset",
     "register_coco_format",
+    "register_folder",
+    "register_folder_unseen",
     "test_loader",
     "train_loader",
+    "validation_loader",
 ]
 
 register_shapes()

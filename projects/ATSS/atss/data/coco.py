@@ -1,126 +1,164 @@
-"""COCO-format datasets by name, annotation file and picture folder, checked before they are used."""
+"""COCO's format: files, and what training makes of their content."""
 
 import json
+import mmap
 import os
-from collections import defaultdict
+import re
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+import numpy as np
+from detectron2.structures import BoxMode
 
 from ..errors import InputError, first_line
+from .sources import PARTS, Content, Source, list_folder, part_folders, part_of, subfolder, with_extension
+
+# Annotation files of the COCO dataset that are not for boxes of objects.
+OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+# Pictures that are looked for in a folder to see whether it is the right one.
+LOOKED_FOR = 20
 
 
-def register_coco_format(name, annotation_file, picture_folder):
-    """Register a COCO-format dataset with Detectron2; its files are read when the dataset is used.
+def coco_source(annotation_file, picture_folder):
+    """The `Source` of a json file and the folder that its pictures' `file_name` starts from."""
 
-    A name that is registered already gets the new files.
+    def read():
+        return Content(read_json(annotation_file), picture_folder, [], annotation_file)
 
-    Args:
-        name: name for DATASETS.TRAIN and DATASETS.TEST.
-        annotation_file: path of a json file in COCO's format for object detection.
-        picture_folder: path that the pictures' `file_name` starts from.
-    """
-    if name in DatasetCatalog.list():
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: load_coco_format(name, annotation_file, picture_folder))
-    MetadataCatalog.get(name).set(json_file=annotation_file, image_root=picture_folder, evaluator_type="coco")
+    return Source(annotation_file, read)
 
 
-def load_coco_format(name, annotation_file, picture_folder):
-    """Read and check a COCO-format dataset.
-
-    Returns:
-        list of dicts in Detectron2's standard form; the names of the classes go into the dataset's metadata.
+def read_json(path):
+    """Content of a json file.
 
     Raises:
-        InputError: the file is missing or malformed, or pictures that it names are.
+        InputError: it is missing or not json.
     """
-    check_coco_format(annotation_file)
-    dicts = load_coco_json(annotation_file, picture_folder, name)
-    check_pictures_exist(name, dicts)
-    return dicts
-
-
-def check_coco_format(path):
-    """See that a file has COCO's format for object detection, as far as this project reads it.
-
-    Raises:
-        InputError: naming the file, the entry and what it should be.
-    """
-
-    def require(condition, what):
-        if not condition:
-            raise InputError(f"{path}: {what}")
-
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+            return json.load(file)
     except OSError as error:
         raise InputError(f"{path}: cannot read the annotation file ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a json file ({first_line(error)})") from error
 
-    require(isinstance(content, dict), "not in COCO format: the file must hold an object with images and categories")
-    # Files of test pictures have no annotations.
-    content = {"annotations": [], **content}
-    for key in ("images", "categories", "annotations"):
-        entries = content.get(key)
-        require(isinstance(entries, list), f"not in COCO format: no list {key!r}")
-        for i, entry in enumerate(entries):
-            require(isinstance(entry, dict), f"{key}[{i}] is not an object")
-            require(_is_integer(entry.get("id")), f"{key}[{i}]: 'id' must be an integer, got {entry.get('id')!r}")
-        require(len({entry["id"] for entry in entries}) == len(entries), f"{key}: two entries have the same 'id'")
-    require(content["images"], "'images' is empty")
-    require(content["categories"], "'categories' is empty")
 
-    for i, category in enumerate(content["categories"]):
-        require(isinstance(category.get("name"), str), f"categories[{i}]: 'name' must be a text")
-    for i, image in enumerate(content["images"]):
-        require(isinstance(image.get("file_name"), str), f"images[{i}]: 'file_name' must be a text")
-        for side in ("width", "height"):
-            good = _is_integer(image.get(side)) and image[side] > 0
-            require(good, f"images[{i}]: {side!r} must be a positive integer, got {image.get(side)!r}")
-    image_ids = {image["id"] for image in content["images"]}
-    category_ids = {category["id"] for category in content["categories"]}
-    for i, annotation in enumerate(content["annotations"]):
-        place = f"annotations[{i}] (id {annotation['id']})"
-        image_id, category_id, box = (annotation.get(key) for key in ("image_id", "category_id", "bbox"))
-        require(_is_integer(image_id) and image_id in image_ids, f"{place}: no image has the id {image_id!r}")
-        known = _is_integer(category_id) and category_id in category_ids
-        require(known, f"{place}: no category has the id {category_id!r}; there are {_some(sorted(category_ids))}")
-        good = isinstance(box, list) and len(box) == 4 and all(_is_number(x) for x in box)
-        require(good, f"{place}: 'bbox' must be [x, y, width, height] in pixels, got {box!r}")
+def dicts_of(coco, picture_folder):
+    """Content that is well formed -> list of dicts in Detectron2's standard form, in order of the pictures' ids.
+
+    Classes are numbered from 0, in order of their ids; see `classes_of`.
+    """
+    numbers = {category_id: n for n, category_id in enumerate(classes_of(coco))}
+    records = {}
+    for image in coco["images"]:
+        records[image["id"]] = {
+            "file_name": os.path.join(picture_folder, image["file_name"]),
+            "height": image["height"],
+            "width": image["width"],
+            "image_id": image["id"],
+            "annotations": [],
+        }
+    for annotation in coco["annotations"]:
+        records[annotation["image_id"]]["annotations"].append(
+            {
+                "bbox": annotation["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": numbers[annotation["category_id"]],
+                "iscrowd": int(annotation.get("iscrowd", 0)),
+            }
+        )
+    return [records[image_id] for image_id in sorted(records)]
 
 
-def check_pictures_exist(name, dicts):
-    """See that the dataset's pictures are where they should be, with one look into each folder.
+def classes_of(coco):
+    """dict from a class's id to its name, in order of the ids."""
+    return {category["id"]: category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"])}
+
+
+def find_coco(folder):
+    """Annotation files in COCO's format in a folder, and the pictures to each.
+
+    Returns:
+        dict from part to `Source`, empty where there is none. A single file whose name speaks of no part is train,
+        others are parts of their own.
 
     Raises:
-        InputError: naming the first that is missing, and how many are.
+        InputError: two files claim to be the same part.
     """
-    by_folder = defaultdict(list)
-    for record in dicts:
-        folder, file_name = os.path.split(record["file_name"])
-        by_folder[folder].append(file_name)
-    missing = []
-    for folder, file_names in by_folder.items():
-        there = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
-        missing += [os.path.join(folder, file_name) for file_name in file_names if file_name not in there]
-    if missing:
-        raise InputError(
-            f"{missing[0]}: picture of dataset {name} is missing ({len(missing)} of {len(dicts)} are); "
-            "does the picture folder fit the annotation file?"
-        )
+    files = annotation_files(folder)
+    parts = {}
+    for path, of_folder in files:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        part = of_folder or part_of(stem) or ("train" if len(files) == 1 else stem)
+        if part in parts:
+            raise InputError(
+                f"{folder}: {parts[part].path} and {path} are both of the part {part}; move one of them away, or name "
+                "the files with DATASETS.REGISTER"
+            )
+        parts[part] = Source(path, lambda path=path, part=part: read_found(folder, path, part), folder)
+    return parts
 
 
-def _is_integer(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+def annotation_files(folder):
+    """Paths of the files in the first of the usual places that has any, with the part whose folder they are in, or None."""
+    annotations = subfolder(folder, "annotations")
+    for places in ({None: annotations}, {None: folder}, part_folders(folder)):
+        found = []
+        for part, place in places.items():
+            names = with_extension(list_folder(place) if place else [], ".json")
+            paths = [os.path.join(place, name) for name in names if not name.startswith(OTHER_TASKS)]
+            found += [(path, part) for path in paths if looks_like_coco(path)]
+        if found:
+            return found
+    return []
 
 
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+def looks_like_coco(path):
+    """Whether a file speaks of pictures and categories, or its name of a part, whatever is wrong inside."""
+    if part_of(os.path.splitext(os.path.basename(path))[0]):
+        return True
+    if os.path.getsize(path) == 0:
+        return False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return text.find(b'"images"') >= 0 and text.find(b'"categories"') >= 0
 
 
-def _some(values):
-    return ", ".join(map(str, values[:10])) + (", ..." if len(values) > 10 else "")
+def read_found(folder, path, part):
+    coco = read_json(path)
+    without = without_parent_category(coco)
+    return Content(without, find_pictures(folder, path, part, coco), [], path if without is coco else None)
+
+
+def without_parent_category(coco):
+    """The content without the category 0 that Roboflow adds as the parent of all others, where no object has it."""
+    try:
+        (parent,) = (category for category in coco["categories"] if category["id"] == 0)
+        others = [category for category in coco["categories"] if category["id"] != 0]
+        is_parent = others and all(category["supercategory"] == parent["name"] for category in others)
+        if not is_parent or any(annotation["category_id"] == 0 for annotation in coco.get("annotations", [])):
+            return coco
+    except (TypeError, KeyError, ValueError, AttributeError):  # malformed, which the inspection names
+        return coco
+    return {**coco, "categories": others}
+
+
+def find_pictures(folder, path, part, coco):
+    """The folder that has the pictures of an annotation file, or most of those that were looked for."""
+    images = coco.get("images") if isinstance(coco, dict) else None
+    images = [image for image in images or [] if isinstance(image, dict)] if isinstance(images, list) else []
+    names = [image["file_name"] for image in images if isinstance(image.get("file_name"), str)]
+    names = [names[i] for i in np.linspace(0, len(names) - 1, min(LOOKED_FOR, len(names))).astype(int)]
+    places = picture_folders(folder, path, part)
+    # The first of those with as many.
+    return max(places, key=lambda place: sum(os.path.isfile(os.path.join(place, name)) for name in names))
+
+
+def picture_folders(folder, path, part):
+    """Where the pictures of an annotation file may be, likeliest first."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    called = [word for word in re.split(r"[^a-zA-Z0-9]+", stem) if part_of(word)]
+    places = []
+    for name in (*called, *PARTS.get(part, ()), stem):
+        places += [(name,), (name, "images"), ("images", name)]
+    places = [os.path.join(folder, *place) for place in places]
+    places += [os.path.join(folder, "images"), os.path.dirname(path), folder]
+    places += [os.path.join(folder, name) for name in list_folder(folder)]
+    return [place for place in dict.fromkeys(places) if os.path.isdir(place)]

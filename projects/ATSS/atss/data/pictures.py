@@ -1,5 +1,7 @@
 """Picture files of any kind -> three channels of eight bits, upright."""
 
+import contextlib
+
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -27,7 +29,7 @@ def read_picture(path, format="BGR"):
     """
     try:
         with Image.open(path) as picture:
-            rgb = np.asarray(to_rgb(ImageOps.exif_transpose(picture)))
+            rgb = np.array(to_rgb(picture))
     except FileNotFoundError as error:
         raise InputError(f"{path}: the picture is missing") from error
     except Exception as error:  # whatever a damaged picture makes its decoder raise
@@ -36,11 +38,16 @@ def read_picture(path, format="BGR"):
 
 
 def to_rgb(picture):
-    """A Pillow picture of any mode in mode RGB.
+    """A Pillow picture of any mode, upright and in mode RGB.
 
     Raises:
         ValueError: its numbers have no known range.
+        OSError, and others of its decoder: the file behind it is damaged.
     """
+    picture.load()
+    # Cameras write EXIF data that break the standard; such a picture is taken as it is.
+    with contextlib.suppress(Exception):
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:

@@ -73,7 +73,7 @@ def fill_class(precision, recall, objects, detections, params):
     seen = rank < params.maxDets[-1]
     detections, rank = detections[seen], rank[seen]
     counted = in_ranges(objects["area"], params.areaRng) & ~objects["crowd"][:, None]
-    right, ignored = match(objects, detections, counted, params)
+    right, ignored, _ = match(objects, detections, counted, params)
 
     totals = counted.sum(axis=0)
     by_score = np.argsort(-detections["score"], kind="stable")
@@ -118,11 +118,13 @@ def match(objects, detections, counted, params):
     Returns:
         right, ignored: (D, T, A) bool. A detection is ignored that has an object that does not count, or none and an
         area out of the range; one that is neither is wrong.
+        given: (D, T, A) int64, the object of a detection, -1 for none.
     """
     thresholds = np.minimum(params.iouThrs, 1 - 1e-10)
     outside = ~in_ranges(detections["area"], params.areaRng)
     ignored = np.repeat(outside[:, None], len(thresholds), axis=1)
     right = np.zeros_like(ignored)
+    given = np.full(ignored.shape, -1)
     taken = np.zeros((len(objects), *ignored.shape[1:]), bool)
 
     of_detection, of_object, iou = overlaps(objects, detections, thresholds.min())
@@ -141,10 +143,12 @@ def match(objects, detections, counted, params):
         best = np.maximum.reduceat(value, firsts)
         i, t, a = np.nonzero(best)
         chosen = wanted[(best[i, t, a] - 1) % len(pairs)]
+        rows = theirs[firsts][i]
         taken[chosen, t, a] = True
-        right[theirs[firsts][i], t, a] = counted[chosen, a]
-        ignored[theirs[firsts][i], t, a] = ~counted[chosen, a]
-    return right, ignored
+        given[rows, t, a] = chosen
+        right[rows, t, a] = counted[chosen, a]
+        ignored[rows, t, a] = ~counted[chosen, a]
+    return right, ignored, given
 
 
 def overlaps(objects, detections, least):

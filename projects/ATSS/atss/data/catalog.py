@@ -1,0 +1,203 @@
+"""Datasets by name: registered with Detectron2, read once, and refused in one line where they cannot be used."""
+
+import atexit
+import gc
+import json
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from functools import cache, partial
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.logger import log_first_n
+
+from ..errors import InputError, first_line
+from .coco import classes_of, coco_source, dicts_of
+from .folders import find_dataset, folder_name
+from .inspection import Table, inspect, missing_pictures, sound_content
+from .problems import errors_of, refuse_errors
+from .sources import Source
+
+_sources = {}
+# What has been read, until it is asked for again: large datasets are read once.
+_kept = {}
+
+
+def register_coco_format(name, annotation_file, picture_folder):
+    """Register a COCO-format dataset with Detectron2; its files are read when the dataset is used.
+
+    A name that is registered already gets the new files.
+
+    Args:
+        name: name for DATASETS.TRAIN and DATASETS.TEST.
+        annotation_file: path of a json file in COCO's format for object detection.
+        picture_folder: path that the pictures' `file_name` starts from.
+    """
+    register(name, coco_source(annotation_file, picture_folder))
+    MetadataCatalog.get(name).set(json_file=annotation_file, image_root=picture_folder)
+
+
+def register_folder(folder):
+    """Register the parts of the dataset in a folder as `<name of the folder>_<part>`; they are read when they are used.
+
+    Returns:
+        dict from part to name.
+
+    Raises:
+        InputError: the folder has no dataset of a known layout.
+    """
+    dataset = find_dataset(folder)
+    names = {part: f"{dataset.name}_{part}" for part in dataset.parts}
+    for part, source in dataset.parts.items():
+        register(names[part], source)
+    log_first_n(
+        logging.INFO, f"{folder}: {dataset.layout}, with {', '.join(dataset.parts)}.", name="atss.data", key="message"
+    )
+    return names
+
+
+def register_folder_unseen(folder, names):
+    """Register those of `names` that are called after a folder, without a look at it before they are used."""
+    prefix = f"{folder_name(folder)}_"
+    for name in names:
+        if name.startswith(prefix):
+            register(name, Source(folder, partial(_read_part, folder, name.removeprefix(prefix)), folder))
+
+
+def _read_part(folder, part):
+    parts = find_dataset(folder).parts
+    if part not in parts:
+        raise InputError(f"{folder}: has no part {part}; it has {', '.join(parts)}")
+    return parts[part].read()
+
+
+def register(name, source):
+    """Register a `Source` with Detectron2 under a name; one that is registered already is replaced."""
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    _kept.pop(name, None)
+    _sources[name] = source
+    DatasetCatalog.register(name, lambda: load(name, source))
+    MetadataCatalog.get(name).set(evaluator_type="coco")
+
+
+def source_of(name):
+    """The `Source` of a registered dataset that is read from files in a known format, None where it is not."""
+    metadata = MetadataCatalog.get(name)
+    if name not in _sources and os.path.isfile(metadata.get("json_file", "")):
+        return coco_source(metadata.json_file, metadata.get("image_root", ""))
+    return _sources.get(name)
+
+
+def load(name, source):
+    """Read a dataset and see that it can be used.
+
+    Returns:
+        list of dicts in Detectron2's standard form. The dataset's metadata get the names of its classes, and the json
+        file in COCO's format that evaluators read.
+
+    Raises:
+        InputError: files are missing or malformed, or pictures that they name are.
+    """
+    with uncollected():
+        content = source.read()
+        coco, problems = sound_content(content.coco)
+        refuse_errors(source, content.problems + problems)
+        dicts = dicts_of(coco, content.picture_folder)
+    classes = classes_of(coco)
+    refuse_errors(source, missing_pictures([record["file_name"] for record in dicts]))
+    for problem in content.problems:
+        warn(problem._replace(where=name))
+    MetadataCatalog.get(name).set(
+        thing_classes=list(classes.values()),
+        thing_dataset_id_to_contiguous_id={class_id: number for number, class_id in enumerate(classes)},
+        image_root=content.picture_folder,
+        json_file=content.file or written(name, content.coco),
+    )
+    return dicts
+
+
+@contextmanager
+def uncollected():
+    """Without garbage collection, which takes as long as the reading where that makes millions of objects."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def written(name, coco):
+    """Path of a json file of a content, which is gone when the process ends."""
+    path = os.path.join(temporary_folder(), f"{name}.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(coco, file)
+    return path
+
+
+@cache
+def temporary_folder():
+    folder = tempfile.mkdtemp(prefix="atss-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def read_dataset(name, keep=False):
+    """Dicts of a registered dataset, in Detectron2's standard form.
+
+    Args:
+        name: of the dataset.
+        keep: whether the next call is to get them without reading them again.
+
+    Raises:
+        InputError: its files are missing or malformed.
+    """
+    dicts = _kept.pop(name, None)
+    if dicts is None:
+        try:
+            dicts = DatasetCatalog.get(name)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{error.filename}: file of dataset {name} is missing; set DETECTRON2_DATASETS to the folder of your "
+                "datasets"
+            ) from error
+        except (OSError, ValueError, KeyError, AssertionError, TypeError) as error:
+            raise InputError(f"dataset {name} cannot be read: {first_line(error)}") from error
+    if keep:
+        _kept[name] = dicts
+    return dicts
+
+
+def check_datasets(names, to_learn):
+    """Look for problems of datasets before a run, without opening a picture; warnings go to the log, once.
+
+    Args:
+        names: of registered datasets.
+        to_learn: those of them to train on.
+
+    Raises:
+        InputError: a dataset cannot be used.
+    """
+    with uncollected():
+        tables = [table_of(name, read_dataset(name, keep=True)) for name in names]
+        problems = inspect(tables, to_learn)
+    for problem in errors_of(problems):
+        raise InputError(problem.line())
+    for problem in problems:
+        warn(problem)
+
+
+def table_of(name, dicts):
+    """The `Table` of a registered dataset that has been read."""
+    return Table.of(name, dicts, MetadataCatalog.get(name).get("thing_classes", ()))
+
+
+def warn(problem):
+    """Log a warning, the first time that it comes up in this process; `tools/check_dataset.py` shows notes, too."""
+    if problem.severity == "warning":
+        log_first_n(logging.WARNING, problem.line(), name="atss.data", key="message")

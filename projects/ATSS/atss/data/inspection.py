@@ -1,0 +1,429 @@
+"""What is wrong with a dataset, found without opening a picture.
+
+`sound_content` sees that a content has COCO's format; `inspect` looks at what the entries say.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from .problems import problems_of
+from .sources import EXTENSIONS
+
+# A box that reaches this far out of its picture, in pixels, does so by rounding.
+ROUNDING = 0.5
+# Larger coordinates are no pixels.
+LARGEST = 1e9
+NUMBERS = {int, float}
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+REPAIR = "correct the entry, or remove it"
+THINGS = {"images": "pictures", "categories": "classes", "annotations": "objects"}
+
+
+class Rule(NamedTuple):
+    """What an entry must be.
+
+    kind: of problem where it is not.
+    holds: function of an entry for which the rules before hold.
+    says: function of an entry that breaks it -> what is wrong.
+    """
+
+    kind: str
+    holds: Callable
+    says: Callable
+
+
+def sound_content(coco):
+    """See that a content has COCO's format for object detection, as far as this project reads it.
+
+    Args:
+        coco: what a json file holds.
+
+    Returns:
+        the content with the entries that are good, all of it in the right form; and a list of `Problem`, all errors.
+    """
+    if not isinstance(coco, dict):
+        what = ["not in COCO format: the file must hold an object with images and categories"]
+        problems = problems_of("error", "no dataset", what, 1, "files", "name an annotation file in COCO's format")
+        return {key: [] for key in THINGS}, problems
+    images, problems = sound_entries("images", coco.get("images"), image_rules())
+    categories, found = sound_entries("categories", coco.get("categories"), category_rules())
+    problems += found
+    known = {key: ids_of(coco.get(key)) for key in ("images", "categories")}
+    # Files of test pictures have no annotations.
+    annotations, found = sound_entries("annotations", coco.get("annotations", []), annotation_rules(**known))
+    if problems:
+        # What is wrong with a picture or class is not said again of its objects.
+        image_ids, category_ids = ids_of(images), ids_of(categories)
+        annotations = [a for a in annotations if a["image_id"] in image_ids and a["category_id"] in category_ids]
+    return {"images": images, "categories": categories, "annotations": annotations}, problems + found
+
+
+def ids_of(entries):
+    """Set of the ids of the entries that have one."""
+    entries = entries if isinstance(entries, list) else []
+    return {entry["id"] for entry in entries if type(entry) is dict and is_id(entry.get("id"))}
+
+
+def sound_entries(key, entries, rules):
+    """The entries that keep all rules, and a list of `Problem`; an entry counts for the first rule that it breaks."""
+    if not isinstance(entries, list):
+        what = [f"not in COCO format: no list {key!r}"]
+        return [], problems_of("error", "no dataset", what, 1, "files", "see docs/own_data.md")
+    if not entries and key != "annotations":
+        return [], problems_of("error", "no dataset", [f"{key!r} is empty"], 1, "files", "fill it")
+    sound, broken = [], {rule.kind: [] for rule in rules}
+    # All rules at once: an entry is fetched from memory once, which is what takes time with a million of them.
+    for i, entry in enumerate(entries):
+        for rule in rules:
+            if not rule.holds(entry):
+                broken[rule.kind].append((rule, i, entry))
+                break
+        else:
+            sound.append(entry)
+    problems = []
+    for kind, found in broken.items():
+        problems += problems_of(
+            "error", kind, found, len(entries), THINGS[key], REPAIR,
+            lambda of: f"{place(key, *of[1:])}: {of[0].says(of[2])}",
+        )  # fmt: skip
+    return sound, problems
+
+
+def place(key, i, entry):
+    """Where an entry stands, for its owner to find it."""
+    if isinstance(entry, dict) and "place" in entry:
+        return entry["place"]
+    with_id = key == "annotations" and isinstance(entry, dict) and type(entry.get("id")) is int
+    return f"{key}[{i}]" + (f" (id {entry['id']})" if with_id else "")
+
+
+def value_rule(kind, name, is_good, wanted, default=None):
+    """That the value under `name`, or `default` where there is none, is good."""
+    return Rule(
+        kind, lambda entry: is_good(entry.get(name, default)), lambda entry: f"{name!r} {wanted}, got {entry.get(name)!r}"
+    )
+
+
+def entry_rules(key):
+    """Of all entries."""
+    kind, seen = f"malformed {key}", set()
+
+    def is_first(entry):
+        size = len(seen)
+        seen.add(entry["id"])
+        return len(seen) > size
+
+    return [
+        Rule(kind, lambda entry: type(entry) is dict, lambda entry: "is not an object"),
+        value_rule(kind, "id", is_id, "must be an integer"),
+        Rule(
+            f"{key} with an id that another has", is_first,
+            lambda entry: f"{key}: two entries have the same 'id' {entry['id']}",
+        ),
+    ]  # fmt: skip
+
+
+def category_rules():
+    kind = "malformed categories"
+    return [*entry_rules("categories"), value_rule(kind, "name", is_text, "must be a text")]
+
+
+def image_rules():
+    kind = "malformed images"
+    rules = [*entry_rules("images"), value_rule(kind, "file_name", is_text, "must be a text")]
+    for side in ("width", "height"):
+        rules.append(value_rule(kind, side, lambda v: type(v) is int and 0 < v < LARGEST, "must be a positive integer"))
+    return rules
+
+
+def annotation_rules(images, categories):
+    """Of objects, whose pictures and classes have these ids."""
+    kind = "malformed annotations"
+    some = ", ".join(map(str, sorted(categories)[:10])) + (", ..." if len(categories) > 10 else "")
+
+    return [
+        *entry_rules("annotations"),
+        Rule(
+            "objects of no picture", lambda a: is_id(a.get("image_id")) and a["image_id"] in images,
+            lambda a: f"no image has the id {a.get('image_id')!r}",
+        ),
+        Rule(
+            "objects of unknown classes",
+            lambda a: is_id(a.get("category_id")) and a["category_id"] in categories,
+            lambda a: f"no category has the id {a.get('category_id')!r}; there are {some}",
+        ),
+        value_rule(kind, "bbox", is_box, "must be [x, y, width, height] in pixels"),
+        value_rule(kind, "area", lambda v: type(v) in NUMBERS and v == v, "must be a number", default=0),
+        value_rule(kind, "iscrowd", lambda v: v in (0, 1), "must be 0 or 1", default=0),
+    ]  # fmt: skip
+
+
+def is_id(value):
+    return type(value) is int and abs(value) < 1 << 63
+
+
+def is_text(value):
+    """Whether it is one that can be printed and looked for in a folder."""
+    return type(value) is str and "\0" not in value and (value.isascii() or not LONE_SURROGATE.search(value))
+
+
+def is_box(value):
+    if type(value) is not list or len(value) != 4 or not NUMBERS.issuperset(map(type, value)):
+        return False
+    x, y, width, height = value
+    return abs(x) < LARGEST and abs(y) < LARGEST and abs(width) < LARGEST and abs(height) < LARGEST
+
+
+class Table(NamedTuple):
+    """The M pictures and N objects of a dataset as columns.
+
+    name: of the dataset.
+    classes: list of names.
+    file_names: list of M paths.
+    sizes: (M, 2) int64, width and height; 0 where the dataset does not say.
+    picture, label: (N,) int64, number of an object's picture and class, from 0.
+    boxes: (N, 4) float64, x, y, width, height in pixels.
+    crowd: (N,) bool.
+    """
+
+    name: str
+    classes: list
+    file_names: list
+    sizes: np.ndarray
+    picture: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    crowd: np.ndarray
+
+    @classmethod
+    def of(cls, name, dicts, classes):
+        """That of dicts in Detectron2's standard form."""
+        counts, boxes, modes, labels, crowds = [], [], [], [], []
+        for record in dicts:
+            objects = record.get("annotations", ())
+            counts.append(len(objects))
+            for annotation in objects:
+                boxes += annotation["bbox"]
+                modes.append(annotation["bbox_mode"])
+                labels.append(annotation["category_id"])
+                crowds.append(bool(annotation.get("iscrowd", 0)))
+        boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        ends = np.array(modes) == BoxMode.XYXY_ABS
+        boxes[ends, 2:] -= boxes[ends, :2]
+        return cls(
+            name,
+            list(classes),
+            [record["file_name"] for record in dicts],
+            np.array([(r.get("width", 0), r.get("height", 0)) for r in dicts], dtype=np.int64).reshape(-1, 2),
+            np.repeat(np.arange(len(dicts)), counts),
+            np.array(labels, dtype=np.int64),
+            boxes,
+            np.array(crowds, dtype=bool),
+        )
+
+    def has_area(self):
+        """(N,) bool: whether a box has width and height."""
+        return (self.boxes[:, 2:] > 0).all(axis=1)
+
+    def describe(self, i):
+        """Object i as a line."""
+        box, (width, height) = [round(x, 2) for x in self.boxes[i].tolist()], self.sizes[self.picture[i]]
+        label = self.label[i]
+        name = self.classes[label] if 0 <= label < len(self.classes) else f"class {label}"
+        return f"{self.file_names[self.picture[i]]} ({width} x {height}): {name} {box}"
+
+
+def inspect(tables, to_learn=()):
+    """Look for what costs time or accuracy in datasets that are well formed, one by one and side by side.
+
+    Args:
+        tables: list of `Table` of different names.
+        to_learn: names of those to train on.
+
+    Returns:
+        list of `Problem` with the names of their datasets.
+    """
+    folders = Folders()
+    found = []
+    for table in tables:
+        problems = missing_pictures(table.file_names, folders) + picture_problems(table) + box_problems(table)
+        found += [problem._replace(where=table.name) for problem in problems]
+    found += nothing_to_learn([table for table in tables if table.name in to_learn])
+    return found + different_classes(tables) + shared_pictures(tables, folders)
+
+
+class Folders:
+    """The names in folders, each listed when it is first asked for."""
+
+    def __init__(self):
+        self._names = {}
+        self._real = {}
+
+    def names(self, folder):
+        """Set of the names in a folder; empty where it cannot be listed."""
+        if folder not in self._names:
+            try:
+                self._names[folder] = set(os.listdir(folder or "."))
+            except OSError:
+                self._names[folder] = set()
+        return self._names[folder]
+
+    def has(self, path):
+        folder, name = os.path.split(path)
+        return name in self.names(folder)
+
+    def real(self, path):
+        """(folder, name) of a file, the same for the same file."""
+        folder, name = os.path.split(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        return self._real[folder], name
+
+
+def missing_pictures(file_names, folders=None):
+    """Paths of pictures that are not there."""
+    folders = folders or Folders()
+    missing = [path for path in file_names if not folders.has(path)]
+    return problems_of(
+        "error", "missing pictures", missing, len(file_names), "pictures",
+        "does the picture folder fit the annotation file?", lambda path: f"{path}: the picture is missing",
+    )  # fmt: skip
+
+
+def picture_problems(table):
+    """Pictures and classes that have too few objects, or too many entries."""
+    num_pictures, num_classes = len(table.file_names), len(table.classes)
+    per_picture = np.bincount(table.picture, minlength=num_pictures)
+    per_class = np.bincount(table.label[table.label >= 0], minlength=num_classes)
+    twice = [path for path, number in Counter(table.file_names).items() if number > 1]
+    same_name = [name for name, number in Counter(table.classes).items() if number > 1]
+    return [
+        *problems_of(
+            "warning", "pictures listed twice", twice, num_pictures, "pictures", "remove one of the entries, or unite them"
+        ),
+        *problems_of(
+            "warning", "classes of the same name", same_name, num_classes, "classes", "unite them, or name them apart"
+        ),
+        *problems_of(
+            "warning", "classes without objects", np.flatnonzero(per_class[:num_classes] == 0), num_classes, "classes",
+            "is the class meant? Without objects it is neither learnt nor evaluated", lambda k: table.classes[k],
+        ),
+        *problems_of(
+            "note", "pictures without objects", np.flatnonzero(per_picture == 0), num_pictures, "pictures",
+            "training leaves them out, or, with DATALOADER.FILTER_EMPTY_ANNOTATIONS False, learns from them, too",
+            lambda i: table.file_names[i],
+        ),
+    ]  # fmt: skip
+
+
+def box_problems(table):
+    """Boxes that cannot be right."""
+    x, y, width, height = table.boxes.T
+    picture_width, picture_height = np.where(table.sizes > 0, table.sizes, np.inf)[table.picture].T
+    over = np.maximum.reduce([-x, -y, x + width - picture_width, y + height - picture_height])
+    area = table.has_area()
+    seen = (x < picture_width) & (y < picture_height) & (x + width > 0) & (y + height > 0)
+    order = np.lexsort((*table.boxes.T, table.crowd, table.label, table.picture))
+    same = (table.picture, table.label, *table.boxes.T, table.crowd)
+    again = np.zeros(len(order), dtype=bool)
+    again[order[1:]] = np.logical_and.reduce([np.diff(column[order]) == 0 for column in same])
+
+    def found(kind, which, remedy):
+        return problems_of(
+            "warning", kind, np.flatnonzero(which), len(table.boxes), "objects", remedy, table.describe
+        )
+
+    useless = "training leaves them out, evaluation counts them: correct or remove them"
+    return [
+        *found("boxes without area", ~area, useless),
+        *found("boxes outside of their picture", area & ~seen, useless),
+        *found(
+            "boxes that reach out of their picture",
+            area & seen & (over > ROUNDING),
+            "training cuts them off, evaluation does not: cut them off in the annotations",
+        ),
+        *found(
+            "boxes that are less than a pixel wide or high",
+            area & seen & (np.minimum(width, height) < 1),
+            "are the coordinates pixels? Nothing can be learnt from so little",
+        ),
+        *found(
+            "objects given twice",
+            again,
+            "remove one of them: a detector is wrong with the second",
+        ),
+    ]
+
+
+def nothing_to_learn(tables):
+    """No object in any of the datasets to train on."""
+    if any((table.has_area() & ~table.crowd).any() for table in tables):
+        return []
+    names = [table.name for table in tables]
+    problems = problems_of(
+        "error", "no object to learn", names, len(names), "datasets", "add objects, or train on another dataset",
+        lambda name: f"{name} has no box with area",
+    )  # fmt: skip
+    return [problem._replace(where=", ".join(names)) for problem in problems]
+
+
+def different_classes(tables):
+    """Classes that are not those of the first dataset."""
+    others = [table for table in tables[1:] if table.classes != tables[0].classes]
+    problems = problems_of(
+        "error", "different classes", others, len(tables), "datasets", "give them the same categories, in the same order",
+        lambda t: f"{tables[0].name} has {', '.join(tables[0].classes)}, but {t.name} has {', '.join(t.classes)}",
+    )  # fmt: skip
+    return [problem._replace(where=", ".join(table.name for table in tables)) for problem in problems]
+
+
+def shared_pictures(tables, folders):
+    """Pictures that are in two datasets: the same file, or one of the same name and size in bytes."""
+    problems = []
+    places = {table.name: {folders.real(path): path for path in table.file_names} for table in tables}
+    for (first, here), (second, there) in combinations(places.items(), 2):
+        shared = [path for place, path in here.items() if place in there]
+        by_name = {name: path for (_, name), path in there.items()}
+        shared += [
+            path
+            for place, path in here.items()
+            if place not in there and place[1] in by_name and same_size(path, by_name[place[1]])
+        ]
+        problems += problems_of(
+            "warning", "pictures in both", sorted(shared), len(here), "pictures",
+            "figures are too good on pictures that were trained on: leave them out of one of the two",
+        )  # fmt: skip
+        problems = [p._replace(where=p.where or f"{first}, {second}") for p in problems]
+    return problems
+
+
+def same_size(first, second):
+    try:
+        return os.path.getsize(first) == os.path.getsize(second)
+    except OSError:
+        return False
+
+
+def unnamed_pictures(tables):
+    """Pictures beside those of the datasets which none of them names."""
+    folders = Folders()
+    named = {folders.real(path) for table in tables for path in table.file_names}
+    places = {os.path.dirname(path) for table in tables for path in table.file_names}
+    beside = [
+        os.path.join(folder, name)
+        for folder in sorted(places)
+        for name in sorted(folders.names(folder))
+        if name.lower().endswith(EXTENSIONS) and folders.real(os.path.join(folder, name)) not in named
+    ]
+    problems = problems_of(
+        "note", "pictures that no entry names", beside, len(beside) + len(named), "pictures",
+        "they take no part; give them an entry, also where they have no objects",
+    )  # fmt: skip
+    return [problem._replace(where=", ".join(table.name for table in tables)) for problem in problems]

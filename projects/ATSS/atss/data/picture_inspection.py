@@ -1,0 +1,138 @@
+"""What is wrong with a dataset, found by opening every picture."""
+
+import hashlib
+import os
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from typing import NamedTuple
+
+import tqdm
+from PIL import Image
+
+from ..errors import InputError
+from .pictures import read_picture
+from .problems import problems_of
+
+KINDS = {
+    "transparent pictures": "they are put on white",
+    "pictures of 16 bits": "their 65,536 greys become 256",
+    "CMYK pictures": "they become RGB",
+    "grey pictures": "they become RGB",
+}
+
+
+class Look(NamedTuple):
+    """What was seen of a picture file.
+
+    error: why it cannot be read, None where it can.
+    size: (width, height), upright, as training sees it.
+    stored: (width, height) before the EXIF orientation turned it.
+    kinds: those of KINDS that it is.
+    digest: the same for files with the same bytes.
+    """
+
+    error: str | None
+    size: tuple = (0, 0)
+    stored: tuple = (0, 0)
+    kinds: tuple = ()
+    digest: bytes = b""
+
+
+def inspect_pictures(tables):
+    """Open every picture of some datasets, with a progress bar on a terminal.
+
+    Args:
+        tables: list of `Table` of different names. Pictures that are not there are left out.
+
+    Returns:
+        list of `Problem` with the names of their datasets.
+    """
+    paths = [path for path in dict.fromkeys(p for table in tables for p in table.file_names) if os.path.isfile(path)]
+    # Decoding and hashing do not hold Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(tqdm.tqdm(pool.map(look, paths), "Pictures", len(paths), disable=None, leave=False))
+    looks = dict(zip(paths, found, strict=True))
+    problems = []
+    for table in tables:
+        problems += [problem._replace(where=table.name) for problem in of_dataset(table, looks)]
+    return problems + shared(tables, looks)
+
+
+def look(path):
+    """`Look` at a picture file."""
+    try:
+        height, width = read_picture(path).shape[:2]
+    except InputError as error:
+        return Look(str(error))
+    with Image.open(path) as picture:
+        stored, kinds = picture.size, tuple(kinds_of(picture))
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha1").digest()
+    return Look(None, (width, height), stored, kinds, digest)
+
+
+def kinds_of(picture):
+    """Which of KINDS a Pillow picture is, from its header."""
+    if picture.has_transparency_data:
+        yield "transparent pictures"
+    if picture.mode.startswith("I"):
+        yield "pictures of 16 bits"
+    elif picture.mode == "CMYK":
+        yield "CMYK pictures"
+    elif picture.mode in ("1", "L", "LA"):
+        yield "grey pictures"
+
+
+def of_dataset(table, looks):
+    """Problems of one dataset.
+
+    Args:
+        looks: dict from path to `Look`.
+    """
+    sizes = dict(zip(table.file_names, map(tuple, table.sizes.tolist()), strict=True))
+    seen = {path: looks[path] for path in sizes if path in looks}
+    read = {path: at for path, at in seen.items() if at.error is None}
+    wrong = [path for path, at in read.items() if 0 not in sizes[path] and at.size != sizes[path]]
+    problems = problems_of(
+        "error", "pictures that cannot be read", [at for at in seen.values() if at.error], len(seen), "pictures",
+        "replace them, or remove them and their entries", lambda at: at.error,
+    )  # fmt: skip
+    problems += problems_of(
+        "error", "pictures of another size than their entry says", wrong, len(seen), "pictures",
+        "correct width and height in the annotations; boxes that were drawn on another picture need to be drawn anew",
+        lambda path: describe_size(path, sizes[path], read[path]),
+    )  # fmt: skip
+    copies = defaultdict(list)
+    for path, at in read.items():
+        copies[at.digest].append(path)
+    problems += problems_of(
+        "warning", "pictures that are there twice", [c for c in copies.values() if len(c) > 1], len(seen), "pictures",
+        "remove the copies, after a look at whether their objects are the same", " = ".join,
+    )  # fmt: skip
+    for kind, treated in KINDS.items():
+        problems += problems_of("note", kind, [path for path, at in read.items() if kind in at.kinds], len(seen), "pictures", treated)
+    return problems
+
+
+def describe_size(path, expected, at):
+    line = f"{path}: is {at.size[0]} x {at.size[1]}, not {expected[0]} x {expected[1]}"
+    turned = at.size != at.stored and expected == at.stored
+    return line + (", which it is before its EXIF orientation turns it" if turned else "")
+
+
+def shared(tables, looks):
+    """Files with the same bytes in two datasets."""
+    problems = []
+    for first, second in combinations(tables, 2):
+        there = {looks[path].digest: path for path in second.file_names if path in looks and looks[path].digest}
+        found = [(path, there[looks[path].digest]) for path in first.file_names if path in looks and looks[path].digest in there]
+        problems += [
+            problem._replace(where=f"{first.name}, {second.name}")
+            for problem in problems_of(
+                "warning", "pictures in both", found, len(first.file_names), "pictures",
+                "figures are too good on pictures that were trained on: leave them out of one of the two",
+                lambda pair: pair[0] if pair[0] == pair[1] else " = ".join(pair),
+            )  # fmt: skip
+        ]
+    return problems

@@ -1,0 +1,99 @@
+"""What datasets are read from: files and folders, the names of their parts, and the sizes of pictures."""
+
+import os
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from PIL import ExifTags, Image
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# The parts of a dataset, and what else they are called.
+PARTS = {
+    "train": ("train", "training", "trainval"),
+    "val": ("val", "valid", "validation", "minival", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+class Content(NamedTuple):
+    """A dataset that has been read.
+
+    coco: what a json file in COCO's format would hold; its entries may be malformed. An annotation's `place` says
+        where it stands, where that is no json file.
+    picture_folder: path that `file_name`s start from.
+    problems: list of `Problem` that were found on the way.
+    file: json file that holds the same, None where there is none.
+    """
+
+    coco: dict
+    picture_folder: str
+    problems: list
+    file: str | None = None
+
+
+class Source(NamedTuple):
+    """Where a dataset comes from.
+
+    path: what messages call it: a json file or a folder.
+    read: function without arguments -> `Content`; raises InputError where files cannot be read at all.
+    folder: folder that it was found in, None where it was named otherwise.
+    """
+
+    path: str
+    read: Callable
+    folder: str | None = None
+
+
+def part_of(name):
+    """The part that the name of a file or folder speaks of, in its words, None where it is none or several.
+
+    "instances_train2017" is of train, "valid" of val.
+    """
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    parts = [part for part, names in PARTS.items() if words & set(names)]
+    return parts[0] if len(parts) == 1 else None
+
+
+def list_folder(path):
+    """Names in a folder, in order; none where there is no such folder."""
+    return sorted(os.listdir(path)) if os.path.isdir(path) else []
+
+
+def with_extension(names, *extensions):
+    return [name for name in names if name.lower().endswith(extensions)]
+
+
+def subfolder(path, name):
+    """Path of the folder of that name in a folder, or of that name in other case; None where there is none."""
+    names = [found for found in list_folder(path) if found.lower() == name.lower()]
+    found = [os.path.join(path, n) for n in sorted(names, key=lambda n: n != name) if os.path.isdir(os.path.join(path, n))]
+    return found[0] if found else None
+
+
+def part_folders(path):
+    """dict from part to the path of its folder in a folder; "train" is likelier than "train_old"."""
+    found = {}
+    for name in sorted(list_folder(path), key=len):
+        part = part_of(name)
+        if part and part not in found and os.path.isdir(os.path.join(path, name)):
+            found[part] = os.path.join(path, name)
+    return found
+
+
+def upright_size(path):
+    """Width and height of a picture file as `read_picture` gives it, from its header alone.
+
+    Raises:
+        OSError, ValueError: it is missing or no picture.
+    """
+    with Image.open(path) as picture:
+        width, height = picture.size
+        # Pillow gives TIFFs their upright size; for PNGs its own getexif would decode the whole picture.
+        turned = picture.format != "TIFF" and orientation(picture) in (5, 6, 7, 8)
+        return (height, width) if turned else (width, height)
+
+
+def orientation(picture):
+    """EXIF orientation of a Pillow picture, 1 where it has none, from the header alone."""
+    return Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)

@@ -1,0 +1,67 @@
+"""A detector as one module of tensors: N pictures in, a fixed number of boxes a picture out."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .selection import best, candidates, clip
+
+
+class ExportedATSS(nn.Module):
+    """An `ATSS` at inference without Python in its way: what it finds in a batch is what `ATSS` finds in it.
+
+    Args:
+        detector: an `ATSS`; its parameters are shared, not copied.
+        suppress: non-maximum suppression, a function like `suppression.suppress`; None to give all candidates.
+    """
+
+    def __init__(self, detector, suppress=None):
+        super().__init__()
+        self.detector = detector
+        self.suppress = suppress
+        self.eval()
+
+    def forward(self, pictures, sizes):
+        """Find the objects of N pictures.
+
+        Args:
+            pictures: (N, 3, H, W) uint8 in the order of INPUT.FORMAT, each in the upper left corner; what lies beside
+                it may be anything.
+            sizes: (N, 2) int64, height and width of every picture in pixels.
+
+        Returns:
+            `boxes` (N, D, 4) float32, x1 y1 x2 y2 in pixels of `pictures`, clipped to the picture; `scores` (N, D)
+            float32; and `classes` (N, D) int64. With suppression D is TEST.DETECTIONS_PER_IMAGE, best first; without it
+            the candidates of all levels, level by level. A place without a box has score 0, class -1 and a box of
+            zeros.
+        """
+        head = self.detector.head
+        selector, extent = head.box_selector, head.box_coding.pixel_extent
+        features = self.detector.backbone(self.prepare(pictures, sizes))
+        grid, predictions = head([features[name] for name in self.detector.in_features])
+        boxes, scores, classes = candidates(selector, head.box_coding, grid, predictions)
+        boxes = clip(boxes, sizes, extent)
+        scores = scores.where((boxes[..., 2:] > boxes[..., :2]).all(-1), 0)
+        if self.suppress is not None:
+            number = selector.max_detections
+            kept = self.suppress(boxes, scores, classes, selector.nms_threshold, head.num_classes, number)
+            boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, number)
+        there = scores > 0
+        return boxes.where(there[..., None], 0), scores, classes.where(there, -1)
+
+    def prepare(self, pictures, sizes):
+        """Pictures as `ATSS.preprocess` makes them: normalised, 0 outside, and as large as the largest of them asks for.
+
+        How far the caller has padded them does not matter; group normalisation would see it.
+        """
+        multiple = max(self.detector.backbone.size_divisibility, 1)
+        rows, columns = ((sizes.amax(0) + (multiple - 1)) // multiple).tolist()
+        # Feature maps have a cell at least: the exporter cannot know.
+        for number in (rows, columns):
+            torch._check(number >= 1)
+        height, width = pictures.shape[-2:]
+        y, x = (torch.arange(length, device=pictures.device) for length in (height, width))
+        inside = (y < sizes[:, :1])[:, None, :, None] & (x < sizes[:, 1:])[:, None, None, :]
+        normalised = (pictures - self.detector.pixel_mean) / self.detector.pixel_std
+        # Less than nothing where the caller has padded further.
+        return F.pad(normalised.where(inside, 0), (0, columns * multiple - width, 0, rows * multiple - height))

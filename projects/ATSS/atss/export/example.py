@@ -1,0 +1,175 @@
+#!/usr/bin/env python
+"""Find objects in pictures with model.onnx. Needs onnxruntime, numpy and Pillow:
+
+    pip install onnxruntime numpy pillow
+    python example.py picture.jpg more/*.jpg --output drawn/
+
+A line an object: file, class, score, and its box, x1 y1 x2 y2 in pixels of the picture. With onnxruntime-gpu it runs on
+a CUDA GPU.
+"""
+
+import argparse
+import colorsys
+import contextlib
+import json
+import os
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+
+class Detector:
+    """A model from an ONNX file, which also says how pictures must be prepared for it.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path):
+        available = onnxruntime.get_available_providers()
+        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+        self.session = onnxruntime.InferenceSession(path, providers=providers)
+        self.settings = dict(self.session.get_modelmeta().custom_metadata_map)
+        for name, text in self.settings.items():
+            if name not in ("input_format", "resize_like"):
+                self.settings[name] = json.loads(text)
+        self.class_names = self.settings["class_names"]
+
+    def __call__(self, picture):
+        """Find the objects of a picture, (H, W, 3) uint8 in RGB order; the same as `self.batch([picture])[0]`."""
+        return self.batch([picture])[0]
+
+    def batch(self, pictures):
+        """Find the objects of several pictures at once; best where they have one size.
+
+        Returns:
+            list of boxes (D, 4) float32 in pixels of the picture, scores (D,) float32 and classes (D,) int64, best
+            first.
+        """
+        resized = [self.resize(picture) for picture in pictures]
+        sizes = np.array([picture.shape[:2] for picture in resized])
+        batch = np.zeros((len(pictures), 3, *sizes.max(0)), np.uint8)
+        for place, picture, (height, width) in zip(batch, resized, sizes, strict=True):
+            channels = picture[:, :, ::-1] if self.settings["input_format"] == "BGR" else picture
+            place[:, :height, :width] = channels.transpose(2, 0, 1)
+        found = []
+        outputs = self.session.run(("boxes", "scores", "classes"), {"pictures": batch, "sizes": sizes})
+        for boxes, scores, classes, size, picture in zip(*outputs, sizes, pictures, strict=True):
+            there = scores > 0
+            boxes, scores, classes = boxes[there], scores[there], classes[there]
+            if not self.settings["suppressed"]:
+                kept = suppress(boxes, scores, classes, self.settings["nms_threshold"])
+                kept = kept[: self.settings["max_detections"]]
+                boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
+            found.append((self.in_original(boxes, size, picture.shape[:2]), scores, classes))
+        return found
+
+    def resize(self, picture):
+        """The picture in the size that the model was trained for."""
+        height, width = new_size(*picture.shape[:2], self.settings)
+        if self.settings["resize_like"] == "mmdetection":
+            import cv2  # such models want OpenCV's way of resizing
+
+            return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+
+    def in_original(self, boxes, size, original_size):
+        """Boxes (D, 4) of the resized picture in pixels of the original one; sizes are (height, width)."""
+        extent, (height, width), (old_height, old_width) = self.settings["pixel_extent"], original_size, size
+        new, old = np.float32([width, height] * 2), np.float32([old_width, old_height] * 2)
+        ends = np.float32([0, 0, extent, extent])
+        return (boxes - ends) * new / old + ends
+
+
+def new_size(height, width, settings):
+    """Height and width that a picture is resized to: its short side to `min_size`, its long one to `max_size` at most."""
+    size, limit = settings["min_size"], settings["max_size"]
+    if size == 0:
+        return height, width
+    short, long = sorted((height, width))
+    if settings["resize_like"] == "maskrcnn-benchmark":
+        if long / short * size > limit:
+            size = round(limit * short / long)
+        return (int(size * height / width), size) if width < height else (size, int(size * width / height))
+    scale = size * 1.0 / short
+    sides = (size, scale * width) if height < width else (scale * height, size)
+    if max(sides) > limit:
+        scale = limit * 1.0 / max(sides)
+        sides = (sides[0] * scale, sides[1] * scale)
+    return int(sides[0] + 0.5), int(sides[1] + 0.5)
+
+
+def suppress(boxes, scores, classes, threshold):
+    """Non-maximum suppression, class by class: indices of the boxes (B, 4) that stay, best first."""
+    order = np.argsort(-scores, kind="stable")
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept = []
+    while len(order):
+        first, rest = order[0], order[1:]
+        kept.append(first)
+        sides = np.minimum(boxes[first, 2:], boxes[rest, 2:]) - np.maximum(boxes[first, :2], boxes[rest, :2])
+        shared = sides.clip(0).prod(1)
+        iou = shared / (areas[first] + areas[rest] - shared)
+        order = rest[(iou <= threshold) | (classes[rest] != classes[first])]
+    return np.array(kept, np.int64)
+
+
+def read(path):
+    """A picture file as (H, W, 3) uint8 in RGB order: upright, on white where it is transparent."""
+    with Image.open(path) as picture:
+        with contextlib.suppress(Exception):  # EXIF data may be damaged
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I"):  # 16 bits of grey
+            picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return np.array(picture.convert("RGB"))
+
+
+def draw(picture, boxes, labels, classes):
+    """The picture with boxes and labels, as a Pillow image."""
+    drawn = Image.fromarray(picture)
+    pen, size = ImageDraw.Draw(drawn), max(drawn.size)
+    font, line = ImageFont.load_default(max(10, size // 50)), max(1, size // 400)
+    for box, label, number in zip(boxes.tolist(), labels, classes.tolist(), strict=True):
+        color = tuple(int(255 * x) for x in colorsys.hsv_to_rgb(number * 0.618 % 1, 0.9, 0.9))
+        pen.rectangle(box, outline=color, width=line)
+        place = pen.textbbox(box[:2], label, font=font)
+        pen.rectangle(place, fill=color)
+        pen.text(box[:2], label, fill="white", font=font)
+    return drawn
+
+
+def main():
+    folder = os.path.dirname(os.path.abspath(__file__))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE")
+    parser.add_argument("--model", default=os.path.join(folder, "model.onnx"), metavar="FILE")
+    parser.add_argument("--threshold", type=float, default=0.5, help="least score of an object")
+    parser.add_argument("--output", metavar="DIR", help="folder for the pictures with their boxes")
+    args = parser.parse_args()
+
+    detector = Detector(args.model)
+    for path in args.pictures:
+        try:
+            picture = read(path)
+        except (OSError, ValueError) as error:
+            sys.exit(f"error: {path}: cannot read this picture ({error})")
+        boxes, scores, classes = detector(picture)
+        good = scores >= args.threshold
+        boxes, scores, classes = boxes[good], scores[good], classes[good]
+        names = [detector.class_names[number] for number in classes]
+        for name, score, box in zip(names, scores, boxes, strict=True):
+            print(path, name, f"{score:.3f}", *(f"{side:.1f}" for side in box), sep="\t")
+        if args.output:
+            os.makedirs(args.output, exist_ok=True)
+            labels = [f"{name} {score:.0%}" for name, score in zip(names, scores, strict=True)]
+            name = os.path.splitext(os.path.basename(path))[0] + ".png"
+            draw(picture, boxes, labels, classes).save(os.path.join(args.output, name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Non-maximum suppression of a batch: with torchvision's operator, and as one operator that becomes ONNX's."""
+
+import torch
+from torchvision.ops import nms
+
+
+def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
+    """Which boxes stay after suppression, picture by picture and class by class.
+
+    Args:
+        boxes: (N, B, 4), x1 y1 x2 y2 in pixels, from 0 on.
+        scores: (N, B); a score of 0 is no box.
+        classes: (N, B) int64, below `num_classes`.
+        iou_threshold: IoU above which the lower of two boxes goes.
+        num_classes: of the detector.
+        number: at least so many of the best that stay are wanted of a class.
+
+    Returns:
+        (N, B) bool.
+    """
+    there = (scores.flatten() > 0).nonzero().squeeze(1)
+    picture = torch.arange(scores.shape[0], device=boxes.device)[:, None]
+    group = (picture * num_classes + classes).flatten()[there]
+    # Every class of every picture lies apart; in float64 boxes lose no digit by that.
+    side = boxes.amax().double() + 1
+    apart = boxes.flatten(0, 1)[there] + (group * side)[:, None]
+    kept = there[nms(apart, scores.flatten()[there].double(), iou_threshold)]
+    return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill(0, kept, True).view_as(scores)
+
+
+@torch.library.custom_op("atss::suppress", mutates_args=())
+def suppress_op(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    classes: torch.Tensor,
+    iou_threshold: float,
+    num_classes: int,
+    number: int,
+) -> torch.Tensor:
+    """`suppress` as an operator of its own."""
+    return suppress(boxes, scores, classes, iou_threshold, num_classes, number)
+
+
+@suppress_op.register_fake
+def _(boxes, scores, classes, iou_threshold, num_classes, number):
+    return torch.empty_like(scores, dtype=torch.bool)

@@ -1,0 +1,54 @@
+"""A detector as a program of `torch.export`, and as a .pt2 file."""
+
+import contextlib
+import json
+import logging
+import warnings
+
+import torch
+
+INPUTS, OUTPUTS = ("pictures", "sizes"), ("boxes", "scores", "classes")
+
+
+def capture(module):
+    """An `ExportedATSS` as a `torch.export.ExportedProgram` for any number of pictures of any size."""
+    batch, height, width = (torch.export.Dim(name, min=1) for name in ("batch", "height", "width"))
+    # Their numbers mean nothing: sides and batch are variables.
+    pictures, sizes = torch.zeros(2, 3, 96, 160, dtype=torch.uint8), torch.tensor([[96, 150], [90, 160]])
+    with torch.no_grad(), quiet():
+        program = torch.export.export(
+            module, (pictures, sizes), dynamic_shapes=({0: batch, 2: height, 3: width}, {0: batch})
+        )
+    # Nobody else's paths.
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def save_torch(program, path, metadata):
+    """Write a program to a .pt2 file; `metadata` goes into it as metadata.json."""
+    with quiet():
+        torch.export.save(program, path, extra_files={"metadata.json": json.dumps(metadata)})
+
+
+def load_torch(path):
+    """The model of a .pt2 file: a function of pictures (N, 3, H, W) and sizes (N, 2), see `ExportedATSS.forward`."""
+    with quiet():
+        module = torch.export.load(path).module()
+    return torch.no_grad()(module)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keep what exporters say about their inner workings off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,163 @@
+"""What is in a dataset and what a detector has found there, as arrays."""
+
+import contextlib
+import io
+import json
+import os
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from pycocotools.coco import COCO
+
+from ..data import read_dataset
+from ..errors import InputError, first_line
+from ..evaluation.average_precision import read_detections, read_objects
+
+
+class Dataset(NamedTuple):
+    """A dataset in COCO's format.
+
+    name: that it is registered under.
+    classes: names of the K classes, in the order of the detector's outputs.
+    category_ids: (K,) int64, their ids in the file, rising.
+    image_ids: (I,) int64, rising.
+    files: paths of the I pictures.
+    coco: `pycocotools.coco.COCO` with all of the file.
+    """
+
+    name: str
+    classes: list
+    category_ids: np.ndarray
+    image_ids: np.ndarray
+    files: list
+    coco: COCO
+
+
+class Boxes(NamedTuple):
+    """Objects and detections of a dataset; `category` is a class, `image` a picture, both counted from 0.
+
+    objects: OBJECT (G,), in order of picture and class.
+    detections: DETECTION (D,), in order of picture, class and falling score.
+    """
+
+    objects: np.ndarray
+    detections: np.ndarray
+
+
+def load_dataset(name):
+    """Read a registered dataset from the file that its boxes were evaluated with.
+
+    Returns:
+        `Dataset`.
+
+    Raises:
+        InputError: it is not registered, or its file is missing, malformed or has no annotations.
+    """
+    if name not in DatasetCatalog.list():
+        raise InputError(f"there is no dataset named {name!r}")
+    if not MetadataCatalog.get(name).get("json_file"):
+        read_dataset(name)  # fills it in, also where the dataset has another format
+    metadata = MetadataCatalog.get(name)
+    path = metadata.json_file
+    content = read_json(path)
+    if isinstance(content, dict) and "annotations" not in content:
+        raise InputError(f"{path}: has no annotations to compare with")
+    try:
+        return read_content(name, content, metadata.get("image_root") or "")
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
+        raise InputError(f"{path}: not in COCO's format, or not well formed") from error
+
+
+def read_json(path):
+    """Content of a json file.
+
+    Raises:
+        InputError: it is missing or not json.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a json file ({first_line(error)})") from error
+
+
+def read_content(name, content, picture_folder):
+    """The `Dataset` of a file's content.
+
+    Raises:
+        TypeError, KeyError, ValueError, OverflowError, AttributeError: it is not as it should be.
+    """
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    images = sorted(content["images"], key=lambda image: image["id"])
+    dataset = Dataset(
+        name=name,
+        classes=[str(category["name"]) for category in categories],
+        category_ids=np.array([category["id"] for category in categories], dtype=np.int64),
+        image_ids=np.array([image["id"] for image in images], dtype=np.int64),
+        files=[os.path.join(picture_folder, image["file_name"]) for image in images],
+        coco=indexed(content),
+    )
+    objects = read_objects(content["annotations"])
+    known = np.isin(objects["category"], dataset.category_ids) & np.isin(objects["image"], dataset.image_ids)
+    if not images or not categories or not known.all():
+        raise ValueError
+    return dataset
+
+
+def indexed(content):
+    """`pycocotools.coco.COCO` of a file's content."""
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def load_results(path, dataset):
+    """Read the boxes that an evaluation wrote.
+
+    Args:
+        path: file in COCO's format of results.
+        dataset: `Dataset`.
+
+    Returns:
+        list of results, and a list of lines about those that were left out.
+
+    Raises:
+        InputError: the file is missing or malformed, or of other pictures.
+    """
+    results = read_json(path)
+    try:
+        if not isinstance(results, list):
+            raise TypeError
+        numbers = np.array([(*r["bbox"], r["score"]) for r in results], dtype=np.float64).reshape(-1, 5)
+        ids = np.array([(r["image_id"], r["category_id"]) for r in results], dtype=np.int64).reshape(-1, 2)
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"{path}: not in COCO's format of results") from error
+    strange = ~np.isin(ids[:, 0], dataset.image_ids)
+    if strange.any():
+        raise InputError(
+            f"{path}: {strange.sum()} of {len(ids)} boxes are of pictures that dataset {dataset.name} does not have; "
+            "evaluate again"
+        )
+    finite, known = np.isfinite(numbers).all(axis=1), np.isin(ids[:, 1], dataset.category_ids)
+    notes = []
+    if not finite.all():
+        notes.append(f"{(~finite).sum()} of {len(results)} boxes are left out: their numbers are not finite.")
+    if not known.all():
+        notes.append(f"{(~known).sum()} of {len(results)} boxes are left out: of classes that the dataset lacks.")
+    good = finite & known
+    return (results if good.all() else [r for r, keep in zip(results, good, strict=True) if keep]), notes
+
+
+def to_arrays(dataset, results):
+    """The objects of a `Dataset` and a list of results -> `Boxes`."""
+    objects, detections = read_objects(dataset.coco.dataset["annotations"]), read_detections(results)
+    for rows in (objects, detections):
+        rows["category"] = np.searchsorted(dataset.category_ids, rows["category"])
+        rows["image"] = np.searchsorted(dataset.image_ids, rows["image"])
+    # Both are in order of class already; a stable sort keeps it within a picture.
+    return Boxes(*(rows[np.argsort(rows["image"], kind="stable")] for rows in (objects, detections)))

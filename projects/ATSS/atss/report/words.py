@@ -1,0 +1,28 @@
+"""Numbers as a page shows them."""
+
+import math
+
+NONE = "-"
+
+
+def percent(value):
+    """A share from 0 to 1 as "12.3", a dash for NaN."""
+    return NONE if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def share(value):
+    """A share from 0 to 1 as "0.123", a dash for NaN."""
+    return NONE if math.isnan(value) else f"{value:.3f}"
+
+
+def counted(number, what, plural=None):
+    """ "1 picture", "1,200 pictures"."""
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def duration(seconds):
+    """ "40 s", "95 min", "3 h 20 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,230 @@
+"""What is found wrong with a dataset without opening a picture, and by opening them all."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atss.data.coco import classes_of, dicts_of
+from atss.data.inspection import Table, inspect, sound_content, unnamed_pictures
+from atss.data.picture_inspection import inspect_pictures
+
+
+@pytest.fixture
+def table_of(coco_file):
+    """Function: change of the small dataset, name -> its `Table`."""
+
+    def make(change=lambda content: None, name="animals"):
+        path, pictures = coco_file(change)
+        with open(path, encoding="utf-8") as file:
+            content, problems = sound_content(json.load(file))
+        assert problems == []
+        return Table.of(name, dicts_of(content, pictures), classes_of(content).values())
+
+    return make
+
+
+def found(problems):
+    """{kind: problem}"""
+    assert len({problem.kind for problem in problems}) == len(problems)
+    return {problem.kind: problem for problem in problems}
+
+
+def change_box(index, box):
+    return lambda content: content["annotations"][index].update(bbox=box)
+
+
+def test_a_good_dataset_has_no_problems(table_of):
+    tables = [table_of()]
+
+    assert inspect(tables, ["animals"]) + unnamed_pictures(tables) + inspect_pictures(tables) == []
+
+
+def copy_object(**changes):
+    def change(content):
+        content["annotations"].append({**content["annotations"][0], "id": 3, **changes})
+
+    return change
+
+
+def list_again(content):
+    content["images"].append({**content["images"][1], "id": 3})
+    content["annotations"].append({**content["annotations"][1], "id": 3, "image_id": 3})
+
+
+@pytest.mark.parametrize(
+    "change, severity, kind, extent, example",
+    [
+        (change_box(1, [5, 5, 0, 30]), "warning", "boxes without area", "1 of 3 objects", "1.png (64 x 48): dog [5.0, 5.0, 0.0"),
+        (change_box(1, [5, 5, 20, -3]), "warning", "boxes without area", "1 of 3 objects", "1.png"),
+        (change_box(1, [64, 5, 20, 3]), "warning", "boxes outside of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [5, -30, 20, 30]), "warning", "boxes outside of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [5, 5, 20, 44]), "warning", "boxes that reach out of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [-1, 5, 20, 20]), "warning", "boxes that reach out of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [5, 5, 0.5, 20]), "warning", "boxes that are less than a pixel wide or high", "1 of 3 objects", "1.png"),
+        (copy_object(), "warning", "objects given twice", "1 of 4 objects", "0.png (64 x 48): cat [5.0, 5.0, 20.0, 30.0]"),
+        (list_again, "warning", "pictures listed twice", "1 of 4 pictures", "1.png"),
+        (lambda c: c["categories"].append({"id": 9, "name": "owl"}), "warning", "classes without objects", "1 of 3 classes", "owl"),
+        (lambda c: c["categories"][1].update(name="cat"), "warning", "classes of the same name", "1 of 2 classes", "cat"),
+        (lambda c: c["annotations"].pop(2), "note", "pictures without objects", "1 of 3 pictures", "2.png"),
+        (lambda c: c["annotations"].clear(), "error", "no object to learn", "1 of 1 datasets", "animals has no box"),
+        (lambda c: c["images"][0].update(file_name="x.png"), "error", "missing pictures", "1 of 3 pictures", "x.png"),
+    ],
+)  # fmt: skip
+def test_each_problem_is_counted_and_shown_by_an_example(table_of, change, severity, kind, extent, example):
+    problem = found(inspect([table_of(change)], ["animals"]))[kind]
+
+    assert (problem.severity, problem.extent(), problem.where) == (severity, extent, "animals")
+    assert example in problem.examples[0] and problem.remedy
+    assert "\n" not in problem.line()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_box(1, [-0.4, 5, 20, 43.4]),
+        copy_object(bbox=[5, 5, 20, 31]),
+        copy_object(category_id=7),
+        copy_object(iscrowd=1),
+        copy_object(image_id=1),
+    ],
+)
+def test_rounding_and_objects_that_differ_are_no_problems(table_of, change):
+    assert inspect([table_of(change)], ["animals"]) == []
+
+
+def test_of_three_equal_objects_two_are_too_many(table_of):
+    def twice(content):
+        copy_object()(content)
+        copy_object(bbox=[5, 5, 20, 31])(content)
+        content["annotations"][-1]["id"] = 4
+        content["annotations"].append({**content["annotations"][0], "id": 5})
+
+    assert found(inspect([table_of(twice)]))["objects given twice"].count == 2
+
+
+def test_pictures_that_no_entry_names(table_of, tmp_path):
+    tables = [table_of(lambda c: (c["images"].pop(), c["annotations"].pop()))]
+
+    (problem,) = unnamed_pictures(tables)
+
+    assert (problem.severity, problem.count) == ("note", 1) and problem.examples[0].endswith("2.png")
+    others = [table_of(name="others")]
+    assert unnamed_pictures(tables + others) == [], "another part names it"
+
+
+def test_datasets_side_by_side(table_of, tmp_path):
+    first = table_of()
+    second = table_of(lambda c: c["categories"][1].update(name="owl"), "others")
+
+    problems = found(inspect([first, second]))
+
+    assert problems["different classes"].severity == "error"
+    assert problems["different classes"].examples == ["animals has cat, dog, but others has cat, owl"]
+    both = problems["pictures in both"]
+    assert (both.severity, both.extent(), both.where) == ("warning", "3 of 3 pictures", "animals, others")
+
+
+def moved(table, folder, name):
+    paths = [str(folder / path.rsplit("/", 1)[1]) for path in table.file_names]
+    return table._replace(name=name, file_names=paths)
+
+
+def test_copies_in_another_folder_are_found_by_name_and_size_or_by_their_bytes(table_of, tmp_path):
+    table, folder = table_of(), tmp_path / "others"
+    folder.mkdir()
+    for path in table.file_names:
+        (folder / path.rsplit("/", 1)[1]).write_bytes(open(path, "rb").read())
+    (folder / "1.png").unlink()
+    Image.new("RGB", (64, 48), "red").save(folder / "1.png", compress_level=0)
+
+    other = moved(table, folder, "others")
+
+    assert found(inspect([table, other]))["pictures in both"].extent() == "2 of 3 pictures"
+    both = found(inspect_pictures([table, other]))["pictures in both"]
+    assert both.count == 2 and both.examples[0] == f"{table.file_names[0]} = {other.file_names[0]}"
+
+
+def test_boxes_of_both_modes_are_the_same(table_of):
+    from detectron2.structures import BoxMode
+
+    records = [{"file_name": "x.png", "annotations": [{"bbox": [5, 6, 12, 14], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0},
+                                                     {"bbox": [5, 6, 12, 14], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}]}]  # fmt: skip
+
+    table = Table.of("mixed", records, ["cat"])
+
+    assert table.boxes.tolist() == [[5, 6, 7, 8], [5, 6, 12, 14]]
+    assert [problem.kind for problem in inspect([table])] == ["missing pictures"], "a size that is not given is no limit"
+
+
+@pytest.mark.parametrize(
+    "change, kinds",
+    [
+        (lambda c: c["images"][0].update(width=0), {"malformed images": 1}),
+        (lambda c: c["images"].append(c["images"][0]), {"images with an id that another has": 1}),
+        (lambda c: c["annotations"].extend([None, {}, []]), {"malformed annotations": 3}),
+        (lambda c: c["annotations"][0].update(bbox=[0, 0, math.inf, 1]), {"malformed annotations": 1}),
+        (lambda c: c["annotations"][0].update(area=None), {"malformed annotations": 1}),
+        (lambda c: c["annotations"][0].update(iscrowd=2), {"malformed annotations": 1}),
+        (lambda c: c["annotations"][0].update(image_id=[]), {"objects of no picture": 1}),
+        (lambda c: c["annotations"][0].update(category_id=5), {"objects of unknown classes": 1}),
+        (lambda c: c.update(images=None, categories=[]), {"no dataset": 1, "objects of no picture": 3}),
+    ],
+)
+def test_malformed_entries_are_left_out_and_what_is_left_is_a_dataset(coco_file, change, kinds):
+    path, pictures = coco_file()
+    content = json.loads(open(path).read())
+    change(content)
+
+    sound, problems = sound_content(content)
+
+    counts = {}
+    for problem in problems:
+        assert problem.severity == "error"
+        counts[problem.kind] = max(counts.get(problem.kind, 0), problem.count)
+    assert counts == kinds
+    assert sound_content(sound)[1] == [] or not sound["images"] or not sound["categories"]
+    dicts_of(sound, pictures)
+
+
+def test_pictures_are_opened(table_of, tmp_path):
+    table = table_of()
+    pictures = [path for path in table.file_names]
+    open(pictures[0], "wb").write(open(pictures[0], "rb").read()[:60])
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.new("RGB", (64, 48)).save(pictures[1], exif=turned)
+    Image.new("RGB", (64, 49)).save(pictures[2])
+
+    problems = found(inspect_pictures([table]))
+
+    assert problems["pictures that cannot be read"].severity == "error"
+    assert "0.png" in problems["pictures that cannot be read"].examples[0]
+    sizes = problems["pictures of another size than their entry says"]
+    assert (sizes.severity, sizes.count) == ("error", 2)
+    assert "1.png: is 48 x 64, not 64 x 48, which it is before its EXIF orientation turns it" in sizes.examples[0]
+    assert sizes.examples[1].endswith("2.png: is 64 x 49, not 64 x 48")
+
+
+def test_kinds_of_pictures_are_notes(table_of):
+    table = table_of()
+    Image.new("RGBA", (64, 48), (1, 2, 3, 4)).save(table.file_names[0])
+    Image.new("L", (64, 48)).save(table.file_names[1])
+    Image.fromarray(np.zeros((48, 64), dtype=np.uint16)).save(table.file_names[2])
+
+    problems = found(inspect_pictures([table]))
+
+    assert {kind: problem.severity for kind, problem in problems.items()} == dict.fromkeys(
+        ["transparent pictures", "grey pictures", "pictures of 16 bits"], "note"
+    )
+
+
+def test_the_same_file_twice_in_a_dataset(table_of):
+    table = table_of()
+    open(table.file_names[2], "wb").write(open(table.file_names[0], "rb").read())
+
+    problem = found(inspect_pictures([table]))["pictures that are there twice"]
+
+    assert problem.severity == "warning" and problem.examples == [f"{table.file_names[0]} = {table.file_names[2]}"]

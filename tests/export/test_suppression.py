@@ -1,0 +1,53 @@
+import pytest
+import torch
+from torchvision.ops import batched_nms
+
+from atss.export import suppress, suppress_op
+
+
+def random_batch(num_pictures, num_boxes, num_classes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(num_pictures, num_boxes, 2, generator=generator) * 100
+    sides = 10 + torch.rand(num_pictures, num_boxes, 2, generator=generator) * 60
+    scores = torch.rand(num_pictures, num_boxes, generator=generator)
+    classes = torch.randint(0, num_classes, (num_pictures, num_boxes), generator=generator)
+    return torch.cat([corners, corners + sides], dim=-1), scores, classes
+
+
+@pytest.mark.parametrize("function", [suppress, suppress_op])
+def test_it_is_torchvisions_picture_by_picture_and_class_by_class(function):
+    boxes, scores, classes = random_batch(3, 200, 5)
+
+    kept = function(boxes, scores, classes, 0.5, 5, 200)
+
+    for picture in range(3):
+        expected = batched_nms(boxes[picture], scores[picture], classes[picture], 0.5)
+        assert kept[picture].nonzero().squeeze(1).tolist() == sorted(expected.tolist())
+
+
+def test_boxes_of_score_0_are_none():
+    boxes, scores, classes = random_batch(2, 50, 2)
+    scores[:, ::2] = 0
+
+    kept = suppress(boxes, scores, classes, 0.5, 2, 50)
+
+    assert not kept[:, ::2].any()
+    assert torch.equal(kept[:, 1::2], suppress(boxes[:, 1::2], scores[:, 1::2], classes[:, 1::2], 0.5, 2, 50))
+    assert not suppress(boxes, torch.zeros_like(scores), classes, 0.5, 2, 50).any()
+
+
+def test_many_classes_and_pictures_cost_no_precision():
+    """IoUs as close to the threshold as float32 tells apart, for the last class of the last of many pictures."""
+    first, second = [1000.0, 1000, 1010, 1010], [1000.0, 1000, 1010, 1005]
+    boxes = torch.tensor([first, second]).expand(64, 2, 4)
+    scores, classes = torch.tensor([0.9, 0.8]).expand(64, 2), torch.full((64, 2), 1202)
+
+    for threshold, stays in ((0.5 - 1e-6, False), (0.5 + 1e-6, True)):
+        kept = suppress(boxes, scores, classes, threshold, 1203, 2)
+        assert kept[:, 0].all() and (kept[:, 1] == stays).all()
+
+
+def test_the_operator_is_a_good_one():
+    boxes, scores, classes = random_batch(2, 20, 3)
+
+    torch.library.opcheck(suppress_op, (boxes, scores, classes, 0.5, 3, 20))

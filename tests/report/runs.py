@@ -1,0 +1,125 @@
+"""Small runs, made up: datasets, what a training and an evaluation leave, and no model."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from atss.report.boxes import Boxes, read_content, to_arrays
+from atss.run import load_config
+from conftest import DEMO_CONFIG, pairs
+
+LOSSES = ("loss_cls", "loss_box", "loss_centerness")
+
+
+def annotation(image_id, category_id, box, crowd=0):
+    """An object in COCO's format, without an id."""
+    return {"image_id": image_id, "category_id": category_id, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
+
+
+def result(image_id, category_id, box, score):
+    """A detection in COCO's format of results."""
+    return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+
+
+def content_of(num_pictures, classes, annotations):
+    """A file's content: pictures 1, 2, ... of 120 x 90 pixels, classes of ids 10, 20, ..."""
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 120, "height": 90} for i in range(1, num_pictures + 1)],
+        "categories": [{"id": 10 * k, "name": name} for k, name in enumerate(classes, 1)],
+        "annotations": [{"id": i, **entry} for i, entry in enumerate(annotations, 1)],
+    }
+
+
+def random_boxes(seed, num_pictures=12, num_classes=4):
+    """Content and results of which every kind of mistake, crowds and equal scores are part."""
+    random = np.random.default_rng(seed)
+    annotations, results = [], []
+
+    def box():
+        return [*random.uniform(0, 60, 2), *random.uniform(8, 50, 2)]
+
+    for image_id in range(1, num_pictures + 1):
+        for _ in range(random.integers(0, 7)):
+            category_id, place = 10 * int(random.integers(1, num_classes)), box()
+            annotations.append(annotation(image_id, category_id, place, int(random.random() < 0.15)))
+            for _ in range(random.integers(0, 4)):
+                shift = random.normal(0, 0.2, 4) * np.tile(place[2:], 2)
+                guess = category_id if random.random() < 0.6 else 10 * int(random.integers(1, num_classes + 1))
+                shifted = [float(x) for x in place + shift]
+                results.append(result(image_id, guess, shifted, int(random.integers(1, 20)) / 20))
+        for _ in range(random.integers(0, 4)):
+            guess = 10 * int(random.integers(1, num_classes + 1))
+            results.append(result(image_id, guess, box(), int(random.integers(1, 20)) / 20))
+    return content_of(num_pictures, [f"class {k}" for k in range(num_classes)], annotations), results
+
+
+def arrays(content, results):
+    """`Boxes` of a content and results."""
+    return to_arrays(read_content("made", content, ""), results)
+
+
+def made(objects, detections, num_pictures=1, num_classes=3):
+    """`Boxes` of (class, box) and (class, box, score), all in picture 0 unless a fourth entry says which."""
+    annotations = [annotation(1, 10 * (k + 1), list(box), *rest) for k, box, *rest in objects]
+    results = [result(1, 10 * (k + 1), list(box), score) for k, box, score in detections]
+    found = arrays(content_of(num_pictures, ["a", "b", "c"][:num_classes], annotations), results)
+    assert isinstance(found, Boxes)
+    return found
+
+
+def log(num_lines=6, start=0, **more):
+    """Lines of metrics.json, one every 20 iterations."""
+    lines = []
+    for place in range(num_lines):
+        line = {"iteration": start + 20 * place + 19, "total_loss": 3.0 - 0.1 * place, "lr": 0.01, "time": 0.5}
+        lines.append({**line, **{name: 1.0 - 0.03 * place for name in LOSSES}, **more})
+    return lines
+
+
+def evaluated(iteration, ap, prefix=""):
+    """What an evaluation adds to metrics.json."""
+    figures = {"bbox/AP": ap, "bbox/AP50": ap + 20, "bbox/AP75": ap + 1, "bbox/APs": ap, "bbox/APm": ap, "bbox/APl": ap}
+    losses = {f"validation/{name}": 1.1 for name in ("total_loss", *LOSSES)}
+    return {"iteration": iteration, **{f"{prefix}{key}": value for key, value in {**figures, **losses}.items()}}
+
+
+def make_run(root, contents, results=(), metrics=None, pictures=True):
+    """Write a run and its datasets `made_0`, `made_1`, ... into a folder.
+
+    Args:
+        root: folder, made where it is missing.
+        contents: list of contents, one a dataset.
+        results: list of results, one a dataset, or texts for their files; none for the last ones.
+        metrics: list of lines, dicts or texts; None for no file.
+        pictures: whether there are picture files.
+
+    Returns:
+        path of the run, `root`/run.
+    """
+    folder, entries = root / "run", []
+    folder.mkdir(parents=True)
+    for place, content in enumerate(contents):
+        data = root / f"data_{place}"
+        data.mkdir()
+        (data / "annotations.json").write_text(json.dumps(content))
+        for image in content["images"] if pictures else []:
+            shade = np.random.default_rng(image["id"]).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+            Image.fromarray(shade).resize((120, 90)).save(data / image["file_name"])
+        entries.append([f"made_{place}", str(data / "annotations.json"), str(data)])
+    names = tuple(entry[0] for entry in entries)
+    classes = [category["name"] for category in contents[0]["categories"]]
+    settings = {
+        "DATASETS.REGISTER": entries, "DATASETS.TRAIN": names, "DATASETS.TEST": names,
+        "MODEL.ATSS.NUM_CLASSES": len(classes), "MODEL.ATSS.CLASS_NAMES": classes, "MODEL.DEVICE": "cpu",
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(load_config(DEMO_CONFIG, pairs(settings), read_datasets=False).dump())
+    for name, found in zip(names, results, strict=False):
+        inside = folder / "inference" / (name if len(names) > 1 else "")
+        inside.mkdir(parents=True)
+        text = found if isinstance(found, str) else json.dumps(found)
+        (inside / "coco_instances_results.json").write_text(text)
+    if metrics is not None:
+        lines = [line if isinstance(line, str) else json.dumps(line) for line in metrics]
+        (folder / "metrics.json").write_text("\n".join(lines))
+    return folder

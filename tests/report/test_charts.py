@@ -1,0 +1,102 @@
+"""Charts: that they say what they show, and become small files that look the same in dark."""
+
+import re
+
+import numpy as np
+import pytest
+from matplotlib import rcParams
+
+from atss.report import charts
+from atss.report.metrics import Curve
+from atss.report.theme import DARK, LIGHT, encode, recolored, shortened, style
+
+LOSS = Curve(np.arange(20, 2020, 20), np.linspace(3, 1, 100))
+AT = Curve(np.array([500, 1000, 2000]), np.array([30.0, 35.0, 33.0]))
+SCORES = np.linspace(0, 1, 11)
+CHARTS = {
+    "losses": (charts.losses, "box loss", LOSS, {"val": AT}),
+    "few losses": (charts.losses, "box loss", Curve(*(x[:3] for x in LOSS)), {}),
+    "validation alone": (charts.losses, "box loss", Curve(np.array([], int), np.array([])), {"val": AT, "test": AT}),
+    "one line": (charts.losses, "box loss", Curve(*(x[:1] for x in LOSS)), {}),
+    "learning rate": (charts.learning_rate, LOSS),
+    "no learning": (charts.learning_rate, Curve(np.array([1]), np.array([0.0]))),
+    "AP": (charts.average_precision, {"AP": AT, "AP50": AT}),
+    "AP 0": (charts.average_precision, {"AP": Curve(np.array([1]), np.array([0.0]))}),
+    "curves": (charts.curves_of_classes, SCORES, np.array([SCORES, SCORES**2]), ["a", "b"], np.array([0.5, 0.3]),
+               ("recall", "precision"), np.array([3, 4])),
+    "bars": (charts.class_bars, ["a", "b"], [40.0, 0.0], 40.0),
+    "a bar": (charts.class_bars, ["a"], [0.0], 0.0),
+    "sizes": (charts.size_bars, ["small", "medium", "large"], np.array([10.0, np.nan, 0.0])),
+    "kinds": (charts.kinds, ["right", "false"], [1200, 0], [0, 1], "objects"),
+    "nothing": (charts.kinds, ["right", "false"], [0, 0], [0, 1], "objects"),
+    "placement": (charts.placement, np.array([0.5, 0.7, 1.0])),
+    "confusions": (charts.confusions, np.array([[3, 1, 0], [0, 0, 5], [2, 0, 0]]), ["a", "b"]),
+    "a class": (charts.confusions, np.zeros((2, 2), int), ["a"]),
+    "many classes": (charts.confusions, np.eye(81, dtype=int), [f"class {k}" for k in range(80)]),
+}  # fmt: skip
+
+
+def drawn(theme, draw, *arguments):
+    with style(theme):
+        figure = draw(theme, *arguments)
+        return figure, encode(figure)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", CHARTS)
+def test_axes_have_labels_and_nothing_warns(name):
+    figure, (content, kind) = drawn(LIGHT, *CHARTS[name])
+
+    assert all(axes.get_xlabel() or axes.get_label() == "<colorbar>" for axes in figure.axes)
+    assert all(axes.get_ylabel() for axes in figure.axes)
+    assert content.startswith({"svg": b"<?xml", "png": b"\x89PNG"}[kind]) and 1000 < len(content) < 100_000
+
+
+@pytest.mark.parametrize("name", ["losses", "AP", "kinds", "sizes", "bars", "placement", "curves"])
+def test_a_recoloured_chart_is_that_of_the_other_theme(name):
+    (_, (light, _)), (_, (dark, _)) = drawn(LIGHT, *CHARTS[name]), drawn(DARK, *CHARTS[name])
+
+    def without_ids(svg):
+        ids = dict.fromkeys(re.findall(r'(?<=id=")[^"]+', svg))
+        return re.sub(r'(?<=id=")[^"]+|(?<=#)[mp][0-9a-f]{10}', lambda found: str(list(ids).index(found[0])), svg)
+
+    assert without_ids(recolored(light, LIGHT, DARK).decode()) == without_ids(dark.decode()) != without_ids(light.decode())
+
+
+def test_letters_stay_letters_and_numbers_keep_their_digits():
+    _, (content, _) = drawn(LIGHT, charts.class_bars, ["猫", "a <b> & c", "0.12345"], [1.0, 2.0, 3.0], 3.0)
+
+    assert all(name in content.decode() for name in ("猫", "a &lt;b&gt; &amp; c", "0.12345"))
+
+
+def test_of_many_classes_the_best_and_worst_are_named():
+    rank = np.linspace(0.9, 0.1, 80)
+    curves = np.repeat(rank[:, None], 11, axis=1)
+    curves[3], rank[3] = np.nan, np.nan
+
+    figure, _ = drawn(LIGHT, charts.curves_of_classes, SCORES, curves, [f"c{k}" for k in range(80)], rank, ("x", "y"))
+
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [label.split()[0] for label in labels] == ["c0", "c1", "c2", "c77", "c78", "c79", "mean"]
+    assert labels[-1] == f"mean of 79 ({np.nanmean(rank):.2f})"
+
+
+def test_numbers_of_a_confusion_matrix_are_written_where_they_fit():
+    few, many = (draw(LIGHT, *arguments) for draw, *arguments in (CHARTS["confusions"], CHARTS["many classes"]))
+
+    assert sorted(text.get_text() for text in few.axes[0].texts) == ["1", "2", "3", "5"] and not many.axes[0].texts
+    assert [label.get_text() for label in few.axes[0].get_xticklabels()] == ["a", "b", "missed"]
+    assert [label.get_text() for label in few.axes[0].get_yticklabels()] == ["a", "b", "background"]
+
+
+def test_the_process_keeps_its_settings():
+    before = dict(rcParams)
+
+    drawn(DARK, *CHARTS["losses"])
+
+    assert dict(rcParams) == before
+
+
+@pytest.mark.parametrize("name, short", [("a" * 20, "a" * 20), ("a" * 21, "a" * 19 + "…"), ("猫" * 10, "猫" * 10), ("猫" * 11, "猫" * 9 + "…")])
+def test_long_names_are_cut(name, short):
+    assert shortened(name) == short

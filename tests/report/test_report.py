@@ -1,0 +1,290 @@
+"""The whole page of a run, as far as the run goes."""
+
+import base64
+import html
+import json
+import math
+import os
+import re
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from atss.errors import InputError
+from atss.report import write_report
+from atss.run import load_config
+from conftest import DEMO_CONFIG
+from runs import annotation, content_of, evaluated, log, make_run, random_boxes, result
+
+NAMES = ["cat", "dog", "<script>alert(1)</script>", 'a & "b" 猫🦊 $x^2$']
+METRICS = [*log(60), evaluated(599, 20.0), evaluated(1200, 31.5)]
+
+
+def renamed(content, names=NAMES):
+    for category, name in zip(content["categories"], names, strict=True):
+        category["name"] = name
+    return content
+
+
+def report(folder):
+    """The page as text, and what stands there for a reader."""
+    path = write_report(folder)
+    assert path == os.path.join(folder, "report.html")
+    with open(path, encoding="utf-8") as file:
+        page = file.read()
+    body = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return page, " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+def headings(page):
+    return [html.unescape(text) for text in re.findall(r"<h[24][^>]*>(.*?)</h[24]>", page)]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Charts are made, but not drawn: for what does not depend on how they look."""
+    monkeypatch.setattr("atss.report.folder.encode", lambda figure: (b"<svg/>", "svg"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with everything, and its report."""
+    content, results = random_boxes(1)
+    folder = make_run(tmp_path_factory.mktemp("whole"), [renamed(content)], [results], METRICS)
+    (folder / "report").mkdir()
+    (folder / "report/missed_8.jpg").write_text("of an earlier report")
+    (folder / "report/notes.txt").write_text("somebody's")
+    return folder, *report(folder)
+
+
+def test_it_tells_the_whole_story(whole):
+    _, page, text = whole
+
+    shown = headings(page)
+    assert shown[:2] == ["made_0", "Training"]
+    for title in ("Total loss", "Classification loss", "Box loss", "Centerness loss", "Learning rate", "AP",
+                  "Precision and recall", "F1 over the least score", "AP by size of the object", "AP of the classes",
+                  "Best score thresholds", "What is taken for what", "Labels and predictions", "Mistakes",
+                  "What becomes of detections", "What becomes of objects", "How this was made"):  # fmt: skip
+        assert title in shown, title
+    assert "best AP of the training 31.5, after 1,200 iterations" in text and "12 pictures" in text
+    assert "Training time 10 min" in text and "0.5 s an iteration, 16 pictures a second" in text
+    assert "left out" not in text
+
+
+def test_all_names_are_shown_as_they_are(whole):
+    _, page, text = whole
+
+    assert all(name in text for name in NAMES) and "<script" not in page
+
+
+def test_pictures_are_inside_and_the_same_as_files(whole):
+    folder, page, _ = whole
+
+    sources = [html.unescape(source) for source in re.findall(r'<img src="([^"]*)"', page)]
+    inside = sorted(base64.b64decode(source.split(",", 1)[1]) for source in sources)
+    files = [path for path in (folder / "report").iterdir() if path.suffix != ".txt"]
+    assert inside == sorted(path.read_bytes() for path in files) and len(inside) > 40
+    assert {path.suffix for path in files} <= {".svg", ".png", ".jpg"}
+    assert (folder / "report/notes.txt").exists()
+
+
+def test_nothing_points_outside(whole):
+    _, page, _ = whole
+
+    links = re.findall(r"""(?:src|srcset|href|action|data)=["']([^"']*)""", page)
+    assert links and all(link.startswith("data:") for link in links)
+    assert "@import" not in page and "url(" not in page
+
+
+def test_every_picture_has_a_text_and_a_size(whole):
+    _, page, _ = whole
+
+    images = re.findall(r"<img [^>]*>", page)
+    assert images and all(re.search(r' alt="[^"]+" width="\d+" height="\d+"', image) for image in images)
+
+
+def test_a_second_report_is_the_same(whole):
+    folder, page, _ = whole
+
+    assert report(folder)[0] == page
+
+
+def test_the_table_has_a_row_a_class(whole):
+    _, page, _ = whole
+
+    rows = re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td>", page)
+    assert [html.unescape(name) for name, _ in rows][:5] == [*NAMES, "all, one threshold"]
+    counts = [int(count) for _, count in rows[:5]]
+    assert sum(counts[:4]) == counts[4] and counts[3] == 0
+    assert "Without objects, and so without AP: " + NAMES[3] in html.unescape(page)
+
+
+def test_after_an_evaluation_alone_there_are_no_curves(tmp_path, quick):
+    _, text = report(make_run(tmp_path, [random_boxes(0)[0]], [random_boxes(0)[1]]))
+
+    assert "Curves of losses left out: metrics.json has none" in text and "Training time" not in text
+    assert "Mistakes" in text
+
+
+def test_a_run_that_was_killed_has_curves_alone(tmp_path, quick):
+    lines = log(5)
+    lines[1]["total_loss"], lines[2]["loss_cls"] = math.nan, math.inf
+    metrics = [*lines, '{"iteration": 119, "total_l']
+    page, text = report(make_run(tmp_path, [random_boxes(0)[0]], metrics=metrics))
+
+    assert "1 line of metrics.json left out" in text and "total_loss is NaN or infinite in 1 of 5 lines" in text
+    assert "after 100 of 1,100 iterations" in text and "Curve of AP left out" in text
+    assert "No figures" in text and "coco_instances_results.json: cannot be read" in text
+    assert "Total loss" in headings(page) and "Mistakes" not in headings(page)
+
+
+def test_figures_of_a_dataset_that_is_gone_come_from_the_training(tmp_path, quick):
+    folder = make_run(tmp_path, [random_boxes(0)[0]], [random_boxes(0)[1]], [*log(5), evaluated(99, 33.3)])
+    (tmp_path / "data_0/annotations.json").unlink()
+
+    _, text = report(folder)
+
+    assert "AP 33.3" in text and "figures of metrics.json, after 100 iterations" in text
+    assert "Curves, confusions, pictures and mistakes left out" in text and "annotations.json" in text
+
+
+def test_pictures_that_are_gone_are_left_out(tmp_path, quick):
+    content, results = random_boxes(0)
+
+    page, text = report(make_run(tmp_path, [content], [results], pictures=False))
+
+    assert re.search(r"\d+ pictures left out: \S+1.png: the picture is missing", text)
+    assert ".jpg" not in page.replace("picture is", "") and "Precision and recall" in headings(page)
+
+
+@pytest.mark.parametrize(
+    "content, results, shown",
+    [
+        pytest.param(content_of(2, ["a"], [annotation(1, 10, [5, 5, 50, 50])]), [], "1 object", id="nothing found"),
+        pytest.param(content_of(2, ["a"], []), [result(1, 10, [5, 5, 50, 50], 0.9)], "the dataset has no objects", id="no objects"),
+        pytest.param(content_of(2, ["a"], []), [], "neither an object nor a detection", id="nothing at all"),
+        pytest.param(
+            content_of(1, ["a", "b"], [annotation(1, 10, [5, 5, 0, 0]), annotation(1, 20, [-500, 5, 9999, 3], 1)]),
+            [result(1, 10, [5, 5, 0, 0], 0.9), result(1, 20, [500, 500, -3, 1e-9], 1.5), result(1, 20, [1, 1, 9, 9], -1)],
+            "3 detections", id="strange boxes",
+        ),
+        pytest.param(
+            content_of(1, ["a"], [annotation(1, 10, [5, 5, 50, 50])]),
+            json.dumps([result(1, 10, [5, 5, 50, math.nan], 0.9), result(1, 99, [5, 5, 50, 50], 0.9)]),
+            "1 of 2 boxes are left out: their numbers are not finite", id="no numbers",
+        ),
+    ],
+)  # fmt: skip
+def test_strange_boxes_are_no_trouble(tmp_path, content, results, shown):
+    page, text = report(make_run(tmp_path, [content], [results]))
+
+    assert shown in text and "Mistakes" in headings(page)
+
+
+@pytest.mark.parametrize(
+    "results, why",
+    [
+        ("[{", "not a json file"),
+        ("{}", "not in COCO's format of results"),
+        ('[{"image_id": 1}]', "not in COCO's format of results"),
+        ('[{"image_id": "x", "category_id": 10, "bbox": [1, 2, 3, 4], "score": 0.5}]', "not in COCO's format of results"),
+        ("[7]", "not in COCO's format of results"),
+        ('[{"image_id": 999, "category_id": 10, "bbox": [1, 2, 3, 4], "score": 0.5}]', "1 of 1 boxes are of pictures"),
+    ],
+)
+def test_boxes_that_cannot_be_used_are_left_out(tmp_path, results, why):
+    folder = make_run(tmp_path, [random_boxes(0)[0]], [results])
+
+    _, text = report(folder)
+
+    assert f"left out: {folder}" in text and why in text
+
+
+def test_annotations_that_cannot_be_used_are_left_out(tmp_path):
+    content, results = random_boxes(0)
+    folder = make_run(tmp_path, [content], [results])
+    path = tmp_path / "data_0/annotations.json"
+    for change, why in (
+        (lambda c: c.pop("annotations"), "has no annotations"),
+        (lambda c: c.pop("categories"), "not in COCO's format"),
+        (lambda c: c["annotations"][0].update(image_id=999), "not in COCO's format"),
+    ):
+        changed = json.loads(json.dumps(content))
+        change(changed)
+        path.write_text(json.dumps(changed))
+        assert why in report(folder)[1]
+
+
+def test_several_datasets_have_a_part_each(tmp_path, quick):
+    contents, results = zip(random_boxes(0), random_boxes(1), strict=True)
+    metrics = [*log(60), *({**evaluated(1200, 20.0, "made_0/"), **evaluated(1200, 30.0, "made_1/")},)]
+
+    page, text = report(make_run(tmp_path, contents, [results[0]], metrics))
+
+    assert headings(page)[:2] == ["made_0", "made_1"]
+    assert "AP on made_0" in headings(page) and "AP on made_1" in headings(page)
+    assert "figures of metrics.json, after 1,200 iterations" in text, "the second has no boxes"
+    names = {path.name for path in (tmp_path / "run/report").iterdir()}
+    assert "made_0_confusion_matrix.svg" in names and "total_loss.svg" in names
+
+
+def test_annotations_of_another_format(tmp_path, quick):
+    """A YOLO folder: what its boxes are compared with is made when it is read."""
+    root = tmp_path / "cells"
+    for part in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / kind / part).mkdir(parents=True)
+        Image.new("RGB", (120, 90)).save(root / f"images/{part}/1.png")
+        (root / f"labels/{part}/1.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    (root / "data.yaml").write_text("names: [cat, dog]\ntrain: images/train\nval: images/val\n")
+    cfg = load_config(DEMO_CONFIG, ["DATASETS.FOLDER", str(root)])
+    (name,) = cfg.DATASETS.TEST
+    (record,) = DatasetCatalog.get(name)
+    category_id = list(MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id)[1]
+    folder = tmp_path / "run"
+    (folder / "inference").mkdir(parents=True)
+    (folder / "config.yaml").write_text(cfg.dump())
+    found = [result(record["image_id"], category_id, [45, 22.5, 30, 45], 0.9)]
+    (folder / "inference/coco_instances_results.json").write_text(json.dumps(found))
+
+    _, text = report(folder)
+
+    assert "1 picture · 1 object · 2 classes · 1 detection" in text and "AP 100.0" in text
+
+
+def test_a_run_of_a_gpu_has_its_report_anywhere(tmp_path, quick, caplog):
+    folder = make_run(tmp_path, [random_boxes(0)[0]])
+    config = (folder / "config.yaml").read_text()
+    config = re.sub("DEVICE: .*", "DEVICE: cuda", config).replace("ASSIGNER_BACKEND: auto", "ASSIGNER_BACKEND: triton")
+    (folder / "config.yaml").write_text(config)
+
+    assert "DEVICE: cuda" in report(folder)[1] and not caplog.records
+
+
+def test_the_config_file_is_that_of_the_log(tmp_path):
+    folder = make_run(tmp_path, [random_boxes(0)[0]])
+    (folder / "log.txt").write_text(
+        "[01/02 03:04:05] detectron2 INFO: Contents of args.config_file=configs/mine.yaml:\n_BASE_: x\n"
+        f"[01/02 03:04:05] detectron2 INFO: Contents of args.config_file={folder}/config.yaml:\n_BASE_: x\n"
+    )
+
+    assert "Config configs/mine.yaml" in report(folder)[1]
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "empty", "file"])
+def test_what_is_no_run_is_refused(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError, match=folder):
+        write_report(tmp_path / folder)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    folder = make_run(tmp_path, [random_boxes(0)[0]])
+    (folder / "report").write_text("a file in the place of the folder")
+
+    with pytest.raises(InputError, match="run/report: cannot write the report"):
+        write_report(folder)

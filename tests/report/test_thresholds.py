@@ -1,0 +1,82 @@
+"""Precision, recall and F1 at every score, against counting them one by one."""
+
+import numpy as np
+import pytest
+
+from atss.report.mistakes import match_classes
+from atss.report.thresholds import SCORES, best_scores, sweep
+from runs import arrays, made, random_boxes
+
+BOX, FAR = (10, 10, 20, 20), (70, 60, 20, 20)
+
+
+def swept(boxes, num_classes):
+    right, ignored, _ = match_classes(boxes, num_classes)
+    return sweep(boxes, right, ignored, num_classes), right, ignored
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_are_those_of_every_score_by_itself(seed):
+    boxes = arrays(*random_boxes(seed))
+    found, right, ignored = swept(boxes, 4)
+    detections, objects = boxes.detections, boxes.objects
+    assert right.sum() > 5 and ignored.any()
+
+    for k in range(4):
+        of_class = detections["category"] == k
+        total = int(((objects["category"] == k) & ~objects["crowd"]).sum())
+        assert found.totals[k] == total
+        for place in range(0, 1001, 50):
+            enough = of_class & (detections["score"] >= SCORES[place])
+            true, all_ = int((enough & right).sum()), int((enough & ~ignored).sum())
+            assert (found.found[k, place], found.counted[k, place]) == (true, all_)
+            precision, recall, f1 = (x[k, place] for x in (found.precision(), found.recall(), found.f1()))
+            assert precision == pytest.approx(true / all_ if all_ else np.nan, nan_ok=True)
+            assert recall == pytest.approx(true / total if total else np.nan, nan_ok=True)
+            if total and true:
+                assert f1 == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_score_is_the_best_of_all(seed):
+    found, _, _ = swept(arrays(*random_boxes(seed)), 4)
+
+    places, _ = best_scores(found)
+
+    f1 = found.f1()
+    for k in range(3):
+        assert f1[k, places[k]] == np.nanmax(f1[k]) > 0
+
+
+def test_of_scores_that_are_as_good_it_is_the_one_in_the_middle():
+    """A right detection of 0.8 and a wrong one of 0.3: every threshold above 0.3 and up to 0.8 is perfect."""
+    found, _, _ = swept(made([(0, BOX)], [(0, BOX, 0.8), (0, FAR, 0.3)]), 3)
+
+    (place, *_), overall = best_scores(found)
+
+    assert SCORES[place] == SCORES[overall] == pytest.approx(0.55)
+    assert found.precision()[0, place] == found.recall()[0, place] == found.f1()[0, place] == 1
+
+
+def test_a_detection_counts_at_its_own_score():
+    found, _, _ = swept(made([(0, BOX)], [(0, BOX, 0.3)]), 3)
+
+    assert found.counted[0, [299, 300, 301]].tolist() == [1, 1, 0]
+
+
+def test_classes_without_objects_or_right_detections_have_the_score_of_all_classes():
+    objects = [(0, BOX), (1, FAR)]
+    detections = [(0, BOX, 0.8), (0, FAR, 0.6), (1, BOX, 0.9), (2, BOX, 0.1)]
+    found, _, _ = swept(made(objects, detections), 3)
+
+    places, overall = best_scores(found)
+
+    # Of all classes together one detection of two is right above 0.6 and up to 0.8, and fewer anywhere else.
+    assert SCORES[overall] == pytest.approx(0.7) and places.tolist()[1:] == [overall, overall]
+    assert np.isnan(found.f1()[2]).all() and found.totals.tolist() == [1, 1, 0]
+
+
+def test_where_nothing_is_right_the_score_is_one_half():
+    for boxes in (made([(0, BOX)], [(0, FAR, 0.9)]), made([], []), made([(0, BOX)], []), made([], [(0, BOX, 0.9)])):
+        places, overall = best_scores(swept(boxes, 3)[0])
+        assert SCORES[[*places, overall]].tolist() == [0.5] * 4

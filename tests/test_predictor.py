@@ -1,0 +1,272 @@
+"""A trained model from Python: pictures of any kind in, boxes with names out."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+
+from atss.data.pictures import read_picture
+from atss.errors import InputError
+from atss.predictor import Found, Predictor
+from conftest import pairs
+
+NAMES = ["disc", "ring", "box", "frame", "triangle", "cross"]
+# Random weights find many things in any picture, with low scores.
+FIRES = {"MODEL.ATSS.SCORE_THRESH_TEST": 0.005, "MODEL.ATSS.TOPK_CANDIDATES_TEST": 30}
+
+
+@pytest.fixture
+def saved(tiny_config, tmp_path):
+    """Function: key-value pairs -> paths of the config.yaml and the checkpoint of a run."""
+
+    def save(settings=None):
+        cfg = tiny_config({**FIRES, **(settings or {})})
+        torch.manual_seed(0)
+        torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
+        (tmp_path / "config.yaml").write_text(cfg.dump())
+        return tmp_path / "config.yaml", tmp_path / "model.pth"
+
+    return save
+
+
+@pytest.fixture
+def predictor(saved):
+    return Predictor.load(*saved())
+
+
+@pytest.fixture
+def paths(shapes):
+    return sorted(str(path) for path in Path(shapes["DATASETS.REGISTER"][1][2]).glob("*.jpg"))
+
+
+def assert_same(found, expected, exactly=True):
+    assert isinstance(found, Found) and len(found) == len(expected)
+    if exactly:
+        assert np.array_equal(found.boxes, expected.boxes) and np.array_equal(found.scores, expected.scores)
+        assert np.array_equal(found.classes, expected.classes)
+    else:
+        assert np.allclose(found.scores, expected.scores, atol=1e-5)
+        assert np.allclose(found.boxes, expected.boxes, atol=0.01)
+    assert found.names == expected.names
+
+
+def test_what_is_found(predictor, paths):
+    found = predictor.predict(paths[0], min_score=0.0)
+
+    number = len(found)
+    assert number > 10
+    height, width = read_picture(paths[0]).shape[:2]
+    assert found.boxes.shape == (number, 4) and found.boxes.dtype == np.float32
+    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+    assert (found.boxes >= 0).all() and (found.boxes <= [width, height, width, height]).all()
+    assert found.scores.shape == (number,) and found.scores.dtype == np.float32
+    assert (np.diff(found.scores) <= 0).all(), "best first"
+    assert found.classes.shape == (number,) and found.classes.dtype == np.int64
+    assert found.names == [NAMES[c] for c in found.classes]
+
+
+def test_it_is_what_the_model_gives(predictor, paths):
+    """In Detectron2's form, with the picture resized as for evaluation."""
+    picture = read_picture(paths[0])
+    height, width = picture.shape[:2]
+    resized = predictor.resize.get_transform(picture).apply_image(picture)
+    image = torch.as_tensor(resized.transpose(2, 0, 1).copy())
+    with torch.no_grad():
+        (given,) = predictor.model([{"image": image, "height": height, "width": width}])
+
+    instances, found = predictor(picture), predictor.predict(picture, min_score=0.0)
+
+    assert instances.image_size == (height, width)
+    assert torch.equal(instances.pred_boxes.tensor, given["instances"].pred_boxes.tensor)
+    assert torch.equal(instances.scores, given["instances"].scores)
+    assert np.array_equal(found.boxes, instances.pred_boxes.tensor.numpy())
+    assert np.array_equal(found.scores, instances.scores.numpy())
+    assert np.array_equal(found.classes, instances.pred_classes.numpy())
+
+
+def test_a_picture_may_be_a_path_an_array_or_pillows(predictor, paths):
+    expected = predictor.predict(paths[0], min_score=0.0)
+
+    for picture in (Path(paths[0]), cv2.imread(paths[0]), Image.open(paths[0])):
+        assert_same(predictor.predict(picture, min_score=0.0), expected)
+
+
+def test_grey_arrays_are_grey_pictures(predictor, paths):
+    grey = cv2.imread(paths[0], cv2.IMREAD_GRAYSCALE)
+
+    found = predictor.predict(grey, min_score=0.0)
+
+    assert_same(found, predictor.predict(np.stack([grey] * 3, axis=2), min_score=0.0))
+
+
+@pytest.mark.parametrize("several", [list, tuple, iter])
+def test_several_pictures_give_a_list(predictor, paths, several):
+    pictures = [paths[0], cv2.imread(paths[1]), Image.open(paths[2])]
+
+    found = predictor.predict(several(pictures), min_score=0.0)
+
+    assert isinstance(found, list)
+    for of_picture, path in zip(found, paths[:3], strict=True):
+        assert_same(of_picture, predictor.predict(path, min_score=0.0))
+    assert predictor.predict([]) == []
+
+
+def test_the_company_of_a_picture_changes_nothing(predictor, paths):
+    """Pictures of several sizes, looked at together and alone; group normalisation would notice the padding."""
+    pictures = [read_picture(path) for path in paths]
+    pictures += [np.ascontiguousarray(pictures[0][:, :90]), np.tile(pictures[1], (1, 2, 1)), pictures[2][:41, :33]]
+    assert len({picture.shape for picture in pictures}) > 4
+
+    together = predictor.predict(pictures, min_score=0.0, batch_size=len(pictures))
+
+    for found, picture in zip(together, pictures, strict=True):
+        assert_same(found, predictor.predict(picture, min_score=0.0), exactly=False)
+
+
+def test_batches(predictor, paths):
+    """One picture at a time on a CPU, at most `batch_size` otherwise, and no more pictures in memory than that."""
+    sizes, taken = [], []
+    predictor.model.backbone.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    square = read_picture(paths[0])[:100, :100]
+
+    def pictures():
+        for number in range(7):
+            taken.append((number, len(sizes)))
+            yield square
+
+    predictor.predict(pictures())
+    assert sizes == [1] * 7 and taken == [(n, n) for n in range(7)]
+    sizes.clear()
+    predictor.predict([square] * 7, batch_size=3)
+    assert sizes == [3, 3, 1]
+    with pytest.raises(InputError, match="batch_size: expected at least 1, got 0"):
+        predictor.predict([square], batch_size=0)
+
+
+def test_low_scores_are_left_out(predictor, paths):
+    everything = predictor.predict(paths[0], min_score=0.0)
+    least = everything.scores[9]
+
+    found = predictor.predict(paths[0], min_score=float(least))
+
+    number = int((everything.scores >= least).sum())
+    assert 10 <= len(found) == number < len(everything)
+    assert_same(found, Found(*(values[:number] for values in vars(everything).values())))
+    nothing = predictor.predict(paths[0])
+    assert len(nothing) == 0 and nothing.boxes.shape == (0, 4) and nothing.names == []
+
+
+def test_models_that_want_rgb_see_the_same_picture(saved, paths):
+    """Red and blue change places in the model's first layer and its means; nothing else does."""
+    config, weights = saved()
+    bgr = Predictor.load(config, weights)
+    means = list(reversed(bgr.model.pixel_mean.flatten().tolist()))
+    stds = list(reversed(bgr.model.pixel_std.flatten().tolist()))
+    rgb = Predictor.load(config, weights, ["INPUT.FORMAT", "RGB", "MODEL.PIXEL_MEAN", means, "MODEL.PIXEL_STD", stds])
+    first = rgb.model.backbone.bottom_up.stem.conv1.weight
+    first.data = first.data.flip(1)
+
+    found, expected = (p.predict(paths[0], min_score=0.0) for p in (rgb, bgr))
+
+    assert_same(found, expected, exactly=False)
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "got"),
+    [
+        (np.zeros((9, 9, 3), np.float32), TypeError, "float32"),
+        (np.zeros((9, 9, 3), bool), TypeError, "bool"),
+        (np.zeros((9, 9, 4), np.uint8), InputError, r"\(9, 9, 4\)"),
+        (np.zeros((3, 9, 9), np.uint8), InputError, r"\(3, 9, 9\)"),
+        (np.zeros((2, 9, 9, 3), np.uint8), InputError, r"\(2, 9, 9, 3\)"),
+        (np.zeros(9, np.uint8), InputError, r"\(9,\)"),
+        (np.zeros((0, 9, 3), np.uint8), InputError, r"\(0, 9, 3\)"),
+        (np.zeros((9, 0), np.uint8), InputError, r"\(9, 0, 3\)"),
+        (None, TypeError, "NoneType"),
+        (7, TypeError, "int"),
+    ],
+)
+def test_what_is_no_picture_is_said_with_what_is(predictor, picture, error, got):
+    expected = r"expected a path, a \(H, W, 3\) uint8 array in BGR order.*, got .*"
+
+    with pytest.raises(error, match=expected + got):
+        predictor.predict(picture)
+    with pytest.raises(error, match=r"picture 1 of the list: " + expected + got):
+        predictor.predict([np.zeros((9, 9, 3), np.uint8), picture])
+
+
+def test_tensors_are_no_pictures(predictor):
+    with pytest.raises(TypeError, match=r"expected a path.*, got Tensor"):
+        predictor.predict(torch.zeros(3, 9, 9))
+
+
+def test_files_that_cannot_be_read_are_named(predictor, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+
+    with pytest.raises(InputError, match=r"text\.jpg: the picture cannot be read"):
+        predictor.predict(tmp_path / "text.jpg")
+    with pytest.raises(InputError, match=r"none\.jpg: the picture is missing"):
+        predictor.predict([str(tmp_path / "none.jpg")])
+
+
+def test_a_single_pixel_is_a_picture(predictor):
+    found = predictor.predict(np.full((1, 1, 3), 90, np.uint8), min_score=0.0)
+
+    assert (found.boxes >= 0).all() and (found.boxes <= 1).all()
+
+
+@pytest.mark.parametrize(("scales", "widest"), [(None, 1000), ((1600,), 20000), ((1600, 160), 1000)])
+def test_pictures_of_which_nothing_would_be_left_are_refused(saved, scales, widest):
+    """Three pixels high, and resized to at most 192 pixels, or 4,000 for the scale of 1,600 of multi-scale testing."""
+    aug = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": scales, "TEST.AUG.FLIP": False} if scales else {}
+    predictor = Predictor.load(*saved(aug))
+
+    for turned in (False, True):
+        strip, longer = (np.zeros((3, width, 3), np.uint8) for width in (widest, 2 * widest))
+        if turned:
+            strip, longer = strip.transpose(1, 0, 2), longer.transpose(1, 0, 2)
+        predictor.prepare(strip)
+        size = f"{longer.shape[1]} x {longer.shape[0]}"
+        with pytest.raises(InputError, match=f"a picture of {size} pixels is too narrow"):
+            predictor.predict(longer)
+    predictor.predict(np.zeros((3, 500, 3), np.uint8))
+
+
+def test_multi_scale_testing(saved, paths):
+    """Every picture at every scale and mirrored, in a list too."""
+    settings = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 192), "TEST.AUG.MERGE": "vote"}
+    predictor = Predictor.load(*saved(settings))
+    sides = []
+    predictor.model.model.backbone.register_forward_pre_hook(lambda _, args: sides.append(min(args[0].shape[-2:])))
+
+    found = predictor.predict(paths[:2], min_score=0.0, batch_size=2)
+
+    assert sides == [160, 160, 192, 192] * 2
+    assert_same(found[1], predictor.predict(paths[1], min_score=0.0))
+
+
+def test_a_run_needs_no_datasets_to_be_loaded(saved, paths):
+    config, weights = saved({"MODEL.WEIGHTS": "elsewhere.pth"})
+    text = config.read_text()
+    assert "tiny_train" in text
+    config.write_text(text.replace("tiny_train", "moved_away").replace("tiny_val", "moved_away_too"))
+
+    assert len(Predictor.load(str(config), str(weights)).predict(paths[0], min_score=0.0)) > 0
+    assert len(Predictor.load(config, opts=["MODEL.WEIGHTS", weights]).predict(paths[0], min_score=0.0)) > 0
+    with pytest.raises(InputError, match=r"elsewhere\.pth: no such checkpoint"):
+        Predictor.load(config)
+    with pytest.raises(InputError, match=r"MODEL\.WEIGHTS: name the checkpoint"):
+        Predictor.load(config, "")
+
+
+def test_classes_without_names_are_numbered(saved, paths):
+    none = pairs({"MODEL.ATSS.CLASS_NAMES": [], "DATASETS.TRAIN": "()", "DATASETS.TEST": "()"})
+    predictor = Predictor.load(*saved(), opts=none)
+
+    found = predictor.predict(paths[0], min_score=0.0)
+
+    assert found.names == [f"class {c}" for c in found.classes]

@@ -1,0 +1,249 @@
+"""`python tools/export_model.py`, and the example that it writes, as their users call them."""
+
+import builtins
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from PIL import Image
+
+import export_model as tool
+from atss.errors import InputError
+from atss.export.verification import side_by_side
+from atss.predictor import Predictor
+from atss.run import load_config, parse_with_opts
+from conftest import DEMO_CONFIG, TINY, error_line, pairs, run
+
+# Group normalisation needs more than one number a group, also where a feature map has one cell.
+SETTINGS = {**TINY, "MODEL.FPN.OUT_CHANNELS": 64, "TEST.DETECTIONS_PER_IMAGE": 50}
+
+
+@pytest.fixture(scope="module")
+def config(shapes, tmp_path_factory):
+    """Key-value pairs of a model whose scores lie far apart, checkpoint included."""
+    settings = {**SETTINGS, **shapes, "MODEL.WEIGHTS": str(tmp_path_factory.mktemp("weights") / "model.pth")}
+    torch.manual_seed(0)
+    model = build_model(load_config(DEMO_CONFIG, pairs({**settings, "MODEL.WEIGHTS": ""})))
+    for layer, std in ((model.head.class_logits, 0.2), (model.head.box_deltas, 0.1), (model.head.centerness, 0.1)):
+        torch.nn.init.normal_(layer.weight, std=std)
+    DetectionCheckpointer(model, os.path.dirname(settings["MODEL.WEIGHTS"])).save("model")
+    return settings
+
+
+def arguments(config, *flags):
+    return ["--config-file", DEMO_CONFIG, *map(str, flags), *pairs(config)]
+
+
+def main(config, *flags):
+    tool.main(parse_with_opts(tool.get_parser(), arguments(config, *flags)))
+
+
+@pytest.fixture(scope="module")
+def exported(config, tmp_path_factory):
+    """Folder of the files of a user's `--format onnx`, and what the command printed."""
+    folder = tmp_path_factory.mktemp("out") / "exported"
+    return folder, run("tools/export_model.py", *arguments(config, "--output", folder))
+
+
+def pictures_of(config):
+    return sorted(Path(config["DATASETS.REGISTER"][1][2]).iterdir())
+
+
+def example(folder, *flags, check=True):
+    """Run the example where torch, Detectron2, OpenCV and this project cannot be imported."""
+    script = f"""
+        import runpy, sys
+        sys.modules.update(dict.fromkeys(["torch", "torchvision", "detectron2", "cv2", "atss"]))
+        sys.argv = sys.argv[1:]
+        runpy.run_path({str(folder / "example.py")!r}, run_name="__main__")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), "example.py", *map(str, flags)]
+    return subprocess.run(command, check=check, capture_output=True, text=True)
+
+
+def test_it_says_how_far_both_models_are_apart(exported):
+    folder, result = exported
+
+    agreement = result.stdout.splitlines()[-2]
+    assert agreement.startswith("They agree: ") and "boxes in 8 pictures" in agreement
+    assert "largest differences: boxes " in agreement and ", scores " in agreement
+    assert result.stdout.splitlines()[-1] == f"Written: {folder}: model.onnx, example.py"
+    assert sorted(path.name for path in folder.iterdir()) == ["example.py", "model.onnx"]
+    assert [path.name for path in folder.parent.iterdir()] == ["exported"]
+
+
+def test_exporters_say_nothing(exported):
+    _, result = exported
+
+    assert len(result.stdout.splitlines()) == 4
+    assert "onnx" not in result.stderr.lower() and "warning" not in result.stderr.lower()
+
+
+def test_the_example_finds_what_the_predictor_finds(config, exported, tmp_path):
+    paths, predictor = pictures_of(config)[:3], Predictor(load_config(DEMO_CONFIG, pairs(config)))
+    wide = tmp_path / "wide.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 333, 3), np.uint8)).save(wide)
+
+    printed = example(exported[0], *paths, wide, "--threshold", 0.2).stdout
+
+    rows = [line.split("\t") for line in printed.splitlines()]
+    for path in (*paths, wide):
+        found = predictor.predict(path, min_score=0.2)
+        of_picture = [row[1:] for row in rows if row[0] == str(path)]
+        assert len(found) > 5 and [name for name, *_ in of_picture] == found.names
+        values = np.array([[float(x) for x in row[1:]] for row in of_picture])
+        np.testing.assert_allclose(values[:, 0], found.scores, atol=1e-3)
+        np.testing.assert_allclose(values[:, 1:], found.boxes, atol=0.1)
+
+
+def test_the_example_draws(config, exported, tmp_path):
+    path = pictures_of(config)[0]
+
+    example(exported[0], path, "--threshold", 0.2, "--output", tmp_path / "drawn")
+
+    with Image.open(tmp_path / "drawn" / f"{path.stem}.png") as drawn, Image.open(path) as picture:
+        assert drawn.size == picture.size
+        assert (np.asarray(drawn) != np.asarray(picture)).any()
+
+
+def test_the_example_names_a_picture_that_cannot_be_read(exported, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+
+    result = example(exported[0], tmp_path / "bad.jpg", check=False)
+
+    assert result.returncode == 1 and result.stderr.startswith(f"error: {tmp_path / 'bad.jpg'}")
+
+
+def test_what_the_example_needs_to_know_is_in_the_file(exported):
+    session = onnxruntime.InferenceSession(exported[0] / "model.onnx")
+
+    settings = session.get_modelmeta().custom_metadata_map
+    assert json.loads(settings["class_names"]) == ["disc", "ring", "box", "frame", "triangle", "cross"]
+    assert (settings["input_format"], settings["min_size"], settings["max_size"]) == ("BGR", "160", "192")
+    assert (settings["resize_like"], settings["suppressed"], settings["max_detections"]) == ("detectron2", "true", "50")
+
+
+def test_torch_format(config, tmp_path, capsys):
+    folder = pictures_of(config)[0].parent
+
+    main(config, "--format", "torch", "--no-nms", "--pictures", folder, "--output", tmp_path / "out")
+
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.pt2"]
+    assert "They agree" in capsys.readouterr().out
+    extra = {"metadata.json": ""}
+    model = torch.export.load(tmp_path / "out" / "model.pt2", extra_files=extra).module()
+    assert json.loads(extra["metadata.json"])["suppressed"] is False
+    boxes, _, _ = model(*side_by_side([torch.zeros(3, 150, 170, dtype=torch.uint8)]))
+    assert boxes.shape == (1, 5 * 1000, 4)
+
+
+def fake_format(model):
+    """A format whose files are empty and whose models are made up."""
+
+    def save(program, path, metadata):
+        Path(path).write_text("")
+
+    return lambda name: (save, lambda path: model, None)
+
+
+def test_a_model_that_does_not_agree_is_not_written(config, tmp_path, monkeypatch):
+    def model(pictures, sizes):
+        number = len(pictures)
+        box = torch.tensor([5.0, 5, 50, 60]).expand(number, 1, 4)
+        return box, torch.full((number, 1), 0.9), torch.zeros(number, 1, dtype=torch.int64)
+
+    monkeypatch.setattr(tool.export, "capture", lambda module: None)
+    monkeypatch.setattr(tool, "make_format", fake_format(model))
+
+    with pytest.raises(InputError, match=r"does not agree.*not written: \d+ boxes differ.*only .* finds class"):
+        main(config, "--output", tmp_path / "out")
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_finds_nothing_is_not_written(config, tmp_path):
+    with pytest.raises(InputError, match=r"finds nothing.*--pictures.*MODEL\.ATSS\.SCORE_THRESH_TEST"):
+        main({**config, "MODEL.ATSS.SCORE_THRESH_TEST": 1.0}, "--format", "torch", "--output", tmp_path / "out")
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_cannot_be_exported_takes_one_line(config, tmp_path, monkeypatch):
+    def fail(module):
+        raise RuntimeError("no such operator\nand much more")
+
+    monkeypatch.setattr(tool.export, "capture", fail)
+
+    with pytest.raises(InputError, match=r"--format torch: this model cannot be exported \(no such operator\)"):
+        main(config, "--format", "torch", "--output", tmp_path / "out")
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_missing(config, tmp_path, monkeypatch):
+    imported = builtins.__import__
+
+    def without_onnx(name, *rest):
+        if name.startswith("onnx") or name.endswith("onnx_file"):
+            raise ModuleNotFoundError("No module named 'onnx'")
+        return imported(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_onnx)
+
+    with pytest.raises(InputError, match="pip install onnx onnxscript onnxruntime"):
+        main(config, "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "settings, flags, what",
+    [
+        ({"MODEL.WEIGHTS": "''"}, [], r"MODEL\.WEIGHTS"),
+        ({"MODEL.WEIGHTS": "nowhere.pth"}, [], r"nowhere\.pth"),
+        ({"TEST.AUG.ENABLED": True}, [], r"TEST\.AUG\.ENABLED.*multi-scale"),
+        ({"DATASETS.TEST": "()"}, [], r"DATASETS\.TEST.*--pictures"),
+        ({}, ["--pictures", "nowhere.jpg"], r"--pictures nowhere\.jpg"),
+        ({}, ["--pictures", "tests/tools"], "--pictures tests/tools: no picture"),
+        ({}, ["--pictures", "README.md"], r"--pictures README\.md: the picture cannot be read"),
+        ({}, ["--output", "README.md"], r"--output README\.md: is a file"),
+        ({}, ["--output", "README.md/below"], r"--output README\.md/below: cannot write"),
+    ],
+)
+def test_bad_input_is_named(config, tmp_path, settings, flags, what):
+    with pytest.raises(InputError, match=what):
+        main({**config, **settings}, "--format", "torch", "--output", tmp_path / "out", *flags)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_takes_one_line(config, tmp_path):
+    command = arguments({**config, "MODEL.WEIGHTS": "nowhere.pth"}, "--format", "torch", "--output", tmp_path / "out")
+
+    assert "nowhere.pth" in error_line(run("tools/export_model.py", *command, check=False))
+
+
+def test_a_dozen_pictures_of_all_shapes_are_compared():
+    pictures = [(f"{i}.jpg", (100 + i, 100)) for i in range(1000)]
+
+    chosen = tool.choose(pictures)
+
+    widths = sorted(int(path.removesuffix(".jpg")) for path in chosen)
+    assert len(chosen) == 12 and widths[0] == 0 and widths[-1] == 999
+    assert max(b - a for a, b in zip(widths, widths[1:], strict=False)) < 100
+    assert chosen != sorted(chosen) and chosen == tool.choose(pictures)
+    assert sorted(tool.choose(pictures[:3])) == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("number, sizes", [(12, [1, 2, 3, 1, 2, 3]), (8, [1, 2, 3, 1, 1]), (2, [1, 2]), (1, [1, 2])])
+def test_batches_are_of_one_and_of_more(number, sizes):
+    batches = list(tool.batches(list(range(number))))
+
+    assert [len(batch) for batch in batches] == sizes

@@ -1,0 +1,19 @@
+"""`python tools/report.py` on a run that was made up."""
+
+from conftest import error_line, run
+from runs import evaluated, log, make_run, random_boxes
+
+
+def test_it_prints_where_the_page_is(tmp_path):
+    folder = make_run(tmp_path, *([x] for x in random_boxes(0)), [*log(3), evaluated(59, 20.0)])
+
+    result = run("tools/report.py", folder)
+
+    assert result.stdout == f"{folder}/report.html\n" and result.stderr == ""
+    assert (folder / "report.html").stat().st_size > 100_000
+
+
+def test_what_is_no_run_takes_one_line(tmp_path):
+    line = error_line(run("tools/report.py", tmp_path, check=False))
+
+    assert f"{tmp_path}: not the folder of a run" in line

@@ -1,0 +1,184 @@
+#!/usr/bin/env python
+"""Write a trained detector to a file that runs without this project.
+
+    python tools/export_model.py --config-file output/config.yaml --format onnx --output exported/ \\
+        MODEL.WEIGHTS output/model_final.pth
+
+Format onnx gives model.onnx and example.py, which runs it with onnxruntime, numpy and Pillow; format torch gives
+model.pt2, of torch.export. Both take any number of pictures of any size. Before anything is written, the exported model
+and the PyTorch model look at the same pictures and must find the same.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import tempfile
+from itertools import cycle, islice
+
+import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
+
+# isort: split
+from atss import export
+from atss.data import read_dataset
+from atss.data.pictures import read_picture
+from atss.data.sources import EXTENSIONS, list_folder, upright_size, with_extension
+from atss.errors import InputError, first_line, one_line_errors
+from atss.predictor import Predictor
+from atss.run import load_config, parse_with_opts
+
+# Goes beside an ONNX file.
+EXAMPLE = os.path.join(os.path.dirname(export.__file__), "example.py")
+FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+# Pictures that are compared at most, in batches of these sizes.
+MOST_PICTURES, BATCHES = 12, (1, 2, 3)
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="path to config file")
+    parser.add_argument("--format", choices=FILES, default="onnx")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the files")
+    parser.add_argument(
+        "--no-nms", action="store_true", help="leave non-maximum suppression out: the model gives its candidates"
+    )
+    parser.add_argument(
+        "--pictures", nargs="+", metavar="PATH",
+        help="files or folders of pictures to compare with; default: those of DATASETS.TEST",
+    )  # fmt: skip
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
+    return parser
+
+
+def main(args):
+    save, load, suppress = make_format(args.format)
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"], read_datasets=False)
+    if cfg.TEST.AUG.ENABLED:
+        raise InputError("TEST.AUG.ENABLED: multi-scale testing cannot be exported; set it to False")
+    if os.path.exists(args.output) and not os.path.isdir(args.output):
+        raise InputError(f"--output {args.output}: is a file; name a folder")
+    paths = choose(named(args.pictures) if args.pictures else of_datasets(cfg))
+    predictor = Predictor(cfg)
+    pictures = [predictor.prepare(read_picture(path))["image"] for path in paths]
+    with draft_for(args.output) as draft:
+        path = os.path.join(draft, FILES[args.format])
+        print(f"Exporting {cfg.MODEL.WEIGHTS} ...", flush=True)
+        try:
+            program = export.capture(export.ExportedATSS(predictor.model, None if args.no_nms else suppress))
+            save(program, path, export.describe(cfg, suppressed=not args.no_nms))
+        except Exception as error:  # whatever a layer without a counterpart makes the exporter raise
+            reason = first_line(error.__cause__ or error)
+            raise InputError(f"--format {args.format}: this model cannot be exported ({reason})") from error
+        print("Comparing it with PyTorch ...", flush=True)
+        compare(predictor.model, load(path), pictures, not args.no_nms)
+        if args.format == "onnx":
+            shutil.copy(EXAMPLE, draft)
+        written = sorted(os.listdir(draft), reverse=True)
+        publish(draft, args.output)
+    print(f"Written: {args.output}: {', '.join(written)}")
+
+
+def make_format(name):
+    """What saves, what loads, and the suppression for a format."""
+    if name == "torch":
+        return export.save_torch, export.load_torch, export.suppress
+    try:
+        from atss.export.onnx_file import load_onnx, save_onnx
+    except ImportError as error:
+        raise InputError(
+            f"--format onnx: {first_line(error)}; it needs further packages: pip install onnx onnxscript onnxruntime"
+        ) from error
+    return save_onnx, load_onnx, export.suppress_op
+
+
+def named(names):
+    """Pictures that files and folders name: list of (path, (width, height))."""
+    paths = []
+    for name in names:
+        found = [name]
+        if os.path.isdir(name):
+            found = [os.path.join(name, file) for file in with_extension(list_folder(name), *EXTENSIONS)]
+        if not found or not os.path.exists(found[0]):
+            raise InputError(f"--pictures {name}: no picture there")
+        paths += found
+    pictures = []
+    for path in paths:
+        try:
+            pictures.append((path, upright_size(path)))
+        except (OSError, ValueError) as error:
+            raise InputError(f"--pictures {path}: the picture cannot be read ({first_line(error)})") from error
+    return pictures
+
+
+def of_datasets(cfg):
+    """The same of DATASETS.TEST."""
+    try:
+        records = [record for name in cfg.DATASETS.TEST for record in read_dataset(name)]
+    except InputError as error:
+        raise InputError(f"{error}; or name pictures to compare with: --pictures") from error
+    if not records:
+        raise InputError("DATASETS.TEST has no pictures to compare with: name some with --pictures")
+    return [(record["file_name"], (record["width"], record["height"])) for record in records]
+
+
+def choose(pictures):
+    """Paths of a dozen pictures of all shapes, shuffled, so that those of a batch differ."""
+    ordered = sorted(pictures, key=lambda picture: (picture[1][0] / picture[1][1], picture))
+    last, number = len(ordered) - 1, min(len(ordered), MOST_PICTURES)
+    chosen = [ordered[round(last * i / max(number - 1, 1))][0] for i in range(number)]
+    random.Random(0).shuffle(chosen)
+    return chosen
+
+
+def batches(pictures):
+    """The pictures in batches of one and of more, some of them twice where there are only one or two."""
+    pictures, sizes = islice(cycle(pictures), max(len(pictures), sum(BATCHES[:2]))), cycle(BATCHES)
+    while batch := list(islice(pictures, next(sizes))):
+        yield batch
+
+
+def compare(detector, model, pictures, suppressed):
+    """Print how the exported model and the detector differ; raise an InputError where that is too much."""
+    comparison = export.compare(detector, model, batches(pictures), suppressed)
+    if comparison.disagreements:
+        raise InputError(
+            f"the exported model does not agree with PyTorch's, and is not written: {len(comparison.disagreements)} boxes "
+            f"differ beside {comparison}; {comparison.disagreements[0]}"
+        )
+    if not comparison.num_boxes:
+        raise InputError(
+            f"the model finds nothing in the {comparison.num_pictures} pictures, so there is nothing to compare: name "
+            "others with --pictures, or lower MODEL.ATSS.SCORE_THRESH_TEST"
+        )
+    print(f"They agree: {comparison}")
+
+
+@contextlib.contextmanager
+def draft_for(output):
+    """A folder beside `output` for files that are not complete yet."""
+    parent = os.path.dirname(os.path.abspath(output))
+    try:
+        os.makedirs(parent, exist_ok=True)
+        draft = tempfile.mkdtemp(prefix=".export", dir=parent)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def publish(draft, output):
+    """Move the files of a draft to where they belong."""
+    try:
+        os.makedirs(output, exist_ok=True)
+        for name in os.listdir(draft):
+            os.replace(os.path.join(draft, name), os.path.join(output, name))
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(parse_with_opts(get_parser()))

@@ -1,0 +1,31 @@
+#!/usr/bin/env python
+"""Write a page that tells the story of a run: its training, its figures, and its mistakes as pictures.
+
+    python tools/report.py output/
+
+makes output/report.html, one file to open in a browser, and its pictures in output/report/. It can be done after a
+training, after an evaluation alone, and while a training goes on.
+"""
+
+import argparse
+
+import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
+
+# isort: split
+from atss.errors import one_line_errors
+from atss.report import write_report
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="folder of the run")
+    return parser
+
+
+def main(args):
+    print(write_report(args.output_dir))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(get_parser().parse_args())
