@@ -9,5 +9,6 @@ setup(
     packages=find_packages("projects/ATSS"),
     python_requires=">=3.11",
     # torch, torchvision and Detectron2 are left to the user, whose builds of them fit each other.
-    install_requires=["fvcore", "numpy", "pillow", "pycocotools"],
+    install_requires=["fvcore", "matplotlib", "numpy", "pillow", "pycocotools", "pyyaml", "tqdm"],
+    extras_require={"export": ["onnx", "onnxruntime", "onnxscript"]},
 )

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils import logger as detectron2_logger
@@ -172,3 +173,17 @@ def test_what_was_checked_is_not_read_again(config, monkeypatch):
     monkeypatch.setattr("atss.data.catalog.load", lambda name, source: pytest.fail("read twice"))
 
     assert len(next(iter(train_loader(cfg)))) == 4
+
+
+def test_a_picture_of_which_nothing_would_be_left_is_named(config):
+    def narrow(content):
+        content["images"][1].update(width=20000, height=3)
+        content["annotations"][1]["bbox"] = [0, 0, 100, 3]
+
+    cfg = config(narrow)
+    Image.new("RGB", (20000, 3)).save(train_dicts(cfg)[1]["file_name"])
+
+    with pytest.raises(InputError, match=r"1\.png: 20000 x 3 pixels cannot be resized"):
+        batches = iter(train_loader(cfg))
+        for _ in range(3):
+            next(batches)

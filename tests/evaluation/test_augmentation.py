@@ -150,7 +150,7 @@ def test_evaluation_and_single_pictures_take_all_views(tiny_config, tmp_path):
     cfg = tiny_config(
         {
             **FIRES, "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 192), "TEST.AUG.MERGE": "vote",
-            "OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": tmp_path / "model.pth",
+            "OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": tmp_path / "model.pth", "TEST.VALIDATION_LOSS": False,
         }
     )  # fmt: skip
     model = build_model(cfg)

@@ -59,10 +59,8 @@ class Predictor:
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self.divisor = self.model.backbone.size_divisibility
         self.resize = EvalResize.of(cfg)
-        self.views = [self.resize]
         if cfg.TEST.AUG.ENABLED:
             self.model, self.resize = MultiScaleTest.of(cfg, self.model), EvalResize(0, 0)
-            self.views = [view.resize for view in self.model.views]
         self.format = cfg.INPUT.FORMAT
         self.class_names = class_names_of(cfg)
         self.batch_size = GPU_BATCH_SIZE if cfg.MODEL.DEVICE.startswith("cuda") else 1
@@ -118,14 +116,8 @@ class Predictor:
         return self.detect([self.prepare(bgr_picture(picture))])[0]
 
     def prepare(self, picture):
-        """A picture (H, W, 3), uint8 in BGR order, as the dict that the model takes.
-
-        Raises:
-            InputError: it is so narrow that nothing of it would be left in the model's size.
-        """
+        """A picture (H, W, 3), uint8 in BGR order, as the dict that the model takes."""
         height, width = picture.shape[:2]
-        if any(0 in view.new_size(height, width) for view in self.views):
-            raise InputError(f"a picture of {width} x {height} pixels is too narrow: resized it has no pixel left")
         if self.format == "RGB":
             picture = picture[:, :, ::-1]
         resized = self.resize.get_transform(picture).apply_image(picture)

@@ -34,13 +34,17 @@ class PictureMapper(DatasetMapper):
         """Read the picture of a dict in Detectron2's standard form, and bring it and its boxes to their size.
 
         Raises:
-            InputError: the picture is missing, cannot be read or has another size than the dict says.
+            InputError: the picture is missing, cannot be read or resized, or has another size than the dict says.
         """
         record = copy.deepcopy(record)
         picture = read_picture(record["file_name"], self.image_format)
         check_size(record, picture)
         seen = T.AugInput(picture)
-        transforms = self.augmentations(seen)
+        try:
+            transforms = self.augmentations(seen)
+        except ValueError as error:  # so narrow that no pixel would be left
+            size = f"{picture.shape[1]} x {picture.shape[0]} pixels"
+            raise InputError(f"{record['file_name']}: {size} cannot be resized ({first_line(error)})") from error
         record["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
         if not self.is_train:
             record.pop("annotations", None)

@@ -51,13 +51,14 @@ class EvalResize(T.Augmentation):
         return resize(height, width, *self.new_size(height, width))
 
     def new_size(self, height, width):
-        """Height and width after resizing."""
+        """Height and width after resizing, a pixel at least."""
         if self.min_size == 0:
             return height, width
+        sides = T.ResizeShortestEdge.get_output_shape(height, width, self.min_size, self.max_size)
         if self.like == "maskrcnn-benchmark":
             short, long = sorted((height, width))
             size = self.min_size
             if long / short * size > self.max_size:
-                size = round(self.max_size * short / long)
-            return (int(size * height / width), size) if width < height else (size, int(size * width / height))
-        return T.ResizeShortestEdge.get_output_shape(height, width, self.min_size, self.max_size)
+                size = max(1, round(self.max_size * short / long))
+            sides = (int(size * height / width), size) if width < height else (size, int(size * width / height))
+        return max(1, sides[0]), max(1, sides[1])
