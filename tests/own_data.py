@@ -80,7 +80,8 @@ def write_voc(folder, annotations="Annotations", pictures="JPEGImages", lists=Tr
         for name, size, objects in of_part:
             write_picture(folder / pictures.format(part=part) / name, size)
             write_text(
-                folder / annotations.format(part=part) / name.replace(".png", ".xml"), xml(name, size, objects, first, last)
+                folder / annotations.format(part=part) / name.replace(".png", ".xml"),
+                xml(name, size, objects, first, last),
             )
         if lists:
             names = [name.removesuffix(".png") for name, *_ in of_part]

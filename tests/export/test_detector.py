@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atss.box_coding import BoxCoding, PointCoding
-from atss.export import ExportedATSS, suppress, suppress_op
+from atss.export import ExportedATSS, suppress
 from atss.export.verification import match, pick, side_by_side, without_suppression
 from atss.inference import Detections
 
@@ -53,7 +53,7 @@ def assert_same(detector, pictures, suppression):
         assert (boxes == 0).all() and (scores == 0).all() and (classes == -1).all()
 
 
-@pytest.mark.parametrize("suppression", [suppress, suppress_op, None], ids=["NMS", "NMS as an operator", "no NMS"])
+@pytest.mark.parametrize("suppression", [suppress, None], ids=["NMS", "no NMS"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_it_finds_what_the_detector_finds(make_detector, pictures, variant, suppression):
     detector = make_detector(**variant)

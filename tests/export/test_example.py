@@ -85,7 +85,9 @@ def test_files_are_read_as_the_project_reads_them(make, tmp_path):
 def test_turned_pictures_are_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(
+        tmp_path / "a.jpg", exif=exif
+    )
 
     assert example.read(tmp_path / "a.jpg").shape == (30, 20, 3)
     assert np.array_equal(example.read(tmp_path / "a.jpg"), read_picture(tmp_path / "a.jpg", "RGB"))

@@ -51,3 +51,20 @@ def test_the_operator_is_a_good_one():
     boxes, scores, classes = random_batch(2, 20, 3)
 
     torch.library.opcheck(suppress_op, (boxes, scores, classes, 0.5, 3, 20))
+
+
+def test_an_exported_program_takes_any_number_of_boxes():
+    """Also none, and one: what suppression gives is as long as nobody knows before."""
+
+    class Suppression(torch.nn.Module):
+        def forward(self, boxes, scores, classes):
+            return suppress(boxes, scores, classes, 0.5, 3, 10)
+
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(Suppression(), random_batch(2, 10, 3), dynamic_shapes=[{0: batch}] * 3).module()
+
+    for num_pictures, left in ((1, 0), (1, 1), (3, 1), (2, 2), (4, 10)):
+        boxes, scores, classes = random_batch(num_pictures, 10, 3, seed=left)
+        scores[1:], scores[:, left:] = 0, 0
+        kept = program(boxes, scores, classes)
+        assert torch.equal(kept, suppress(boxes, scores, classes, 0.5, 3, 10)) and kept.any() == (left > 0)

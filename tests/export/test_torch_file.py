@@ -12,36 +12,29 @@ from atss.export import ExportedATSS, capture, compare, load_torch, save_torch, 
 METADATA = {"class_names": ["cat", "dog", "pig"], "suppressed": True}
 
 
-@pytest.fixture(scope="module", params=[suppress, None], ids=["NMS", "no NMS"])
-def suppression(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def detector(make_detector):
     return make_detector()
 
 
 @pytest.fixture(scope="module")
-def path(detector, suppression, tmp_path_factory):
+def path(detector, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "model.pt2"
-    save_torch(capture(ExportedATSS(detector, suppression)), path, METADATA)
+    save_torch(capture(ExportedATSS(detector, suppress)), path, METADATA)
     return path
 
 
-def test_it_finds_what_the_detector_finds(detector, suppression, path, pictures):
+def test_it_finds_what_the_detector_finds(detector, path, pictures):
     batches = [pictures[:1], pictures[1:], [pictures[0][:, :17, :16]]]
 
-    comparison = compare(detector, load_torch(path), batches, suppression is not None)
+    comparison = compare(detector, load_torch(path), batches, suppressed=True)
 
     assert not comparison.disagreements and not comparison.num_undecided
     assert comparison.num_pictures == 5 and comparison.num_boxes > 60
     assert comparison.box_difference < 1e-3 and comparison.score_difference < 1e-5
 
 
-def test_it_needs_nothing_of_this_project(path, suppression, pictures, tmp_path):
-    if suppression is None:
-        pytest.skip("the other has more in it")
+def test_it_needs_nothing_of_this_project(path, pictures, tmp_path):
     script = """
         import json, sys
         sys.modules.update(atss=None, detectron2=None)
@@ -60,7 +53,9 @@ def test_it_needs_nothing_of_this_project(path, suppression, pictures, tmp_path)
 
     assert printed.strip() == '{"class_names": ["cat", "dog", "pig"], "suppressed": true}'
     size = torch.tensor([pictures[0].shape[1:]])
-    for expected, found in zip(load_torch(path)(pictures[0][None], size), torch.load(tmp_path / "found.pt"), strict=True):
+    for expected, found in zip(
+        load_torch(path)(pictures[0][None], size), torch.load(tmp_path / "found.pt"), strict=True
+    ):
         torch.testing.assert_close(found, expected)
 
 

@@ -51,7 +51,9 @@ def test_boxes_and_scores_that_are_too_far_off_count_twice(found):
 
     assert len(comparison.disagreements) == 2 and comparison.num_boxes == 0
     assert "only the exported model finds class 0" in comparison.disagreements[0]
-    assert "only the PyTorch model finds class 0, score 0.8000, at [0.0, 0.0, 10.0, 10.0]" in comparison.disagreements[1]
+    assert (
+        "only the PyTorch model finds class 0, score 0.8000, at [0.0, 0.0, 10.0, 10.0]" in comparison.disagreements[1]
+    )
 
 
 def test_classes_must_be_the_same():
@@ -163,8 +165,7 @@ def test_noise_far_below_the_tolerance_is_no_disagreement_and_more_is(make_detec
         return model
 
     def differences(size):
-        return compare(detector, model_with_noise(size), [pictures[:1], pictures[1:]], is_suppressed)
+        return compare(detector, model_with_noise(size), [pictures], is_suppressed)
 
-    assert not differences(1e-5).disagreements
     assert not differences(1e-4).disagreements
     assert differences(1e-2).disagreements

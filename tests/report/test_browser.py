@@ -28,7 +28,7 @@ addEventListener("load", () => {
     images: images.length,
     empty: images.filter(image => !(image.complete && image.naturalWidth > 0)).map(image => image.alt),
     dark: images.filter(image => image.currentSrc !== image.src).length,
-    requests: performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !name.startsWith("data:")),
+    requests: performance.getEntriesByType("resource").map(e => e.name).filter(name => !name.startsWith("data:")),
     overflow: document.documentElement.scrollWidth - innerWidth,
     policy: document.querySelector("meta[http-equiv]").content,
   };

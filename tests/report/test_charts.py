@@ -60,7 +60,9 @@ def test_a_recoloured_chart_is_that_of_the_other_theme(name):
         ids = dict.fromkeys(re.findall(r'(?<=id=")[^"]+', svg))
         return re.sub(r'(?<=id=")[^"]+|(?<=#)[mp][0-9a-f]{10}', lambda found: str(list(ids).index(found[0])), svg)
 
-    assert without_ids(recolored(light, LIGHT, DARK).decode()) == without_ids(dark.decode()) != without_ids(light.decode())
+    assert (
+        without_ids(recolored(light, LIGHT, DARK).decode()) == without_ids(dark.decode()) != without_ids(light.decode())
+    )
 
 
 def test_letters_stay_letters_and_numbers_keep_their_digits():
@@ -97,6 +99,9 @@ def test_the_process_keeps_its_settings():
     assert dict(rcParams) == before
 
 
-@pytest.mark.parametrize("name, short", [("a" * 20, "a" * 20), ("a" * 21, "a" * 19 + "…"), ("猫" * 10, "猫" * 10), ("猫" * 11, "猫" * 9 + "…")])
+@pytest.mark.parametrize(
+    "name, short",
+    [("a" * 20, "a" * 20), ("a" * 21, "a" * 19 + "…"), ("猫" * 10, "猫" * 10), ("猫" * 11, "猫" * 9 + "…")],
+)
 def test_long_names_are_cut(name, short):
     assert shortened(name) == short

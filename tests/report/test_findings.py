@@ -50,7 +50,11 @@ def test_only_detections_from_their_threshold_on_are_judged():
 
     assert SCORES[findings.thresholds] == pytest.approx([0.6, 0.15])
     assert findings.boxes.detections["score"].tolist() == [0.9, 0.2]
-    assert findings.verdict.kind.tolist() == [RIGHT, RIGHT] and findings.matrix.tolist() == [[1, 0, 0], [0, 1, 0], [0] * 3]
+    assert findings.verdict.kind.tolist() == [RIGHT, RIGHT] and findings.matrix.tolist() == [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0] * 3,
+    ]
 
 
 def test_without_detections_everything_is_missed():

@@ -38,7 +38,13 @@ def test_a_missing_file_has_no_lines(tmp_path):
 
 def test_lines_that_are_broken_are_counted(read):
     records, broken = read(
-        '{"iteration": 19, "total_l', *log(2), "[]", '{"total_loss": 1}', '{"iteration": "19"}', '{"iteration": NaN}', ""
+        '{"iteration": 19, "total_l',
+        *log(2),
+        "[]",
+        '{"total_loss": 1}',
+        '{"iteration": "19"}',
+        '{"iteration": NaN}',
+        "",
     )
 
     assert iterations(records) == [19, 39] and broken == 5

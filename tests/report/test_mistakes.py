@@ -55,7 +55,9 @@ def test_kinds(objects, detections, kinds, states):
 
 
 def test_objects_and_ious_are_those_concerned():
-    verdict = judge(made([(0, BOX), (1, FAR)], [(0, NEAR_IT, 0.9), (0, BESIDE_IT, 0.5), (2, FAR, 0.9), (2, BOX, 0.1)]), 3)
+    verdict = judge(
+        made([(0, BOX), (1, FAR)], [(0, NEAR_IT, 0.9), (0, BESIDE_IT, 0.5), (2, FAR, 0.9), (2, BOX, 0.1)]), 3
+    )
 
     assert verdict.object.tolist() == [0, 0, 1, 0]
     assert verdict.iou == pytest.approx([36 / 44, 15 / 65, 1.0, 1.0])

@@ -2,14 +2,14 @@
 
 import builtins
 import json
-import os
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -18,6 +18,8 @@ from PIL import Image
 
 import export_model as tool
 from atss.errors import InputError
+from atss.export import compare
+from atss.export.onnx_file import OPSET, load_onnx
 from atss.export.verification import side_by_side
 from atss.predictor import Predictor
 from atss.run import load_config, parse_with_opts
@@ -27,16 +29,21 @@ from conftest import DEMO_CONFIG, TINY, error_line, pairs, run
 SETTINGS = {**TINY, "MODEL.FPN.OUT_CHANNELS": 64, "TEST.DETECTIONS_PER_IMAGE": 50}
 
 
-@pytest.fixture(scope="module")
-def config(shapes, tmp_path_factory):
-    """Key-value pairs of a model whose scores lie far apart, checkpoint included."""
-    settings = {**SETTINGS, **shapes, "MODEL.WEIGHTS": str(tmp_path_factory.mktemp("weights") / "model.pth")}
+def make_model(config, folder):
+    """The key-value pairs with the checkpoint of a model in `folder`, whose scores lie far apart."""
+    config = {**config, "MODEL.WEIGHTS": str(folder / "model.pth")}
     torch.manual_seed(0)
-    model = build_model(load_config(DEMO_CONFIG, pairs({**settings, "MODEL.WEIGHTS": ""})))
+    model = build_model(load_config(DEMO_CONFIG, pairs({**config, "MODEL.WEIGHTS": ""})))
     for layer, std in ((model.head.class_logits, 0.2), (model.head.box_deltas, 0.1), (model.head.centerness, 0.1)):
         torch.nn.init.normal_(layer.weight, std=std)
-    DetectionCheckpointer(model, os.path.dirname(settings["MODEL.WEIGHTS"])).save("model")
-    return settings
+    DetectionCheckpointer(model, str(folder)).save("model")
+    return config
+
+
+@pytest.fixture(scope="module")
+def config(shapes, tmp_path_factory):
+    """Key-value pairs of a model, checkpoint included."""
+    return make_model({**SETTINGS, **shapes}, tmp_path_factory.mktemp("weights"))
 
 
 def arguments(config, *flags):
@@ -123,16 +130,84 @@ def test_the_example_names_a_picture_that_cannot_be_read(exported, tmp_path):
     assert result.returncode == 1 and result.stderr.startswith(f"error: {tmp_path / 'bad.jpg'}")
 
 
-def test_what_the_example_needs_to_know_is_in_the_file(exported):
-    session = onnxruntime.InferenceSession(exported[0] / "model.onnx")
+def test_inputs_outputs_and_what_the_example_needs_to_know(exported):
+    model = onnx.load(exported[0] / "model.onnx")
 
-    settings = session.get_modelmeta().custom_metadata_map
-    assert json.loads(settings["class_names"]) == ["disc", "ring", "box", "frame", "triangle", "cross"]
-    assert (settings["input_format"], settings["min_size"], settings["max_size"]) == ("BGR", "160", "192")
-    assert (settings["resize_like"], settings["suppressed"], settings["max_detections"]) == ("detectron2", "true", "50")
+    sides = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+             for v in [*model.graph.input, *model.graph.output]}  # fmt: skip
+    assert sides == {
+        "pictures": ["batch", 3, "height", "width"],
+        "sizes": ["batch", 2],
+        "boxes": ["batch", 50, 4],
+        "scores": ["batch", 50],
+        "classes": ["batch", 50],
+    }
+    types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.output]}
+    assert types["pictures"] == onnx.TensorProto.UINT8
+    assert types["sizes"] == types["classes"] == onnx.TensorProto.INT64
+    assert types["boxes"] == types["scores"] == onnx.TensorProto.FLOAT
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "class_names": '["disc", "ring", "box", "frame", "triangle", "cross"]',
+        "input_format": "BGR",
+        "min_size": "160",
+        "max_size": "192",
+        "resize_like": "detectron2",
+        "pixel_extent": "0",
+        "suppressed": "true",
+        "nms_threshold": "0.6",
+        "max_detections": "50",
+    }
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
 
 
-def test_torch_format(config, tmp_path, capsys):
+def test_the_file_holds_no_paths_of_the_machine_that_made_it(exported):
+    content = (exported[0] / "model.onnx").read_bytes()
+
+    assert b"site-packages" not in content and b".py" not in content
+
+
+def test_pictures_of_any_size_in_batches_of_any_number(config, exported):
+    """Sizes down to a pixel, and none that the exporter or the command has seen."""
+    random = torch.Generator().manual_seed(0)
+    sizes = [(1, 1), (31, 33), (64, 64), (65, 129), (257, 90)]
+    pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random) for size in sizes]
+    detector = Predictor(load_config(DEMO_CONFIG, pairs(config))).model
+
+    comparison = compare(
+        detector, load_onnx(exported[0] / "model.onnx"), [*([p] for p in pictures), pictures], suppressed=True
+    )
+
+    assert not comparison.disagreements and comparison.num_undecided <= 2
+    assert comparison.num_pictures == 10 and comparison.num_boxes > 300
+    assert comparison.box_difference < 1e-2 and comparison.score_difference < 1e-4
+
+
+def test_what_lies_beside_a_picture_does_not_count(exported):
+    model, random = load_onnx(exported[0] / "model.onnx"), torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (2, 3, 100, 140), dtype=torch.uint8, generator=random)
+    sizes = torch.tensor([[100, 90], [70, 140]])
+    wider = torch.full((2, 3, 300, 200), 200, dtype=torch.uint8)
+    for place, picture, (height, width) in zip(wider, pictures, sizes.tolist(), strict=True):
+        place[:, :height, :width] = picture[:, :height, :width]
+
+    for expected, found in zip(model(pictures, sizes), model(wider, sizes), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_places_without_a_box(exported):
+    """The smallest picture has fewer boxes than places."""
+    boxes, scores, classes = load_onnx(exported[0] / "model.onnx")(
+        torch.zeros(1, 3, 1, 1, dtype=torch.uint8), torch.tensor([[1, 1]])
+    )
+
+    nothing = scores == 0
+    assert 0 < nothing.sum() < nothing.numel()
+    assert (boxes[nothing] == 0).all() and (classes[nothing] == -1).all() and (classes[~nothing] >= 0).all()
+
+
+def test_torch_format(config, tmp_path, tmp_path_factory, capsys):
+    """Of a model of two levels, to save time."""
+    config = make_model({**config, "MODEL.ATSS.IN_FEATURES": ["p3", "p4"]}, tmp_path_factory.mktemp("weights"))
     folder = pictures_of(config)[0].parent
 
     main(config, "--format", "torch", "--no-nms", "--pictures", folder, "--output", tmp_path / "out")
@@ -143,26 +218,30 @@ def test_torch_format(config, tmp_path, capsys):
     model = torch.export.load(tmp_path / "out" / "model.pt2", extra_files=extra).module()
     assert json.loads(extra["metadata.json"])["suppressed"] is False
     boxes, _, _ = model(*side_by_side([torch.zeros(3, 150, 170, dtype=torch.uint8)]))
-    assert boxes.shape == (1, 5 * 1000, 4)
+    assert boxes.shape == (1, 2 * 1000, 4)
 
 
-def fake_format(model):
-    """A format whose files are empty and whose models are made up."""
+@pytest.fixture
+def made_up(monkeypatch):
+    """Function: lets the exported model be one that finds a box with this score in every picture."""
 
-    def save(program, path, metadata):
-        Path(path).write_text("")
+    def make_up(score):
+        def model(pictures, sizes):
+            number = len(pictures)
+            box = torch.tensor([5.0, 5, 50, 60]).expand(number, 1, 4)
+            return box, torch.full((number, 1), score), torch.zeros(number, 1, dtype=torch.int64)
 
-    return lambda name: (save, lambda path: model, None)
+        def save(program, path, metadata):
+            Path(path).write_text("")
+
+        monkeypatch.setattr(tool.export, "capture", lambda module: None)
+        monkeypatch.setattr(tool, "make_format", lambda name: (save, lambda path: model, None))
+
+    return make_up
 
 
-def test_a_model_that_does_not_agree_is_not_written(config, tmp_path, monkeypatch):
-    def model(pictures, sizes):
-        number = len(pictures)
-        box = torch.tensor([5.0, 5, 50, 60]).expand(number, 1, 4)
-        return box, torch.full((number, 1), 0.9), torch.zeros(number, 1, dtype=torch.int64)
-
-    monkeypatch.setattr(tool.export, "capture", lambda module: None)
-    monkeypatch.setattr(tool, "make_format", fake_format(model))
+def test_a_model_that_does_not_agree_is_not_written(config, tmp_path, made_up):
+    made_up(0.9)
 
     with pytest.raises(InputError, match=r"does not agree.*not written: \d+ boxes differ.*only .* finds class"):
         main(config, "--output", tmp_path / "out")
@@ -170,9 +249,11 @@ def test_a_model_that_does_not_agree_is_not_written(config, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_finds_nothing_is_not_written(config, tmp_path):
+def test_a_model_that_finds_nothing_is_not_written(config, tmp_path, made_up):
+    made_up(0.0)
+
     with pytest.raises(InputError, match=r"finds nothing.*--pictures.*MODEL\.ATSS\.SCORE_THRESH_TEST"):
-        main({**config, "MODEL.ATSS.SCORE_THRESH_TEST": 1.0}, "--format", "torch", "--output", tmp_path / "out")
+        main({**config, "MODEL.ATSS.SCORE_THRESH_TEST": 1.0}, "--output", tmp_path / "out")
 
     assert not list(tmp_path.iterdir())
 
@@ -237,7 +318,7 @@ def test_a_dozen_pictures_of_all_shapes_are_compared():
 
     widths = sorted(int(path.removesuffix(".jpg")) for path in chosen)
     assert len(chosen) == 12 and widths[0] == 0 and widths[-1] == 999
-    assert max(b - a for a, b in zip(widths, widths[1:], strict=False)) < 100
+    assert max(b - a for a, b in pairwise(widths)) < 100
     assert chosen != sorted(chosen) and chosen == tool.choose(pictures)
     assert sorted(tool.choose(pictures[:3])) == ["0.jpg", "1.jpg", "2.jpg"]
 

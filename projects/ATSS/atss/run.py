@@ -221,13 +221,13 @@ def _settle_folder(cfg, given, look):
             datasets[key] = (name,) if name else ()
     if not datasets.TRAIN and not datasets.TEST:
         raise InputError(
-            f"{datasets.FOLDER}: has no part train, val or test, but {', '.join(names)}; name those to train and to test "
-            f"on: DATASETS.TRAIN \"('{next(iter(names.values()))}',)\""
+            f"{datasets.FOLDER}: has no part train, val or test, but {', '.join(names)}; name those to train and to "
+            f"test on: DATASETS.TRAIN \"('{next(iter(names.values()))}',)\""
         )
     if not to_test and not datasets.TEST:
         logger.warning(
-            "%s has no part val or test: nothing will be evaluated. Move some of its pictures and their annotations into "
-            "a part val, or name another dataset in DATASETS.TEST.", datasets.FOLDER,
+            "%s has no part val or test: nothing will be evaluated. Move some of its pictures and their annotations "
+            "into a part val, or name another dataset in DATASETS.TEST.", datasets.FOLDER,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
 from ..errors import InputError, first_line
@@ -199,5 +200,5 @@ def table_of(name, dicts):
 
 def warn(problem):
     """Log a warning, the first time that it comes up in this process; `tools/check_dataset.py` shows notes, too."""
-    if problem.severity == "warning":
+    if problem.severity == "warning" and comm.is_main_process():
         log_first_n(logging.WARNING, problem.line(), name="atss.data", key="message")

@@ -98,7 +98,7 @@ def find_coco(folder):
 
 
 def annotation_files(folder):
-    """Paths of the files in the first of the usual places that has any, with the part whose folder they are in, or None."""
+    """Files in the first of the usual places that has any: path, and the part whose folder they are in or None."""
     annotations = subfolder(folder, "annotations")
     for places in ({None: annotations}, {None: folder}, part_folders(folder)):
         found = []

@@ -20,8 +20,8 @@ LAYOUTS = {
     "YOLO without a yaml file": find_yolo_folders,
 }
 LOOKED_FOR = (
-    "COCO (annotations/*.json, *.json or <part>/*.json), YOLO (a yaml file with names and train, or images/ and labels/) "
-    "and Pascal VOC (Annotations/*.xml or <part>/*.xml)"
+    "COCO (annotations/*.json, *.json or <part>/*.json), YOLO (a yaml file with names and train, or images/ and "
+    "labels/) and Pascal VOC (Annotations/*.xml or <part>/*.xml)"
 )
 
 
@@ -54,7 +54,9 @@ def find_dataset(folder):
         inside = [name for name in list_folder(folder) if os.path.isdir(os.path.join(folder, name))]
         better = [name for name in inside if any(find(os.path.join(folder, name)) for find in LAYOUTS.values())]
         hint = f"; {os.path.join(folder, better[0])} holds one" if better else ""
-        raise InputError(f"{folder}: holds no dataset of a known layout: looked for {LOOKED_FOR}; see docs/own_data.md{hint}")
+        raise InputError(
+            f"{folder}: holds no dataset of a known layout: looked for {LOOKED_FOR}; see docs/own_data.md{hint}"
+        )
     layout = next(iter(found))
     others = [name for name in found if name != layout and not any(name.startswith(f"{other} ") for other in found)]
     if others:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from detectron2.structures import BoxMode
 
-from .problems import problems_of
+from .problems import located, problems_of
 from .sources import EXTENSIONS
 
 # A box that reaches this far out of its picture, in pixels, does so by rounding.
@@ -107,7 +107,9 @@ def place(key, i, entry):
 def value_rule(kind, name, is_good, wanted, default=None):
     """That the value under `name`, or `default` where there is none, is good."""
     return Rule(
-        kind, lambda entry: is_good(entry.get(name, default)), lambda entry: f"{name!r} {wanted}, got {entry.get(name)!r}"
+        kind,
+        lambda entry: is_good(entry.get(name, default)),
+        lambda entry: f"{name!r} {wanted}, got {entry.get(name)!r}",
     )
 
 
@@ -254,7 +256,7 @@ def inspect(tables, to_learn=()):
     found = []
     for table in tables:
         problems = missing_pictures(table.file_names, folders) + picture_problems(table) + box_problems(table)
-        found += [problem._replace(where=table.name) for problem in problems]
+        found += located(table.name, problems)
     found += nothing_to_learn([table for table in tables if table.name in to_learn])
     return found + different_classes(tables) + shared_pictures(tables, folders)
 
@@ -306,7 +308,7 @@ def picture_problems(table):
     same_name = [name for name, number in Counter(table.classes).items() if number > 1]
     return [
         *problems_of(
-            "warning", "pictures listed twice", twice, num_pictures, "pictures", "remove one of the entries, or unite them"
+            "warning", "pictures listed twice", twice, num_pictures, "pictures", "unite the entries"
         ),
         *problems_of(
             "warning", "classes of the same name", same_name, num_classes, "classes", "unite them, or name them apart"
@@ -336,9 +338,7 @@ def box_problems(table):
     again[order[1:]] = np.logical_and.reduce([np.diff(column[order]) == 0 for column in same])
 
     def found(kind, which, remedy):
-        return problems_of(
-            "warning", kind, np.flatnonzero(which), len(table.boxes), "objects", remedy, table.describe
-        )
+        return problems_of("warning", kind, np.flatnonzero(which), len(table.boxes), "objects", remedy, table.describe)
 
     useless = "training leaves them out, evaluation counts them: correct or remove them"
     return [
@@ -371,17 +371,17 @@ def nothing_to_learn(tables):
         "error", "no object to learn", names, len(names), "datasets", "add objects, or train on another dataset",
         lambda name: f"{name} has no box with area",
     )  # fmt: skip
-    return [problem._replace(where=", ".join(names)) for problem in problems]
+    return located(", ".join(names), problems)
 
 
 def different_classes(tables):
     """Classes that are not those of the first dataset."""
     others = [table for table in tables[1:] if table.classes != tables[0].classes]
     problems = problems_of(
-        "error", "different classes", others, len(tables), "datasets", "give them the same categories, in the same order",
+        "error", "different classes", others, len(tables), "datasets", "give them the same categories",
         lambda t: f"{tables[0].name} has {', '.join(tables[0].classes)}, but {t.name} has {', '.join(t.classes)}",
     )  # fmt: skip
-    return [problem._replace(where=", ".join(table.name for table in tables)) for problem in problems]
+    return located(", ".join(table.name for table in tables), problems)
 
 
 def shared_pictures(tables, folders):
@@ -396,11 +396,11 @@ def shared_pictures(tables, folders):
             for place, path in here.items()
             if place not in there and place[1] in by_name and same_size(path, by_name[place[1]])
         ]
-        problems += problems_of(
+        found = problems_of(
             "warning", "pictures in both", sorted(shared), len(here), "pictures",
             "figures are too good on pictures that were trained on: leave them out of one of the two",
         )  # fmt: skip
-        problems = [p._replace(where=p.where or f"{first}, {second}") for p in problems]
+        problems += located(f"{first}, {second}", found)
     return problems
 
 
@@ -426,4 +426,4 @@ def unnamed_pictures(tables):
         "note", "pictures that no entry names", beside, len(beside) + len(named), "pictures",
         "they take no part; give them an entry, also where they have no objects",
     )  # fmt: skip
-    return [problem._replace(where=", ".join(table.name for table in tables)) for problem in problems]
+    return located(", ".join(table.name for table in tables), problems)

@@ -17,6 +17,7 @@ from .catalog import check_datasets, read_dataset
 from .mapper import PictureMapper
 from .resize import EvalResize
 
+
 def check_data(cfg, train=True):
     """Read the datasets that a run will use and look for problems, before it writes anything.
 

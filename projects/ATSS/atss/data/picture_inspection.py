@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .pictures import read_picture
-from .problems import problems_of
+from .problems import located, problems_of
 
 KINDS = {
     "transparent pictures": "they are put on white",
@@ -55,7 +55,7 @@ def inspect_pictures(tables):
     looks = dict(zip(paths, found, strict=True))
     problems = []
     for table in tables:
-        problems += [problem._replace(where=table.name) for problem in of_dataset(table, looks)]
+        problems += located(table.name, of_dataset(table, looks))
     return problems + shared(tables, looks)
 
 
@@ -111,7 +111,9 @@ def of_dataset(table, looks):
         "remove the copies, after a look at whether their objects are the same", " = ".join,
     )  # fmt: skip
     for kind, treated in KINDS.items():
-        problems += problems_of("note", kind, [path for path, at in read.items() if kind in at.kinds], len(seen), "pictures", treated)
+        problems += problems_of(
+            "note", kind, [path for path, at in read.items() if kind in at.kinds], len(seen), "pictures", treated
+        )
     return problems
 
 
@@ -124,15 +126,14 @@ def describe_size(path, expected, at):
 def shared(tables, looks):
     """Files with the same bytes in two datasets."""
     problems = []
+    digests = {path: at.digest for path, at in looks.items() if at.error is None}
     for first, second in combinations(tables, 2):
-        there = {looks[path].digest: path for path in second.file_names if path in looks and looks[path].digest}
-        found = [(path, there[looks[path].digest]) for path in first.file_names if path in looks and looks[path].digest in there]
-        problems += [
-            problem._replace(where=f"{first.name}, {second.name}")
-            for problem in problems_of(
-                "warning", "pictures in both", found, len(first.file_names), "pictures",
-                "figures are too good on pictures that were trained on: leave them out of one of the two",
-                lambda pair: pair[0] if pair[0] == pair[1] else " = ".join(pair),
-            )  # fmt: skip
-        ]
+        there = {digests[path]: path for path in second.file_names if path in digests}
+        pairs = [(path, there[digests[path]]) for path in first.file_names if digests.get(path) in there]
+        found = problems_of(
+            "warning", "pictures in both", pairs, len(first.file_names), "pictures",
+            "figures are too good on pictures that were trained on: leave them out of one of the two",
+            lambda pair: pair[0] if pair[0] == pair[1] else " = ".join(pair),
+        )  # fmt: skip
+        problems += located(f"{first.name}, {second.name}", found)
     return problems

@@ -50,6 +50,11 @@ def problems_of(severity, kind, found, total, things, remedy, describe=str):
     return [Problem(severity, kind, len(found), total, things, [describe(x) for x in found[:MAX_EXAMPLES]], remedy)]
 
 
+def located(where, problems):
+    """The problems, with the dataset or datasets that have them."""
+    return [problem._replace(where=where) for problem in problems]
+
+
 def errors_of(problems):
     """Those that training refuses."""
     return [problem for problem in problems if problem.severity == "error"]

@@ -67,7 +67,9 @@ def with_extension(names, *extensions):
 def subfolder(path, name):
     """Path of the folder of that name in a folder, or of that name in other case; None where there is none."""
     names = [found for found in list_folder(path) if found.lower() == name.lower()]
-    found = [os.path.join(path, n) for n in sorted(names, key=lambda n: n != name) if os.path.isdir(os.path.join(path, n))]
+    found = [
+        os.path.join(path, n) for n in sorted(names, key=lambda n: n != name) if os.path.isdir(os.path.join(path, n))
+    ]
     return found[0] if found else None
 
 

@@ -169,7 +169,11 @@ def counting(labels):
     if not any(min(box[:2]) < 1 for box, _ in boxes):
         return 1, 1, "xmin to xmax are pixels, counted from 1: no box begins at 0"
     if any(box[2] == size[0] or box[3] == size[1] for box, size in boxes):
-        return 0, 0, "xmin to xmax are edges, from 0: some boxes begin at 0, and some end at the picture's width or height"
+        return (
+            0,
+            0,
+            "xmin to xmax are edges, from 0: some boxes begin at 0, and some end at the picture's width or height",
+        )
     return 0, 1, "xmin to xmax are pixels, counted from 0: some boxes begin at 0"
 
 

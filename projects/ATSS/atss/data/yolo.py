@@ -44,14 +44,16 @@ def find_yolo_yaml(folder):
     def pictures_of(part):
         found, missing = places(values[part], folder, root)
         if missing:
-            raise InputError(f"{path}: {part}: {missing} does not exist; correct the path, from the yaml file's folder on")
+            raise InputError(
+                f"{path}: {part}: {missing} does not exist; correct the path, from the yaml file's folder on"
+            )
         return found
 
     return sources(folder, pictures_of, list(values), class_names(config["names"], path), "kpt_shape" in config)
 
 
 def find_yolo_folders(folder):
-    """Parts of `images/<part>` and `labels/<part>`, of `<part>/images` and `<part>/labels`, or all of `images` as train.
+    """Parts of `images/<part>` and `labels/<part>`, of `<part>/images` and `<part>/labels`, or all as train.
 
     Returns:
         dict from part to `Source`, empty where the folder has no such parts.
@@ -91,7 +93,7 @@ def sources(folder, pictures_of, parts, names, has_keypoints):
 
 
 def find_yaml(folder, needed=("names", "train")):
-    """Path and content of a yaml file with these keys (or val in the place of train); None and {} where there is none."""
+    """Path and content of a yaml file with these keys, or val in the place of train; None and {} without."""
     names = with_extension(list_folder(folder), ".yaml", ".yml")
     usual = [name for name in names if os.path.splitext(name)[0] in ("data", "dataset")]
     for name in dict.fromkeys(usual + names):
@@ -104,7 +106,9 @@ def find_yaml(folder, needed=("names", "train")):
             if name in usual:
                 raise InputError(f"{path}: not a yaml file ({first_line(error)})") from error
             continue
-        if isinstance(config, dict) and all(config.get(key) or (key == "train" and config.get("val")) for key in needed):
+        if isinstance(config, dict) and all(
+            config.get(key) or (key == "train" and config.get("val")) for key in needed
+        ):
             return path, config
     return None, {}
 
@@ -155,7 +159,7 @@ def places(value, folder, root):
 
 
 def resolve(text, bases):
-    """The path that exists, from one of the bases; `../` is taken for the dataset's folder first, as Roboflow means it."""
+    """The path that exists, from one of the bases; `../` means the dataset's folder first, as with Roboflow."""
     text = text.replace("\\", "/")
     within = text
     while within.startswith("../"):
@@ -300,7 +304,7 @@ def label_problems(folder, pictures, files):
             "folders", "put labels/ beside images/, a text file of the same name a picture",
         ),
         *problems_of(
-            "warning", "label files without a picture", left, len(paths), "files", "add the pictures, or remove the files",
+            "warning", "label files without a picture", left, len(paths), "files", "add the pictures, or remove them",
             lambda path: os.path.relpath(path, folder),
         ),
     ]  # fmt: skip

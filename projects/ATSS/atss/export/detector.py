@@ -50,7 +50,7 @@ class ExportedATSS(nn.Module):
         return boxes.where(there[..., None], 0), scores, classes.where(there, -1)
 
     def prepare(self, pictures, sizes):
-        """Pictures as `ATSS.preprocess` makes them: normalised, 0 outside, and as large as the largest of them asks for.
+        """Pictures as `ATSS.preprocess` makes them: normalised, 0 outside, as large as the largest of them asks for.
 
         How far the caller has padded them does not matter; group normalisation would see it.
         """

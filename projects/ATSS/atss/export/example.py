@@ -84,21 +84,23 @@ class Detector:
 
 
 def new_size(height, width, settings):
-    """Height and width that a picture is resized to: its short side to `min_size`, its long one to `max_size` at most."""
+    """Height and width after resizing: the short side `min_size`, but the long one `max_size` at most."""
     size, limit = settings["min_size"], settings["max_size"]
     if size == 0:
         return height, width
     short, long = sorted((height, width))
     if settings["resize_like"] == "maskrcnn-benchmark":
         if long / short * size > limit:
-            size = round(limit * short / long)
-        return (int(size * height / width), size) if width < height else (size, int(size * width / height))
-    scale = size * 1.0 / short
-    sides = (size, scale * width) if height < width else (scale * height, size)
-    if max(sides) > limit:
-        scale = limit * 1.0 / max(sides)
-        sides = (sides[0] * scale, sides[1] * scale)
-    return int(sides[0] + 0.5), int(sides[1] + 0.5)
+            size = max(1, round(limit * short / long))
+        sides = (int(size * height / width), size) if width < height else (size, int(size * width / height))
+    else:
+        scale = size * 1.0 / short
+        sides = (size, scale * width) if height < width else (scale * height, size)
+        if max(sides) > limit:
+            scale = limit * 1.0 / max(sides)
+            sides = (sides[0] * scale, sides[1] * scale)
+        sides = (int(sides[0] + 0.5), int(sides[1] + 0.5))
+    return max(1, sides[0]), max(1, sides[1])
 
 
 def suppress(boxes, scores, classes, threshold):

@@ -1,6 +1,7 @@
 """Non-maximum suppression of a batch: with torchvision's operator, and as one operator that becomes ONNX's."""
 
 import torch
+from torch.nn import functional as F
 from torchvision.ops import nms
 
 
@@ -18,14 +19,18 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
     Returns:
         (N, B) bool.
     """
-    there = (scores.flatten() > 0).nonzero().squeeze(1)
     picture = torch.arange(scores.shape[0], device=boxes.device)[:, None]
-    group = (picture * num_classes + classes).flatten()[there]
+    # Two boxes without area, which overlap with none and always stay: torchvision tells exporters that two do.
+    group = F.pad((picture * num_classes + classes).flatten(), (0, 2))
+    scores_and_two = F.pad(scores.flatten(), (0, 2), value=1)
+    boxes_and_two = F.pad(boxes.flatten(0, 1), (0, 0, 0, 2))
+
+    there = (scores_and_two > 0).nonzero().squeeze(1)
     # Every class of every picture lies apart; in float64 boxes lose no digit by that.
-    side = boxes.amax().double() + 1
-    apart = boxes.flatten(0, 1)[there] + (group * side)[:, None]
-    kept = there[nms(apart, scores.flatten()[there].double(), iou_threshold)]
-    return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill(0, kept, True).view_as(scores)
+    apart = boxes_and_two[there] + (group[there] * (boxes.amax().double() + 1))[:, None]
+    kept = there[nms(apart, scores_and_two[there].double(), iou_threshold)]
+    mask = torch.zeros_like(scores_and_two, dtype=torch.bool).index_fill(0, kept, True)
+    return mask[:-2].view_as(scores)
 
 
 @torch.library.custom_op("atss::suppress", mutates_args=())

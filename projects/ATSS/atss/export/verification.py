@@ -184,7 +184,9 @@ class Candidates:
         for label in classes.unique():
             of_class = classes == label
             sure = self.margins[of_class] > NEAR
-            stays[of_class], goes[of_class] = suppressed(boxes[of_class], scores[of_class], sure, selector.nms_threshold)
+            stays[of_class], goes[of_class] = suppressed(
+                boxes[of_class], scores[of_class], sure, selector.nms_threshold
+            )
         # At most so many are better, and at least so many.
         most, least = (count_above(scores[~goes], scores - NEAR), count_above(scores[stays], scores + NEAR))
         within, beyond = most <= selector.max_detections, least >= selector.max_detections
@@ -206,7 +208,17 @@ def margins_of(key, above, number):
 
 
 def suppressed(boxes, scores, sure, iou_threshold):
-    """Which boxes of one class (B, 4) surely stay and which surely go, (B,) bool each, if only `sure` ones are there."""
+    """What suppression surely does with boxes of one class.
+
+    Args:
+        boxes: (B, 4).
+        scores: (B,).
+        sure: (B,) bool, which of them are there whatever rounding does.
+        iou_threshold: IoU above which the lower of two goes.
+
+    Returns:
+        two (B,) bool: which surely stay, which surely go.
+    """
     iou = box_iou(boxes, boxes).nan_to_num(0).fill_diagonal_(0)
     better = scores - scores[:, None]  # column than row
     may = (iou > iou_threshold - NEAR) & (better > -NEAR)

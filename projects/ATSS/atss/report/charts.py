@@ -12,8 +12,10 @@ NAMED = 8
 FEW = 3
 # Confusion matrices of more classes have no numbers, and names in small letters.
 WITH_NUMBERS = 25
-# Losses of fewer lines are shown as they are; of more, lines become pixels.
-SMOOTHED, RASTERIZED = 50, 1000
+# Losses of fewer lines are shown as they are; of more than so many, the lowest and the highest of neighbours.
+SMOOTHED, SHOWN_LINES = 50, 1000
+# Points of a curve over the score.
+POINTS = 250
 # Bars of a chart; more classes become several charts.
 BARS = 27
 
@@ -30,8 +32,8 @@ def losses(theme, name, training, validation):
     x, y = training
     many = len(y) >= SMOOTHED
     if len(y):
-        axes.plot(x, y, color=theme.colors[0], alpha=0.28 if many else 1, lw=1.1, label=None if many else "training",
-                  rasterized=len(y) > RASTERIZED)  # fmt: skip
+        label, alpha = (None, 0.3) if many else ("training", 1)
+        axes.plot(*envelope(x, y), color=theme.colors[0], alpha=alpha, lw=1.1, label=label)
     smoothed = smooth(y, max(3, len(y) // 25 | 1)) if many else y
     if many:
         axes.plot(x, smoothed, color=theme.colors[0], label="training")
@@ -49,6 +51,15 @@ def losses(theme, name, training, validation):
     over_iterations(axes, max(x[-1:].max(initial=1), *(c.iterations.max() for c in validation.values()), 1))
     axes.legend(loc="upper right")
     return figure
+
+
+def envelope(x, y):
+    """A curve of at most SHOWN_LINES points that looks like one of more: the lowest and the highest of neighbours."""
+    if len(y) <= SHOWN_LINES:
+        return x, y
+    blocks = np.array_split(np.arange(len(y)), SHOWN_LINES // 2)
+    chosen = np.array([sorted((block[y[block].argmin()], block[y[block].argmax()])) for block in blocks]).ravel()
+    return x[chosen], y[chosen]
 
 
 def over_iterations(axes, end):
@@ -104,17 +115,23 @@ def curves_of_classes(theme, x, curves, names, rank, labels, marks=None):
     drawn = np.flatnonzero(~np.isnan(curves).all(axis=1))
     drawn = drawn[np.argsort(-rank[drawn], kind="stable")]
     named = drawn if len(drawn) <= NAMED else np.concatenate([drawn[:FEW], drawn[-FEW:]])
-    behind = np.setdiff1d(drawn, named)
+    behind, step = np.setdiff1d(drawn, named), max(1, len(x) // POINTS)
     if len(behind):
-        axes.plot(x, curves[behind].T, color=theme.muted, alpha=0.25, lw=0.8, rasterized=True)
+        axes.plot(x[::step], curves[behind, ::step].T, color=theme.muted, alpha=0.25, lw=0.8, rasterized=True)
     for place, k in enumerate(named):
         color = theme.colors[place % len(theme.colors)]
-        axes.plot(x, curves[k], color=color, lw=1.3, label=f"{shortened(names[k])} ({rank[k]:.2f})")
+        axes.plot(x[::step], curves[k, ::step], color=color, lw=1.3, label=f"{shortened(names[k])} ({rank[k]:.2f})")
         if marks is not None:
             axes.plot(x[marks[k]], curves[k, marks[k]], "o", ms=4.5, color=color)
     if len(drawn) > 1:
         mean = np.nanmean(curves[drawn], axis=0)
-        axes.plot(x, mean, color=theme.ink, lw=2.8, label=f"mean of {len(drawn)} ({np.nanmean(rank[drawn]):.2f})")
+        axes.plot(
+            x[::step],
+            mean[::step],
+            color=theme.ink,
+            lw=2.8,
+            label=f"mean of {len(drawn)} ({np.nanmean(rank[drawn]):.2f})",
+        )
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1.005), ylim=(0, 1.02))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -132,7 +149,6 @@ def class_bars(theme, names, values, highest):
     axes.set(xlim=(0, end), ylim=(len(names) - 0.4, -0.6), xlabel="AP (%)", ylabel="class")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -147,7 +163,6 @@ def size_bars(theme, names, values):
     axes.set_xticks(places, names)
     axes.set(ylim=(0, min(112, 1.2 * np.nanmax(values, initial=1))), ylabel="AP (%)", xlabel="area of the object")
     axes.grid(axis="x", visible=False)
-    axes.tick_params(axis="x", length=0)
     return figure
 
 
@@ -173,7 +188,7 @@ def confusions(theme, matrix, names):
     axes.set_xticks(range(num), [*rows, "missed"], fontsize=small, **turned)
     axes.set_yticks(range(num), [*rows, "background"], fontsize=small)
     axes.set(xlabel="class of the detection", ylabel="class of the object")
-    axes.tick_params(length=0, pad=2)
+    axes.tick_params(pad=2)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     for line in (axes.axhline, axes.axvline):
@@ -187,6 +202,7 @@ def confusions(theme, matrix, names):
                 axes.text(j, i, str(count), ha="center", va="center", fontsize=size, color="w" if dark else "#111")
     bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=28, pad=0.02, label="share of the row")
     bar.outline.set_visible(False)
+    bar.ax.tick_params(right=False)
     return figure
 
 
@@ -215,5 +231,4 @@ def kinds(theme, names, counts, colors, what):
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
     return figure

@@ -50,7 +50,7 @@ def tell_mistakes(findings, folder, prefix):
          lambda g: f"{of_object(g)}, {objects['box'][g, 2]:.0f} x {objects['box'][g, 3]:.0f} pixels",
          f"Nothing of their class overlaps them by an IoU of {NEAR}, nothing of another by {SAME}; largest first."),
         ("False finds", "false_find", false, lambda d: (d, -1), of_detection,
-         f"No object overlaps them by an IoU of {NEAR}; highest score first. Some may lack a label only."),
+         f"No object overlaps them by an IoU of {NEAR}; highest score first. A label may be missing."),
         ("Badly placed", "badly_placed", misplaced, lambda d: (d, object_[d]),
          lambda d: f"{of_detection(d)}, IoU {iou[d]:.2f}",
          f"The class is right, the IoU between {NEAR} and {SAME}; first those whose object nothing else finds."),

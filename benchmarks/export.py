@@ -1,0 +1,107 @@
+"""Time of an exported model beside PyTorch's on the CPU, in turns, in one run.
+
+    python benchmarks/export.py                          # the paper's model and the demo's
+    python benchmarks/export.py --model demo --threads 1
+    python benchmarks/export.py --config-file output/config.yaml --size 800 1088 MODEL.WEIGHTS output/model_final.pth
+
+A picture at a time, from uint8 pixels to the boxes after non-maximum suppression. Weights are random where none are
+given; the score threshold is the score that all classes then start from, so that suppression has as much to do as it
+ever has.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
+
+# isort: split
+import onnxruntime
+import torch
+from detectron2.modeling import build_model
+
+from atss.checkpoints import Checkpointer
+from atss.errors import one_line_errors
+from atss.export import ExportedATSS, capture, suppress_op
+from atss.export.onnx_file import load_onnx, save_onnx
+from atss.run import load_config, parse_with_opts
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+# Config and size (height, width) of the picture.
+MODELS = {
+    "R-50": (CONFIGS / "atss_R_50_FPN_1x.yaml", (800, 1088)),
+    "demo": (CONFIGS / "atss_R_10_FPN_demo.yaml", (160, 192)),
+}
+RANDOM_WEIGHTS = ["MODEL.WEIGHTS", "", "MODEL.ATSS.NUM_CLASSES", "80", "MODEL.ATSS.SCORE_THRESH_TEST", "0.01",
+                  "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]  # fmt: skip
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--config-file", metavar="FILE", help="measure this model instead")
+    parser.add_argument("--size", nargs=2, type=int, default=(800, 1088), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of both")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
+    return parser
+
+
+def main(args):
+    torch.set_num_threads(args.threads)
+    models = {name: MODELS[name] for name in args.model}
+    if args.config_file:
+        models = {os.path.basename(args.config_file): (args.config_file, args.size)}
+    print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {args.threads} threads, "
+          f"medians of {args.repeats}")  # fmt: skip
+    print(f"{'model':>20} {'picture':>10} {'boxes':>6} {'PyTorch, ms':>12} {'ONNX, ms':>10} {'times as fast':>14}")
+    for name, (config_file, size) in models.items():
+        weights = [] if args.config_file else RANDOM_WEIGHTS
+        opts = [*weights, *args.opts, "MODEL.DEVICE", "cpu"]
+        detector = make_detector(load_config(str(config_file), opts, read_datasets=False))
+        generator = torch.Generator().manual_seed(0)
+        picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+        seconds, number = measure(detector, picture, args.repeats)
+        row = f"{seconds['PyTorch'] * 1e3:>12.1f} {seconds['ONNX'] * 1e3:>10.1f}"
+        ratio = seconds["PyTorch"] / seconds["ONNX"]
+        print(f"{name:>20} {'{}x{}'.format(*size):>10} {number:>6} {row} {ratio:>14.2f}", flush=True)
+
+
+def make_detector(cfg):
+    torch.manual_seed(0)
+    detector = build_model(cfg).eval()
+    if cfg.MODEL.WEIGHTS:
+        Checkpointer(detector).load(cfg.MODEL.WEIGHTS)
+    return detector
+
+
+@torch.no_grad()
+def measure(detector, picture, repeats):
+    """Median seconds of both, by name, and the number of boxes that PyTorch finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.onnx")
+        save_onnx(capture(ExportedATSS(detector, suppress_op)), path, {})
+        model = load_onnx(path)
+    sizes = torch.tensor([picture.shape[1:]])
+    runs = {
+        "PyTorch": lambda: detector([{"image": picture}])[0]["instances"],
+        "ONNX": lambda: model(picture[None], sizes),
+    }
+    for run in runs.values():
+        for _ in range(2):
+            run()
+    seconds = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}, len(runs["PyTorch"]())
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(parse_with_opts(get_parser()))
