@@ -85,9 +85,8 @@ def test_averaged_weights_best_checkpoint_and_early_end(shapes, tmp_path):
     name = "backbone.bottom_up.stem.conv1.norm.running_mean"
     assert not torch.equal(average["weights"][name], saved["model"][name])
     boxes = "inference/coco_instances_results.json"
-    train_net.main(default_argument_parser().parse_args(command(
-        {**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "again", "MODEL.WEIGHTS": tmp_path / "model_final.pth"}, "--eval-only"
-    )[1:]))  # fmt: skip
+    again = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "again", "MODEL.WEIGHTS": tmp_path / "model_final.pth"}
+    train_net.main(default_argument_parser().parse_args(command(again, "--eval-only")[1:]))
     assert (tmp_path / boxes).read_bytes() == (tmp_path / "again" / boxes).read_bytes(), "evaluated were the averages"
 
 

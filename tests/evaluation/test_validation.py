@@ -56,9 +56,7 @@ def test_pictures_are_as_at_testing_with_all_their_objects(tiny_config):
 def test_a_dataset_without_objects_has_none(coco_file, filtered):
     entries = [["tests_only", *coco_file(lambda content: content.update(annotations=[]))]]
     datasets = {"DATASETS.REGISTER": entries, "DATASETS.TRAIN": "()", "DATASETS.TEST": ("tests_only",)}
-    cfg = load_config(
-        DEMO_CONFIG, pairs({**TINY, **datasets, "DATALOADER.FILTER_EMPTY_ANNOTATIONS": filtered})
-    )
+    cfg = load_config(DEMO_CONFIG, pairs({**TINY, **datasets, "DATALOADER.FILTER_EMPTY_ANNOTATIONS": filtered}))
 
     assert validation_losses(build_model(cfg), validation_loader(cfg, "tests_only")) == {}
 

@@ -65,6 +65,17 @@ def test_a_recoloured_chart_is_that_of_the_other_theme(name):
     )
 
 
+def test_of_many_lines_the_lowest_and_highest_are_drawn():
+    x, y = np.arange(4500), np.random.default_rng(0).normal(size=4500)
+
+    some_x, some_y = charts.envelope(x, y)
+
+    assert len(some_y) == 1000 and (np.diff(some_x) >= 0).all() and (y[some_x] == some_y).all()
+    assert some_y.min() == y.min() and some_y.max() == y.max()
+    for block in range(0, 4500, 9):
+        assert {y[block : block + 9].min(), y[block : block + 9].max()} <= set(some_y)
+
+
 def test_letters_stay_letters_and_numbers_keep_their_digits():
     _, (content, _) = drawn(LIGHT, charts.class_bars, ["猫", "a <b> & c", "0.12345"], [1.0, 2.0, 3.0], 3.0)
 

@@ -24,13 +24,13 @@ def step(model):
 
 
 def test_it_is_the_moving_average_that_was_defined(model):
-    average, expected = WeightAverage(model, decay=0.5), None
+    average, expected = WeightAverage(model, decay=0.5), {}
     for t in range(12):
         step(model)
         average.after_step()
         now = {key: value.clone() for key, value in model.state_dict().items() if value.is_floating_point()}
         decay = min(0.5, (1 + t) / (10 + t))
-        expected = expected and {key: decay * expected[key] + (1 - decay) * now[key] for key in now} or now
+        expected = now if t == 0 else {key: decay * expected[key] + (1 - decay) * now[key] for key in now}
 
     kept = average.model.state_dict()
     for key, value in expected.items():

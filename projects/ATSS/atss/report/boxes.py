@@ -129,6 +129,8 @@ def load_results(path, dataset):
     Raises:
         InputError: the file is missing or malformed, or of other pictures.
     """
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no evaluation has written its boxes")
     results = read_json(path)
     try:
         if not isinstance(results, list):

@@ -32,8 +32,8 @@ def losses(theme, name, training, validation):
     x, y = training
     many = len(y) >= SMOOTHED
     if len(y):
-        label, alpha = (None, 0.3) if many else ("training", 1)
-        axes.plot(*envelope(x, y), color=theme.colors[0], alpha=alpha, lw=1.1, label=label)
+        label, alpha, width = (None, 0.3, 1.1) if many else ("training", 1, 1.8)
+        axes.plot(*envelope(x, y), color=theme.colors[0], alpha=alpha, lw=width, label=label)
     smoothed = smooth(y, max(3, len(y) // 25 | 1)) if many else y
     if many:
         axes.plot(x, smoothed, color=theme.colors[0], label="training")
@@ -49,8 +49,12 @@ def losses(theme, name, training, validation):
     axes.set_ylim(low - pad, high + pad)
     axes.set(xlabel="iteration", ylabel=name)
     over_iterations(axes, max(x[-1:].max(initial=1), *(c.iterations.max() for c in validation.values()), 1))
-    axes.legend(loc="upper right")
+    legend_above(axes)
     return figure
+
+
+def legend_above(axes):
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.99), ncols=3)
 
 
 def envelope(x, y):
@@ -96,7 +100,7 @@ def average_precision(theme, curves):
     axes.set_ylim(0, min(105, 1.12 * top) or 1)
     axes.set(xlabel="iteration", ylabel="AP (%)")
     over_iterations(axes, max(x.max() for x, _ in curves.values()))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3)
+    legend_above(axes)
     return figure
 
 
@@ -157,11 +161,12 @@ def size_bars(theme, names, values):
     figure, axes = new_figure(2.9)
     places = np.arange(len(names))
     axes.bar(places, np.nan_to_num(values), color=theme.colors[:1] * len(names), width=0.55)
+    end = 1.2 * np.nanmax(values, initial=4)
     for place, value in zip(places, values, strict=True):
         text = "no objects" if np.isnan(value) else f"{value:.1f}"
-        axes.text(place, np.nan_to_num(value) + 1.5, text, ha="center", va="bottom", fontsize=9, color=theme.ink)
+        axes.text(place, np.nan_to_num(value) + 0.02 * end, text, ha="center", va="bottom", fontsize=9, color=theme.ink)
     axes.set_xticks(places, names)
-    axes.set(ylim=(0, min(112, 1.2 * np.nanmax(values, initial=1))), ylabel="AP (%)", xlabel="area of the object")
+    axes.set(ylim=(0, min(112, end)), ylabel="AP (%)", xlabel="area of the object")
     axes.grid(axis="x", visible=False)
     return figure
 
