@@ -386,5 +386,5 @@ def test_a_deformable_tower_ends_with_a_deformable_layer():
 
 
 def test_a_box_loss_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="box_loss.*'giou' or 'smooth_l1'.*'iou'"):
+    with pytest.raises(ValueError, match=r"box_loss.*'giou' or 'smooth_l1'.*'iou'"):
         make_head(box_loss="iou")

@@ -1,71 +1,7 @@
-"""A detector of two levels that is exported in seconds, and pictures for it."""
-
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
-from torch import nn
 
-from atss.anchors import make_cell_anchors
-from atss.box_coding import BoxCoding
-from atss.detector import ATSS
-from atss.head import ATSSHead
-from atss.inference import BoxSelector
-
-STRIDES, CHANNELS, NUM_CLASSES = [8, 16], 64, 3
 SIZES = [(48, 70), (33, 100), (64, 64), (90, 41)]
-
-
-class TwoLevels(Backbone):
-    """Feature maps of strides 8 and 16."""
-
-    size_divisibility = 16
-
-    def __init__(self):
-        super().__init__()
-        self.p3 = nn.Conv2d(3, CHANNELS, 8, stride=8)
-        self.p4 = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
-
-    def forward(self, x):
-        p3 = self.p3(x).relu()
-        return {"p3": p3, "p4": self.p4(p3)}
-
-    def output_shape(self):
-        return {f"p{i + 3}": ShapeSpec(channels=CHANNELS, stride=stride) for i, stride in enumerate(STRIDES)}
-
-
-@pytest.fixture(scope="session")
-def make_detector():
-    """Function: arguments of `BoxSelector` and others of `ATSSHead` -> an `ATSS` whose scores lie far apart."""
-
-    def make(selector=None, ratios=(1.0,), **head):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            options = {
-                "in_channels": CHANNELS,
-                "strides": STRIDES,
-                "num_classes": NUM_CLASSES,
-                "cell_anchors": make_cell_anchors(STRIDES, 3.0, ratios),
-                "anchor_offset": 0.5,
-                "assigner": None,
-                "box_coding": BoxCoding(),
-                "box_selector": BoxSelector(**{"max_detections": 20, **(selector or {})}),
-                "num_convs": 1,
-                "prior_prob": 0.1,
-            }
-            detector = ATSS(
-                backbone=TwoLevels(),
-                head=ATSSHead(**{**options, **head}),
-                in_features=["p3", "p4"],
-                pixel_mean=[103.5, 116.3, 123.7],
-                pixel_std=[57.4, 57.1, 58.4],
-            )
-            for layer, std in (("class_logits", 0.15), ("box_deltas", 0.1), ("centerness", 0.1)):
-                if getattr(detector.head, layer) is not None:
-                    nn.init.normal_(getattr(detector.head, layer).weight, std=std)
-        return detector.eval()
-
-    return make
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from atss.box_coding import BoxCoding, PointCoding
 from atss.export import ExportedATSS, suppress
 from atss.export.verification import match, pick, side_by_side, without_suppression
 from atss.inference import Detections
+from two_levels import make_detector
 
 VARIANTS = {
     "the paper's": {},
@@ -55,13 +56,13 @@ def assert_same(detector, pictures, suppression):
 
 @pytest.mark.parametrize("suppression", [suppress, None], ids=["NMS", "no NMS"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-def test_it_finds_what_the_detector_finds(make_detector, pictures, variant, suppression):
+def test_it_finds_what_the_detector_finds(pictures, variant, suppression):
     detector = make_detector(**variant)
     for batch in (pictures[:1], pictures[1:]):
         assert_same(detector, batch, suppression)
 
 
-def test_every_class_and_hundreds_of_boxes_take_part(make_detector, pictures):
+def test_every_class_and_hundreds_of_boxes_take_part(pictures):
     """Else the tests above compare little."""
     _, scores, classes = ExportedATSS(make_detector())(*side_by_side(pictures))
 
@@ -70,13 +71,13 @@ def test_every_class_and_hundreds_of_boxes_take_part(make_detector, pictures):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (16, 16), (17, 16)])
-def test_smallest_pictures(make_detector, size):
+def test_smallest_pictures(size):
     picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
     assert_same(make_detector(), [picture], suppress)
 
 
-def test_shapes_and_types(make_detector, pictures):
+def test_shapes_and_types(pictures):
     for suppression, number in ((suppress, 20), (None, 2 * 1000)):
         boxes, scores, classes = ExportedATSS(make_detector(), suppression)(*side_by_side(pictures))
 
@@ -84,13 +85,13 @@ def test_shapes_and_types(make_detector, pictures):
         assert (boxes.dtype, scores.dtype, classes.dtype) == (torch.float32, torch.float32, torch.int64)
 
 
-def test_with_suppression_the_best_come_first(make_detector, pictures):
+def test_with_suppression_the_best_come_first(pictures):
     _, scores, _ = ExportedATSS(make_detector(), suppress)(*side_by_side(pictures))
 
     assert (scores[:, 1:] <= scores[:, :-1]).all()
 
 
-def test_what_lies_beside_a_picture_does_not_count_and_neither_how_much(make_detector, pictures):
+def test_what_lies_beside_a_picture_does_not_count_and_neither_how_much(pictures):
     exported, (batch, sizes) = ExportedATSS(make_detector(), suppress), side_by_side(pictures)
     wider = torch.full((4, 3, 200, 170), 77, dtype=torch.uint8)
     for number, (height, width) in enumerate(sizes.tolist()):
@@ -100,7 +101,7 @@ def test_what_lies_beside_a_picture_does_not_count_and_neither_how_much(make_det
         assert torch.equal(expected, found)
 
 
-def test_without_suppression_everything_is_kept(make_detector):
+def test_without_suppression_everything_is_kept():
     selector = make_detector(selector={"nms_threshold": 0.3}).head.box_selector
     free = without_suppression(selector)
 

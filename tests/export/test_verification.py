@@ -9,6 +9,7 @@ from atss.export import Comparison, ExportedATSS, compare, suppress
 from atss.export.selection import best
 from atss.export.verification import Candidates, compare_picture, match, suppressed
 from atss.inference import BoxSelector, Detections
+from two_levels import make_detector
 
 SELECTOR = BoxSelector(score_threshold=0.1, nms_threshold=0.5, max_detections=3)
 
@@ -146,7 +147,7 @@ def test_boxes_with_next_to_no_area_are_undecided():
 
 
 @pytest.mark.parametrize("is_suppressed", [True, False])
-def test_noise_far_below_the_tolerance_is_no_disagreement_and_more_is(make_detector, pictures, is_suppressed):
+def test_noise_far_below_the_tolerance_is_no_disagreement_and_more_is(pictures, is_suppressed):
     detector = make_detector()
     exported = ExportedATSS(detector)
 

@@ -18,16 +18,18 @@ def found(annotations, results, classes=("a", "b")):
 
 
 def test_precision_over_recall():
-    """Right, wrong, right: precision 1 up to half of the recall, then 2/3."""
+    """Right, wrong, right: at an IoU of 0.5 precision 1 up to half of the recall, then 2/3; from 0.55 nothing."""
     annotations = [annotation(1, 10, BOX), annotation(1, 10, OTHER)]
-    results = [result(1, 10, BOX, 0.9), result(1, 10, FAR, 0.8), result(1, 10, OTHER, 0.7)]
+    results = [
+        result(1, 10, [*BOX[:3], 10.4], 0.9), result(1, 10, FAR, 0.8), result(1, 10, [*OTHER[:3], 10.4], 0.7)
+    ]  # fmt: skip
 
     findings = found(annotations, results)
 
     expected = np.where(findings.recalls <= 0.5, 1, 2 / 3)
     assert findings.precision[0] == pytest.approx(expected) and np.isnan(findings.precision[1]).all()
-    assert [findings.ap50[0], findings.ap[0]] == pytest.approx([expected.mean()] * 2)
-    assert findings.figures["AP"] == pytest.approx(expected.mean()) and np.isnan(findings.figures["APl"])
+    assert [findings.ap50[0], findings.ap[0]] == pytest.approx([expected.mean(), expected.mean() / 10])
+    assert findings.figures["AP50"] == pytest.approx(expected.mean()) and np.isnan(findings.figures["APl"])
     assert findings.size_counts == [2, 0, 0]
 
 

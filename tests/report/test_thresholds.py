@@ -58,8 +58,9 @@ def test_of_scores_that_are_as_good_it_is_the_one_in_the_middle():
     assert found.precision()[0, place] == found.recall()[0, place] == found.f1()[0, place] == 1
 
 
-def test_a_detection_counts_at_its_own_score():
-    found, _, _ = swept(made([(0, BOX)], [(0, BOX, 0.3)]), 3)
+@pytest.mark.parametrize("score", [0.3, 0.3004, 0.3009])
+def test_a_detection_counts_up_to_its_own_score(score):
+    found, _, _ = swept(made([(0, BOX)], [(0, BOX, score)]), 3)
 
     assert found.counted[0, [299, 300, 301]].tolist() == [1, 1, 0]
 

@@ -107,7 +107,7 @@ def confusion_matrix(boxes, verdict, num_classes):
     objects, detections = boxes
     paired = np.isin(verdict.kind, (RIGHT, CONFUSED))
     alone = ~paired & (verdict.kind != IGNORED)
-    left = np.isin(verdict.state, (MISSED,))
+    left = np.isin(verdict.state, (BADLY_PLACED, MISSED))
     matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     np.add.at(matrix, (objects["category"][verdict.object[paired]], detections["category"][paired]), 1)
     np.add.at(matrix, (num_classes, detections["category"][alone]), 1)
