@@ -7,8 +7,9 @@ setup(
     license="Apache-2.0",
     package_dir={"": "projects/ATSS"},
     packages=find_packages("projects/ATSS"),
+    package_data={"atss.report": ["page.html", "page.css"], "atss.export": ["example.py"]},
     python_requires=">=3.11",
     # torch, torchvision and Detectron2 are left to the user, whose builds of them fit each other.
-    install_requires=["fvcore", "matplotlib", "numpy", "pillow", "pycocotools", "pyyaml", "tqdm"],
+    install_requires=["fvcore", "jinja2", "matplotlib", "numpy", "pillow", "pycocotools", "pyyaml", "tqdm"],
     extras_require={"export": ["onnx", "onnxruntime", "onnxscript"]},
 )

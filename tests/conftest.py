@@ -64,8 +64,9 @@ def few_threads():
 
 @pytest.fixture(autouse=True)
 def logs_can_be_captured():
-    """The commands' logging, once set up in this process, keeps records from pytest."""
+    """The commands' logging, once set up in this process, keeps records from pytest, or gives it some twice."""
     logging.getLogger("atss").propagate = True
+    logging.getLogger("atss").handlers.clear()
 
 
 @pytest.fixture(scope="session")

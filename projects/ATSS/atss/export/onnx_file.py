@@ -44,6 +44,8 @@ def load_onnx(path):
     `ExportedATSS.forward`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Waiting threads would otherwise keep the cores busy that torch computes on in its turn.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(pictures, sizes):
