@@ -6,14 +6,14 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from atss.data import EvalResize, read_dataset
+from atss.data import read_dataset
 from atss.training import PredictionPictures
 
 
 @pytest.fixture
 def pictures(tiny_config):
     cfg = tiny_config({"VIS_PERIOD": 10})
-    return PredictionPictures.of(cfg, build_model(cfg), read_dataset("tiny_val")[:2], EvalResize.of(cfg))
+    return PredictionPictures.of(cfg, build_model(cfg), read_dataset("tiny_val")[:2])
 
 
 def test_they_are_put_where_tensorboard_looks_for_them(pictures):

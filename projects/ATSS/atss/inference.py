@@ -99,10 +99,14 @@ class BoxSelector:
 
 def clip(boxes, image_size, pixel_extent=0):
     """The part of boxes (D, 4) that lies in a picture of (height, width), at least `pixel_extent` wide and high."""
-    limits = boxes.new_tensor(image_size[::-1])
-    low = boxes[:, :2].clamp(min=0).minimum(limits - pixel_extent)
-    high = boxes[:, 2:].clamp(min=pixel_extent).minimum(limits)
-    return torch.cat([low, high], dim=1)
+    return clip_to(boxes, boxes.new_tensor(image_size[::-1]), pixel_extent)
+
+
+def clip_to(boxes, limits, pixel_extent=0):
+    """`clip` for boxes (..., 4) whose pictures have width and height `limits`, which broadcasts to (..., 2)."""
+    low = boxes[..., :2].clamp(min=0).minimum(limits - pixel_extent)
+    high = boxes[..., 2:].clamp(min=pixel_extent).minimum(limits)
+    return torch.cat([low, high], dim=-1)
 
 
 def resize_boxes(boxes, old_size, new_size, pixel_extent=0):

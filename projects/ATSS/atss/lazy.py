@@ -1,6 +1,5 @@
 """What the command for LazyConfigs does first: from a config file and overrides to a config that can be run."""
 
-import logging
 import os
 
 import torch
@@ -13,8 +12,7 @@ from .assigners import settle_backend
 from .checkpoints import Checkpointer
 from .data import register_coco_format
 from .errors import InputError, first_line
-
-logger = logging.getLogger("atss.lazy")
+from .run import available
 
 NEEDED = ("model", "optimizer", "lr_multiplier", "dataloader.train", "train")
 
@@ -159,12 +157,7 @@ def _triple(entry):
 
 def _settle_device(cfg):
     train = cfg.train
-    if train.device.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("train.device is %s, but there is no CUDA GPU here: running on the CPU.", train.device)
-        train.device = "cpu"
-        if train.amp.enabled:
-            logger.warning("train.amp needs a CUDA GPU: training in full precision.")
-            train.amp.enabled = False
+    train.device, train.amp.enabled = available(train.device, train.amp.enabled, "train.device", "train.amp")
     try:
         settle_backend(OmegaConf.select(cfg, "model.head.assigner.backend") or "auto", torch.device(train.device))
     except ValueError as error:

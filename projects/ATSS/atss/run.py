@@ -232,21 +232,26 @@ def _settle_folder(cfg, given, look):
 
 
 def _settle_device(cfg):
-    _settle_cuda(cfg)
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = available(
+        cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, "MODEL.DEVICE", "SOLVER.AMP"
+    )
     try:
         settle_backend(cfg.MODEL.ATSS.ASSIGNER_BACKEND, torch.device(cfg.MODEL.DEVICE))
     except ValueError as error:
         raise InputError(f"MODEL.ATSS.ASSIGNER_BACKEND: {error}") from error
 
 
-def _settle_cuda(cfg):
-    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
-        return
-    logger.warning("MODEL.DEVICE is %s, but there is no CUDA GPU here: running on the CPU.", cfg.MODEL.DEVICE)
-    cfg.MODEL.DEVICE = "cpu"
-    if cfg.SOLVER.AMP.ENABLED:
-        logger.warning("SOLVER.AMP needs a CUDA GPU: training in full precision.")
-        cfg.SOLVER.AMP.ENABLED = False
+def available(device, mixed_precision, device_key, mixed_precision_key):
+    """A device and whether to train in mixed precision there: as wanted, or where there is no GPU the CPU and False.
+
+    What is changed is named in the log by its key.
+    """
+    if not device.startswith("cuda") or torch.cuda.is_available():
+        return device, mixed_precision
+    logger.warning("%s is %s, but there is no CUDA GPU here: running on the CPU.", device_key, device)
+    if mixed_precision:
+        logger.warning("%s needs a CUDA GPU: training in full precision.", mixed_precision_key)
+    return "cpu", False
 
 
 def _settle_classes(cfg):

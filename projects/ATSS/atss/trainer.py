@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 
 from .checkpoints import Checkpointer, is_pretrained
-from .data import EvalResize, read_dataset, test_loader, train_loader, validation_loader
+from .data import read_dataset, test_loader, train_loader, validation_loader
 from .evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
 from .training import EarlyStop, KeepBest, LogLine, PredictionPictures, TerminalLine, WeightAverage
 
@@ -50,7 +50,7 @@ class Trainer(DefaultTrainer):
             found.append(KeepBest(self.checkpointer, cfg.TEST.EVAL_PERIOD, *options))
         if cfg.VIS_PERIOD and cfg.DATASETS.TEST and comm.is_main_process():
             records = read_dataset(cfg.DATASETS.TEST[0])[:NUM_PICTURES]
-            found.append(PredictionPictures.of(cfg, unwrapped(self.evaluated), records, EvalResize.of(cfg)))
+            found.append(PredictionPictures.of(cfg, unwrapped(self.evaluated), records))
         return found
 
     def terminal_hooks(self):

@@ -36,7 +36,7 @@ def read_json(path):
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except OSError as error:
-        raise InputError(f"{path}: cannot read the annotation file ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a json file ({first_line(error)})") from error
 

@@ -41,7 +41,8 @@ def test_loader(cfg, name):
     """The pictures of dataset `name`, once each; as they are where TEST.AUG resizes them itself."""
     resize = [] if cfg.TEST.AUG.ENABLED else [EvalResize.of(cfg)]
     mapper = PictureMapper(cfg, False, augmentations=resize)
-    dicts = read_dataset(name)
+    # Where validation losses follow, they look at the same pictures.
+    dicts = read_dataset(name, keep=cfg.TEST.VALIDATION_LOSS)
     return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 

@@ -1,8 +1,7 @@
 """The losses on pictures that are not trained on."""
 
-import contextlib
-
 import torch
+from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
 
 
@@ -18,7 +17,7 @@ def validation_losses(model, loader):
         dict of floats like the training's, with `total_loss`; empty where there is no picture.
     """
     total, num_pictures = {}, 0
-    with inference(model):
+    with inference_context(model):
         for batch in loader:
             num_pictures += len(batch)
             for name, loss in model.losses(batch).items():
@@ -29,14 +28,3 @@ def validation_losses(model, loader):
     by_process = comm.all_gather(means)
     means = {name: sum(other[name] for other in by_process) / len(by_process) for name in means}
     return {"total_loss": sum(means.values()), **means}
-
-
-@contextlib.contextmanager
-def inference(model):
-    """A model in evaluation mode, afterwards in that which it had."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .selection import best, candidates, clip
+from ..inference import clip_to
+from .selection import best, candidates
 
 
 class ExportedATSS(nn.Module):
@@ -40,7 +41,7 @@ class ExportedATSS(nn.Module):
         features = self.detector.backbone(self.prepare(pictures, sizes))
         grid, predictions = head([features[name] for name in self.detector.in_features])
         boxes, scores, classes = candidates(selector, head.box_coding, grid, predictions)
-        boxes = clip(boxes, sizes, extent)
+        boxes = clip_to(boxes, sizes.flip(1)[:, None].to(boxes.dtype), extent)
         scores = scores.where((boxes[..., 2:] > boxes[..., :2]).all(-1), 0)
         if self.suppress is not None:
             number = selector.max_detections

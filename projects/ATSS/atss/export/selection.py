@@ -72,11 +72,3 @@ def best(boxes, scores, classes, number):
 def take(values, index):
     """Rows (N, b, w) of `values` (N, m, w) at `index` (N, b)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
-
-
-def clip(boxes, sizes, pixel_extent=0):
-    """`inference.clip` for boxes (N, B, 4) in pictures of `sizes` (N, 2), height and width."""
-    limits = sizes.flip(1)[:, None].to(boxes.dtype)
-    low = boxes[..., :2].clamp(min=0).minimum(limits - pixel_extent)
-    high = boxes[..., 2:].clamp(min=pixel_extent).minimum(limits)
-    return torch.cat([low, high], dim=-1)

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 from typing import NamedTuple
 
@@ -11,7 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 
 from ..data import read_dataset
-from ..errors import InputError, first_line
+from ..data.coco import read_json
+from ..errors import InputError
 from ..evaluation.average_precision import read_detections, read_objects
 
 
@@ -67,21 +67,6 @@ def load_dataset(name):
         return read_content(name, content, metadata.get("image_root") or "")
     except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{path}: not in COCO's format, or not well formed") from error
-
-
-def read_json(path):
-    """Content of a json file.
-
-    Raises:
-        InputError: it is missing or not json.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a json file ({first_line(error)})") from error
 
 
 def read_content(name, content, picture_folder):

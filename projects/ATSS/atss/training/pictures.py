@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 from detectron2.engine import HookBase
+from detectron2.evaluation.evaluator import inference_context
 from detectron2.structures import BoxMode
 from detectron2.utils.events import get_event_storage
 
 from ..data.mapper import PictureMapper
 from ..data.pictures import read_picture
+from ..data.resize import EvalResize
 from ..drawing import class_colors, draw_boxes, mosaic
 
 # Least score of a box that is drawn.
@@ -33,9 +35,9 @@ class PredictionPictures(HookBase):
         self.period = period
 
     @classmethod
-    def of(cls, cfg, model, records, resize):
-        """That of a config: VIS_PERIOD; `resize` is the augmentation that pictures are tested with."""
-        mapper = PictureMapper(cfg, False, augmentations=[resize])
+    def of(cls, cfg, model, records):
+        """That of a config: VIS_PERIOD, and pictures as large as at testing."""
+        mapper = PictureMapper(cfg, False, augmentations=[EvalResize.of(cfg)])
         return cls(model, records, mapper, cfg.MODEL.ATSS.CLASS_NAMES, cfg.VIS_PERIOD)
 
     def after_step(self):
@@ -47,10 +49,8 @@ class PredictionPictures(HookBase):
     @torch.no_grad()
     def draw(self, record):
         """Objects on the left, predictions on the right: (H, W, 3) uint8, RGB."""
-        was_training = self.model.training
-        self.model.eval()
-        found = self.model([self.mapper(record)])[0]["instances"].to("cpu")
-        self.model.train(was_training)
+        with inference_context(self.model):
+            found = self.model([self.mapper(record)])[0]["instances"].to("cpu")
         found = found[found.scores >= MIN_SCORE]
 
         objects = record.get("annotations", [])
