@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := output/demo
 
-.PHONY: env demo test overnight lint clean
+.PHONY: env demo test overnight fuzz lint clean
 .DELETE_ON_ERROR:
 
 env: .venv/ready
@@ -33,6 +33,13 @@ test: env
 # A million random grids and batches for the assigner, against Algorithm 1: a few hours.
 overnight: env
 	$(BIN)/python -m pytest tests/assigners/test_atss.py -k every_grid --hypothesis-profile=overnight -p no:logging
+
+# Each of the three targets a third of the time, in seconds; what it finds is in fuzz/corpus/finding-*.
+FUZZ_SECONDS ?= 3600
+fuzz: env
+	for target in annotations checkpoints pictures; do \
+		$(BIN)/python fuzz/$$target.py -max_total_time=$$(($(FUZZ_SECONDS) / 3)) || exit 1; \
+	done
 
 lint: env
 	$(BIN)/ruff check .

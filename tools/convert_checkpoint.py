@@ -31,6 +31,7 @@ def get_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", metavar="FILE", help="of the other codebase")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for model.pth, config.yaml and keys.txt")
+    parser.add_argument("--allow-pickle", action="store_true", help="read a .pkl file, of which only numbers are taken")
     parser.add_argument("--config-file", metavar="FILE", help="start from this config; the weights must fit it")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
@@ -40,7 +41,8 @@ def main(args):
     cfg = load_config(args.config_file or str(BASE), ["MODEL.DEVICE", "cpu", *args.opts], read_datasets=False)
     given = args.opts[::2]
     own_datasets = bool(args.config_file) or any(key.startswith("DATASETS.") for key in given)
-    conversion = convert(args.checkpoint, cfg, bool(args.config_file), own_datasets, keep=given)
+    allow_pickle = args.allow_pickle or cfg.MODEL.ATSS.ALLOW_PICKLE
+    conversion = convert(args.checkpoint, cfg, bool(args.config_file), own_datasets, given, allow_pickle)
     write(conversion, args.checkpoint, args.output)
     print(
         f"{args.checkpoint}: of {conversion.format.title}; {len(conversion.mapped)} keys mapped, "

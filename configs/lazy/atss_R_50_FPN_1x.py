@@ -7,3 +7,4 @@ from .common.schedule import lr_multiplier_1x as lr_multiplier
 from .common.train import train
 
 train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+train.allow_pickle = True  # the model zoo's

@@ -136,7 +136,9 @@ def test_mmdetections_values_arrive_where_they_belong(tmp_path):
 def test_imagenet_weights_become_a_backbone(tmp_path, origin, a):
     content = getattr(layouts, origin)(a)
 
-    found = convert(saved(tmp_path, content, "r.pth" if origin == "torchvision" else "r.pkl"), base())
+    path = saved(tmp_path, content, "r.pth" if origin == "torchvision" else "r.pkl")
+
+    found = convert(path, base(), allow_pickle=True)
 
     assert all(key.startswith(BOTTOM_UP) for key in found.weights)
     assert (a.depth, a.groups) == (found.cfg.MODEL.RESNETS.DEPTH, found.cfg.MODEL.RESNETS.NUM_GROUPS)
@@ -292,7 +294,7 @@ def test_code_in_a_file_is_named_and_not_run(tmp_path, monkeypatch, name):
     path = saved(tmp_path, {"model": {"a": np.zeros(3)}, "extra": Malicious()}, name)
 
     with pytest.raises(InputError, match=r"holds \w+\.open besides weights, which could run code: not read"):
-        convert(path, load_config(ROOT / BASE, SMALL_CFG, read_datasets=False))
+        convert(path, load_config(ROOT / BASE, SMALL_CFG, read_datasets=False), allow_pickle=True)
 
     assert not (tmp_path / "hacked").exists()
 
@@ -303,7 +305,7 @@ def test_damaged_files_are_named(tmp_path, damage, name):
     path = saved(tmp_path, {"model": {"a": np.zeros(9)} if name.endswith("pkl") else {"a": torch.zeros(9)}}, name)
     path.write_bytes(damage(path.read_bytes()))
 
-    assert "truncated, or not a checkpoint" in refused(path)
+    assert "truncated, or not a checkpoint" in refused(path, allow_pickle=True)
 
 
 def test_the_command_writes_all_or_nothing_and_the_rest_just_works(tmp_path, coco_file):

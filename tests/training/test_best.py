@@ -4,9 +4,8 @@ import math
 
 import pytest
 from detectron2.engine import TrainerBase
-from detectron2.engine.hooks import EvalHook
 
-from atss.training import EarlyStop, KeepBest
+from atss.training import EndOfTraining, Evaluation, KeepBest
 
 
 class Saved(list):
@@ -23,7 +22,7 @@ class Trainer(TrainerBase):
         super().__init__()
         self.saved = Saved()
         figures = iter(figures)
-        evaluate = EvalHook(2, lambda: {"bbox": {"AP": next(figures)}})
+        evaluate = Evaluation(2, lambda: {"bbox": {"AP": next(figures)}})
         self.best = KeepBest(self.saved, 2, "bbox/AP", **options)
         self.register_hooks([evaluate, self.best])
 
@@ -51,7 +50,7 @@ def test_a_model_that_finds_nothing_is_the_worst():
 def test_training_ends_where_it_no_longer_helps():
     trainer = Trainer([10.0, 30.0, 29.0, 30.0, 99.0], save=False, patience=2)
 
-    with pytest.raises(EarlyStop, match=r"after 8 of 100 iterations.*30\.000.*iteration 4.*2 evaluations"):
+    with pytest.raises(EndOfTraining, match=r"after 8 of 100 iterations.*30\.000.*iteration 4.*2 evaluations"):
         trainer.train(0, 100)
 
     assert trainer.saved == [("model_final", 7)]
@@ -65,12 +64,25 @@ def test_it_waits_from_the_best_on():
     assert trainer.best.waited == 1 and trainer.saved == []
 
 
-def test_resumed_it_knows_the_best():
-    first = Trainer([10.0, 9.0, 8.0], patience=3)
-    first.train(0, 6)
-    second = Trainer([9.5], patience=3)
-    second.load_state_dict(first.state_dict())
+# What a checkpoint of iteration 6 knows, which is written before the evaluation that is then due.
+CHECKPOINT = {"iteration": 5, "hooks": {"KeepBest": {"best": 10.0, "best_iter": 1, "waited": 1}}}
 
-    with pytest.raises(EarlyStop, match=r"10\.000"):
-        second.train(6, 100)
-    assert second.saved == [("model_final", 7)]
+
+def test_resumed_it_knows_the_best_and_makes_up_for_the_evaluation_after_the_checkpoint():
+    trainer = Trainer([8.0, 9.5], patience=3)
+    trainer.load_state_dict(CHECKPOINT)
+
+    with pytest.raises(EndOfTraining, match=r"after 8 of.*10\.000.*iteration 2"):
+        trainer.train(6, 100)
+
+    assert trainer.saved == [("model_final", 7)]
+
+
+def test_made_up_for_the_evaluation_may_end_training_at_once():
+    trainer = Trainer([8.0], patience=2)
+    trainer.load_state_dict(CHECKPOINT)
+
+    with pytest.raises(EndOfTraining, match="after 6 of 100"):
+        trainer.train(6, 100)
+
+    assert trainer.saved == [("model_final", 5)] and trainer.state_dict()["iteration"] == 5

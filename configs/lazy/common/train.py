@@ -4,6 +4,7 @@ train = dict(
     output_dir="./output",
     init_checkpoint="",
     remake_head=False,  # True: what does not fit of a checkpoint's head starts anew, to fine-tune for other classes
+    allow_pickle=False,  # True: init_checkpoint may be a .pkl file, as those of the model zoo are
     max_iter=90000,
     seed=-1,  # of the random numbers; -1 for others in every run
     amp=dict(enabled=False),

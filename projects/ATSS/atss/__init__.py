@@ -2,8 +2,10 @@
 
 import warnings
 
-# Detectron2 compiles some functions with TorchScript when it is imported; nothing its users could do about it.
+# Detectron2 compiles some functions with TorchScript when it is imported, and its processes talk in storages; nothing
+# its users could do about it.
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
 
 from . import anchors, assigners, backbones, box_coding, data, losses
 from .config import add_atss_config

@@ -3,6 +3,7 @@
 from detectron2.config import CfgNode
 
 from .assigners import FCOS_RANGES
+from .data.pictures import MAX_PIXELS
 
 
 def add_atss_config(cfg):
@@ -79,6 +80,9 @@ def add_atss_config(cfg):
     # Fine-tuning: whether it may start from a checkpoint whose head does not fit, of another number of classes say:
     # what does not fit keeps its random start, and is named.
     atss.REMAKE_HEAD = False
+    # Whether weights may come from a .pkl file, as those of Detectron2's model zoo do. Pickles can run code when they
+    # are read; of these only numbers, texts and arrays are taken.
+    atss.ALLOW_PICKLE = False
 
     # The losses (section 4.1 and the paper's code).
     atss.FOCAL_LOSS_ALPHA = 0.25
@@ -106,6 +110,9 @@ def add_atss_config(cfg):
     cfg.TEST.AUG.MERGE = "nms"
     cfg.TEST.AUG.VOTE_THRESH = 0.66
 
+    # Pixels that a picture may have, width times height: larger ones are refused before they are decoded. The default
+    # is Pillow's own bound.
+    cfg.INPUT.MAX_PIXELS = MAX_PIXELS
     # Resizing of pictures for testing, to the last pixel: like "detectron2", "maskrcnn-benchmark" (the paper's
     # code) or "mmdetection"; see atss.data.resize.
     cfg.INPUT.RESIZE_LIKE = "detectron2"
@@ -115,6 +122,13 @@ def add_atss_config(cfg):
     cfg.DATASETS.FOLDER = ""
     # COCO-format datasets to register: [name, annotation file, picture folder] each.
     cfg.DATASETS.REGISTER = []
+
+    # Distinct pictures that training may find unreadable and replace by others, with a warning, before it stops; 0: it
+    # stops at the first.
+    cfg.DATALOADER.MAX_UNREADABLE = 0
+    # Batches that training may leave out, with a warning, before it stops: those whose loss or gradient is not finite,
+    # which are kept in OUTPUT_DIR/left_out, and those that do not fit into a GPU's memory. 0: it stops at the first.
+    cfg.SOLVER.MAX_LEFT_OUT = 0
 
     # The optimizer: "SGD", as in the paper, or "AdamW", which small models trained from random weights prefer.
     cfg.SOLVER.OPTIMIZER = "SGD"

@@ -56,7 +56,7 @@ class Predictor:
         if not cfg.MODEL.WEIGHTS:
             raise InputError("MODEL.WEIGHTS: name the checkpoint to use")
         self.model = build_model(cfg).eval()
-        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        Checkpointer(self.model, allow_pickle=cfg.MODEL.ATSS.ALLOW_PICKLE).load(cfg.MODEL.WEIGHTS)
         self.divisor = self.model.backbone.size_divisibility
         self.resize = EvalResize.of(cfg)
         if cfg.TEST.AUG.ENABLED:

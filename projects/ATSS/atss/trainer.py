@@ -6,7 +6,7 @@ import sys
 import weakref
 
 import torch
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.solver import build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -15,7 +15,20 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from .checkpoints import Checkpointer, is_pretrained
 from .data import read_dataset, test_loader, train_loader, validation_loader
 from .evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
-from .training import EarlyStop, KeepBest, LogLine, PredictionPictures, TerminalLine, WeightAverage
+from .processes import parallel
+from .randomness import seed_all
+from .training import (
+    EndOfTraining,
+    Evaluation,
+    KeepBest,
+    LogLine,
+    Notice,
+    PredictionPictures,
+    StopOnNotice,
+    TerminalLine,
+    TrainingStep,
+    WeightAverage,
+)
 
 logger = logging.getLogger("atss.trainer")
 
@@ -24,15 +37,37 @@ NUM_PICTURES = 4
 
 
 class Trainer(DefaultTrainer):
-    """Trains and evaluates as the config says."""
+    """Trains and evaluates as the config says, in one process or several.
+
+    An iteration is a function of the weights, the seed and its number, so that a run that goes on from a checkpoint
+    does what it would have done.
+    """
+
+    def __init__(self, cfg):
+        TrainerBase.__init__(self)
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        self.loader = self.build_train_loader(cfg)
+        self.notice = Notice()
+        self._trainer = TrainingStep(
+            parallel(model), self.loader, optimizer,
+            mixed_precision=cfg.SOLVER.AMP.ENABLED,
+            max_left_out=cfg.SOLVER.MAX_LEFT_OUT,
+            max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
+            folder=os.path.join(cfg.OUTPUT_DIR, "left_out"),
+            notice=self.notice,
+        )  # fmt: skip
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(
+            model, cfg.OUTPUT_DIR, needed=is_pretrained, remake_head=cfg.MODEL.ATSS.REMAKE_HEAD,
+            allow_pickle=cfg.MODEL.ATSS.ALLOW_PICKLE, trainer=weakref.proxy(self),
+        )  # fmt: skip
+        self.register_hooks(self.build_hooks())
 
     def build_hooks(self):
         cfg, model = self.cfg, unwrapped(self.model)
-        # DefaultTrainer has just made a checkpointer that keeps what it cannot load to itself.
-        self.checkpointer = Checkpointer(
-            model, cfg.OUTPUT_DIR, needed=is_pretrained, remake_head=cfg.MODEL.ATSS.REMAKE_HEAD,
-            trainer=weakref.proxy(self),
-        )  # fmt: skip
         average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         # What is evaluated, drawn and, of a checkpoint, used.
         self.evaluated = average.model if average else self.model
@@ -40,11 +75,12 @@ class Trainer(DefaultTrainer):
         # All but the evaluation, and the writers come last, so that what the others found is written.
         writers = [hook for hook in found if isinstance(hook, hooks.PeriodicWriter)]
         found = [hook for hook in found if not isinstance(hook, (hooks.EvalHook, hooks.PeriodicWriter))]
-        return [average, *found, *self.evaluation_hooks(), *writers, *self.terminal_hooks()]
+        stop = StopOnNotice(self.checkpointer, lambda: self._trainer.notice)
+        return [average, *found, stop, *self.evaluation_hooks(), *writers, *self.terminal_hooks()]
 
     def evaluation_hooks(self):
         cfg = self.cfg
-        found = [hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate)]
+        found = [Evaluation(cfg.TEST.EVAL_PERIOD, self.evaluate)]
         if cfg.TEST.KEEP_BEST or cfg.SOLVER.EARLY_STOP:
             options = metric(cfg), cfg.TEST.KEEP_BEST, cfg.SOLVER.EARLY_STOP
             found.append(KeepBest(self.checkpointer, cfg.TEST.EVAL_PERIOD, *options))
@@ -70,21 +106,46 @@ class Trainer(DefaultTrainer):
         self._last_eval_results = self.test(self.cfg, self.evaluated)
         return self._last_eval_results
 
+    def resume_or_load(self, resume=True):
+        """Go on from the last whole checkpoint of OUTPUT_DIR if `resume` is True and there is one, else load weights.
+
+        Raises:
+            InputError: a checkpoint cannot be used.
+        """
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if self.checkpointer.resumed:
+            # The checkpoint has the iteration that was done last.
+            self.loader.first = self.start_iter = self.iter + 1
+        if not resume and comm.is_main_process():
+            self._trainer.forget()
+
     def train(self):
-        """Train; return what the last evaluation gave, None where there was none."""
+        """Train; return what the last evaluation gave, None where there was none.
+
+        Returns:
+            None, too, where the run was asked to stop: `finished` is False then.
+        """
+        self.finished = True
         try:
-            super().train()
-        except EarlyStop as stop:
-            logger.info(str(stop))
+            with self.notice:
+                super().train()
+        except EndOfTraining as end:
+            logger.info(str(end))
+            self.finished = end.finished
         return getattr(self, "_last_eval_results", None)
 
-    # Detectron2 0.6 leaves the optimizer out of its checkpoints; its main branch has these two, too.
+    def before_step(self):
+        seed_all(self.loader.seed, self.iter, comm.get_rank())
+        super().before_step()
+
+    # Detectron2 0.6 leaves the optimizer out of its checkpoints; its main branch has it, too.
     def state_dict(self):
-        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        return {**super().state_dict(), "_trainer": self._trainer.state_dict(), "seed": self.loader.seed}
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
+        self.loader.seed = state_dict.get("seed", self.loader.seed)
 
     @classmethod
     def build_train_loader(cls, cfg):

@@ -1,4 +1,7 @@
-"""Detectron2's checkpointer, which refuses checkpoints that do not fit instead of loading what happens to."""
+"""Detectron2's checkpointer, which refuses checkpoints that do not fit instead of loading what happens to.
+
+Of several processes the main one alone reads and writes files; the others get what it has read.
+"""
 
 import contextlib
 import logging
@@ -10,8 +13,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from ..errors import InputError, first_line
+from ..processes import agreeing, from_main
+from .files import newest, remove_drafts, write_whole
 from .formats import format_of, is_pretrained
-from .reading import read_weights, weights_in
+from .reading import read_file, read_weights, weights_in
 
 logger = logging.getLogger("atss.checkpoints")
 
@@ -19,37 +24,92 @@ logger = logging.getLogger("atss.checkpoints")
 class Checkpointer(DetectionCheckpointer):
     """Loads and saves as Detectron2 does; raises `InputError` for a file that is missing, damaged or of another model.
 
+    A checkpoint is written whole or not at all, and never with numbers that are not finite. Training goes on from the
+    last one that is whole. Files are read without running code that they may hold.
+
     Args:
         model: the model.
         save_dir: folder to save checkpoints in and to resume from.
         needed: function of a key of the model, whether a checkpoint must hold it; None for the whole model.
         remake_head: True to leave what does not fit of the head at its random start, and to name it, unless training
             is resumed.
+        allow_pickle: True to read `.pkl` files, see `read_file`.
         checkpointables: what else is saved.
     """
 
-    def __init__(self, model, save_dir="", *, needed=None, remake_head=False, **checkpointables):
+    def __init__(self, model, save_dir="", *, needed=None, remake_head=False, allow_pickle=False, **checkpointables):
         super().__init__(model, save_dir, **checkpointables)
         self.needed = needed
         self.remake_head = remake_head
+        self.allow_pickle = allow_pickle
         self._path = ""
         self._resuming = False
 
-    def load(self, path, checkpointables=None):
-        if path and "://" not in path and not os.path.isfile(path):
-            raise InputError(f"{path}: no such checkpoint")
-        self._path = path
-        self._resuming = checkpointables is None and bool(self.checkpointables)
-        return super().load(path, checkpointables)
+    def save(self, name, **others):
+        """Write `<name>.pth` into the folder, with the weights and what else is saved; in the main process alone.
+
+        Raises:
+            InputError: the weights are not finite, or the file cannot be written; what was there before still is.
+        """
+        if not (self.save_dir and self.save_to_disk):
+            return
+        weights = self.model.state_dict()
+        broken = not_finite(weights)
+        if broken:
+            raise InputError(f"{name}.pth: not written, because {broken} holds numbers that are not finite")
+        states = {key: kept.state_dict() for key, kept in self.checkpointables.items()}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info("Saving checkpoint to %s", path)
+        write_whole(path, lambda file: torch.save({"model": weights, **states, **others}, file))
+        self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename):
         # The best checkpoint is not what training goes on from.
         if last_filename_basename != "model_best.pth":
-            super().tag_last_checkpoint(last_filename_basename)
+            tag = os.path.join(self.save_dir, "last_checkpoint")
+            write_whole(tag, lambda file: file.write(last_filename_basename.encode()))
+
+    def resume_or_load(self, path, *, resume=True):
+        """Resume from the last whole checkpoint of the folder, if there is one and `resume` is True; else load `path`.
+
+        Returns:
+            what of the checkpoint was not used. `resumed` says which of the two it was.
+        """
+        last = from_main(lambda: newest(self.save_dir)) if resume else None
+        self.resumed = last is not None
+        if self.save_to_disk and self.checkpointables:  # others may read while a training writes
+            remove_drafts(self.save_dir)
+        return self.load(last) if self.resumed else self.load(path, checkpointables=[])
+
+    def load(self, path, checkpointables=None):
+        if not path:
+            return super().load(path, checkpointables)
+        self._path = path
+        self._resuming = checkpointables is None and bool(self.checkpointables)
+        logger.info("Loading from %s ...", path)
+        checkpoint = from_main(lambda: self._load_file(self._local_path()))
+        with agreeing():
+            self._log_incompatible_keys(self._load_model(checkpoint))
+        for key in self.checkpointables if checkpointables is None else checkpointables:
+            if key in checkpoint:
+                self.checkpointables[key].load_state_dict(checkpoint.pop(key))
+        return checkpoint
+
+    def _local_path(self):
+        """Path of the file itself, of a download where it is no local one."""
+        path = self._path
+        if "://" in path:
+            try:
+                path = self.path_manager.get_local_path(path)
+            except Exception as error:  # the network's and the file system's
+                raise InputError(f"{path}: cannot be downloaded ({first_line(error)})") from error
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: no such checkpoint")
+        return path
 
     def _load_file(self, filename):
         try:
-            checkpoint = super()._load_file(filename)
+            checkpoint = in_detectron2s_form(filename, read_file(filename, self.allow_pickle))
             weights = weights_in(checkpoint["model"])
             if not self._resuming:
                 weights = averaged_weights(checkpoint) or weights
@@ -59,8 +119,10 @@ class Checkpointer(DetectionCheckpointer):
         except Exception as error:  # whatever a damaged file makes a reader raise
             weights = {}
             with contextlib.suppress(InputError):
-                weights, _ = read_weights(filename)  # some frameworks keep objects besides
+                weights, _ = read_weights(filename, self.allow_pickle)  # some frameworks keep objects besides
             self._refuse_other_codebases(weights)
+            if isinstance(error, InputError):
+                raise
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise InputError(f"{self._path}: truncated, or not a checkpoint ({reason})") from error
 
@@ -100,9 +162,29 @@ class Checkpointer(DetectionCheckpointer):
             )
 
 
+def in_detectron2s_form(filename, content):
+    """What a file holds, as Detectron2's checkpointer wants it: by the name of its format."""
+    if filename.endswith(".pkl") and not ("model" in content and "__author__" in content):
+        # Caffe2's: detectors have "blobs", ImageNet models do not.
+        weights = {key: value for key, value in content.get("blobs", content).items() if not key.endswith("_momentum")}
+        return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+    if filename.endswith(".pyth"):
+        weights = {k: v for k, v in content["model_state"].items() if not k.endswith("num_batches_tracked")}
+        return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
+    return content if "model" in content else {"model": content}
+
+
+def not_finite(weights):
+    """The first key of a state dict that holds infinity or NaN, None where all is finite."""
+    floats = {key: value for key, value in weights.items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in floats.values()]).tolist()  # one wait for a GPU
+    return next((key for key, fine in zip(floats, finite, strict=True) if not fine), None)
+
+
 def averaged_weights(checkpoint):
     """The weights of `WeightAverage` in what the trainer has saved, None where it kept none."""
-    hooks = checkpoint.get("trainer", {}).get("hooks", {})
+    trainer = checkpoint.get("trainer", {})
+    hooks = trainer.get("hooks", {}) if isinstance(trainer, dict) else {}
     return hooks.get("WeightAverage", {}).get("weights")
 
 
@@ -116,6 +198,5 @@ def check_weights(cfg):
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.DEVICE = "cpu"
-        Checkpointer(build_model(cfg), needed=is_pretrained, remake_head=cfg.MODEL.ATSS.REMAKE_HEAD).load(
-            cfg.MODEL.WEIGHTS
-        )
+        options = {"remake_head": cfg.MODEL.ATSS.REMAKE_HEAD, "allow_pickle": cfg.MODEL.ATSS.ALLOW_PICKLE}
+        Checkpointer(build_model(cfg), needed=is_pretrained, **options).load(cfg.MODEL.WEIGHTS)

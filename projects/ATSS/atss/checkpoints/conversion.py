@@ -12,6 +12,8 @@ from .reading import read_weights, some
 
 # Detectron2's FrozenBatchNorm2d adds it to a variance.
 EPS = 1e-5
+# More than any dataset has.
+MAX_CLASSES = 100_000
 # Blocks of res4, by MODEL.RESNETS.DEPTH.
 DEPTHS = {6: 50, 23: 101, 36: 152}
 
@@ -35,7 +37,7 @@ class Conversion(NamedTuple):
     filled: list
 
 
-def convert(path, cfg, own_model=False, own_datasets=False, keep=()):
+def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickle=False):
     """Read a checkpoint of another codebase, and make it one of this project.
 
     Args:
@@ -44,6 +46,7 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=()):
         own_model: True to refuse weights of another architecture than the config's.
         own_datasets: True to refuse weights of other classes than those of the config's datasets.
         keep: keys of conventions that stay as they are in the config.
+        allow_pickle: as for `read_file`.
 
     Returns:
         `Conversion`; the config is complete, but for MODEL.WEIGHTS, and frozen.
@@ -51,12 +54,10 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=()):
     Raises:
         InputError: the file cannot be read, is of no known codebase, or does not hold the whole model.
     """
-    theirs, names = read_weights(path)
+    theirs, names = read_weights(path, allow_pickle)
     format = recognise(path, theirs)
     mapped, left = rename(path, theirs, format)
     weights = {ours: theirs[key] for key, ours in mapped.items()}
-    weights = {key: value + format.batch_norm_eps - EPS if key.endswith("running_var") else value
-               for key, value in weights.items()}  # fmt: skip
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
@@ -73,7 +74,11 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=()):
             if key not in keep:
                 cfg.merge_from_list([key, value])
         filled = complete(path, weights, cfg, format)
-    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        # Only now that they have the model's shapes.
+        for key in weights.keys() - set(filled):
+            if key.endswith("running_var"):
+                weights[key] = weights[key] + format.batch_norm_eps - EPS
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, MemoryError) as error:
         # Weights of shapes that no model has.
         raise InputError(
             f"{path}: not a whole ATSS model of {format.title} ({type(error).__name__}: {first_line(error)})"
@@ -132,11 +137,14 @@ def architecture_of(weights, format):
         modulated = any(offset is not None and len(offset) == 27 for offset in offsets)
         settings["MODEL.RESNETS.DEFORM_MODULATED"] = modulated
     num_anchors = len(weights["head.centerness.bias"])
+    num_classes = len(weights["head.class_logits.weight"]) // num_anchors
+    if not 0 < num_classes <= MAX_CLASSES:
+        raise ValueError(f"{num_classes} classes")
     return {
         **settings,
         "MODEL.FPN.OUT_CHANNELS": weights["head.class_logits.weight"].shape[1],
         "MODEL.ATSS.USE_DCN_IN_TOWER": any(re.match(r"head\.class_tower\.\d\.offset", key) for key in weights),
-        "MODEL.ATSS.NUM_CLASSES": len(weights["head.class_logits.weight"]) // num_anchors,
+        "MODEL.ATSS.NUM_CLASSES": num_classes,
     }
 
 
@@ -170,14 +178,11 @@ def complete(path, weights, cfg, format):
     if not format.whole:
         # Offsets start from zero: ImageNet weights have none.
         needed = {key: s for key, s in needed.items() if key.startswith(BOTTOM_UP) and "conv2_offset" not in key}
-    filled = []
     # Of normalisations that are not frozen.
-    for pattern, number in (*format.absent, (r".*\.num_batches_tracked", 0)):
-        for key in needed.keys() - weights.keys():
-            if re.fullmatch(pattern, key):
-                weights[key] = torch.full(needed[key], number - EPS if key.endswith("running_var") else number)
-                filled.append(key)
-    missing = [key for key in needed if key not in weights]
+    absent = (*format.absent, (r".*\.num_batches_tracked", 0))
+    values = {key: number for pattern, number in absent for key in needed.keys() - weights.keys()
+              if re.fullmatch(pattern, key)}  # fmt: skip
+    missing = [key for key in needed if key not in weights and key not in values]
     extra = [key for key in weights if key not in needed]
     wrong = [
         f"{key} is {tuple(weights[key].shape)}, not {tuple(shape)}"
@@ -187,7 +192,10 @@ def complete(path, weights, cfg, format):
     for keys, reason in ((missing, "lacks"), (extra, "has no place for"), (wrong, "does not fit:")):
         if keys:
             raise InputError(f"{path}: not a whole ATSS model of {format.title}: {reason} {some(keys)}")
-    return sorted(filled)
+    # Only now: weights of impossible shapes want fillings that no memory holds.
+    for key, number in values.items():
+        weights[key] = torch.full(needed[key], number - EPS if key.endswith("running_var") else number)
+    return sorted(values)
 
 
 def shapes_of(cfg):

@@ -1,24 +1,21 @@
 """Reading of weights from files of any origin, without running code that they may hold."""
 
 import math
+import os
 import pickle
 import re
+import zipfile
 
 import numpy as np
 import torch
 
 from ..errors import InputError, first_line
 
-# A hundred times as many as the largest model has.
-MAX_NUMBERS = 10**10
-
-# What pickled numpy arrays are made of, under the names of numpy 1 and 2.
-ARRAYS = {
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): np._core.multiarray._reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): np._core.multiarray.scalar for core in ("core", "_core")},
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
+# Ten times as many as the largest model has.
+MAX_NUMBERS = 10**9
+ZIP_START = b"PK\x03\x04"
+# Numbers: floats, integers, with and without sign, booleans.
+NUMBER = re.compile("[fiub][1248]")
 
 
 class Inert:
@@ -35,6 +32,60 @@ class Inert:
 INERT = ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr")
 
 
+class DType:
+    """Stands in for a pickled numpy dtype: that of a number, and its order of bytes.
+
+    numpy's own takes any state from a file: fields at any offset, objects.
+    """
+
+    def __new__(cls, code="", *others):
+        found = super().__new__(cls)
+        found.code, found.order = code, "<"
+        return found
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+    def numpy(self):
+        if not isinstance(self.code, str) or not NUMBER.fullmatch(self.code) or self.order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError("an array of other things than numbers")
+        return np.dtype(self.order + self.code)
+
+
+class Array(np.ndarray):
+    """A pickled numpy array, which takes numbers alone, as many as the file has."""
+
+    def __new__(cls, *others):
+        return super().__new__(cls, (0,))
+
+    def __setstate__(self, state):
+        _, shape, dtype, by_column, data = state
+        super().__setstate__((1, shape, dtype.numpy(), bool(by_column), as_bytes(data)))
+
+
+def scalar(dtype, data):
+    return np.frombuffer(as_bytes(data), dtype.numpy(), count=1)[0]
+
+
+def from_buffer(data, dtype, shape, order):
+    return np.frombuffer(data, dtype.numpy()).reshape(shape, order=order).copy()
+
+
+def as_bytes(data):
+    """Bytes, which are a text where Python 2 pickled them."""
+    return data if isinstance(data, bytes) else data.encode("latin1")
+
+
+# What pickled numpy arrays are made of, under the names of numpy 1 and 2.
+ARRAYS = {
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): Array for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): from_buffer for core in ("core", "_core")},
+    ("numpy", "ndarray"): Array,
+    ("numpy", "dtype"): DType,
+}
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Reads numbers, texts, containers and numpy arrays, and refuses everything else."""
 
@@ -43,28 +94,45 @@ class ArrayUnpickler(pickle.Unpickler):
             return ARRAYS[module, name]
         if (module, name) == ("_codecs", "encode"):  # bytes, as Python 2 pickled them
             return lambda text, encoding: text.encode("latin1")
+        if (module, name) == ("__builtin__", "bytes"):  # those without any
+            return lambda: b""
         if (module, name) == ("collections", "OrderedDict"):
             return dict
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
 
-def read_file(path):
+def read_file(path, allow_pickle=False):
     """What a checkpoint holds, with tensors on the CPU; `.pkl` files are pickled arrays, all others torch's.
 
+    Args:
+        path: of the file.
+        allow_pickle: True to read `.pkl` files, too, of which numbers, texts, containers and arrays are taken.
+
     Raises:
-        InputError: the file is missing, damaged, or would run code.
+        InputError: the file is missing, damaged, a pickle that is not allowed, larger than it looks, or would run code.
     """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such checkpoint")
+    if not os.path.isfile(path):  # reading a pipe would wait, a device never end
+        raise InputError(f"{path}: not a file, so no checkpoint")
+    if path.endswith(".pkl") and not allow_pickle:
+        raise InputError(
+            f"{path}: a pickle, which can run code when it is read: not read; if you trust its origin, "
+            "MODEL.ATSS.ALLOW_PICKLE True (in a LazyConfig train.allow_pickle, --allow-pickle of "
+            "tools/convert_checkpoint.py) reads its numbers"
+        )
     try:
-        if str(path).endswith(".pkl"):
+        if path.endswith(".pkl"):
             with open(path, "rb") as file:
                 return ArrayUnpickler(file, encoding="latin1").load()
-        numpy_globals = [(what, f"{module}.{name}") for (module, name), what in ARRAYS.items()]
-        dtypes = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
+        refuse_bomb(path)
+        arrays = [(what, f"{module}.{name}") for (module, name), what in ARRAYS.items()]
         inert = [(Inert, name) for name in INERT]
-        with torch.serialization.safe_globals([*numpy_globals, *dtypes, *inert]):
+        with torch.serialization.safe_globals([*arrays, *inert]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such checkpoint") from error
+    except InputError:
+        raise
     except Exception as error:  # whatever a damaged file makes a reader raise
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign:
@@ -76,8 +144,30 @@ def read_file(path):
         ) from error
 
 
-def read_weights(path):
+def refuse_bomb(path):
+    """See that a zip file, which torch writes without compression, holds no more bytes than it has.
+
+    Raises:
+        InputError: it holds more, or says so.
+        zipfile.BadZipFile and others: it is damaged.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(ZIP_START)) != ZIP_START:
+            return
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise InputError(f"{path}: its records are compressed, which torch never does: not read")
+    promised, size = sum(record.file_size for record in records), os.path.getsize(path)
+    if promised > size:
+        raise InputError(f"{path}: promises {promised} bytes in a file of {size}: not read")
+
+
+def read_weights(path, allow_pickle=False):
     """The weights of a checkpoint and what it says of their classes.
+
+    Args:
+        path, allow_pickle: as for `read_file`.
 
     Returns:
         dict from name to float32 tensor, without the prefix that parallel training adds; list of names of the classes,
@@ -86,16 +176,18 @@ def read_weights(path):
     Raises:
         InputError: as `read_file`; or there are no weights by name, or some that no model has.
     """
-    content = read_file(path)
+    content = read_file(path, allow_pickle)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no weights by name, but a {type(content).__name__}")
     weights = weights_in(content)
     arrays = {name: value for name, value in weights.items() if isinstance(value, (torch.Tensor, np.ndarray))}
     if not arrays or not all(isinstance(name, str) for name in arrays):
         raise InputError(f"{path}: holds no weights by name; its keys are {some(weights)}")
-    if sum(math.prod(value.shape) for value in arrays.values()) > MAX_NUMBERS:
-        raise InputError(f"{path}: holds more than {MAX_NUMBERS} numbers, which no detector has")
-    tensors = {name: as_tensor(path, name, value) for name, value in arrays.items()}
+    plain = {name: as_plain(path, name, value) for name, value in arrays.items()}
+    # A file can spread one number over a tensor of any size.
+    if sum(math.prod(value.shape) for value in plain.values()) > MAX_NUMBERS:
+        raise InputError(f"{path}: holds more than {MAX_NUMBERS} numbers, which no model here has")
+    tensors = {name: as_finite(path, name, value) for name, value in plain.items()}
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors, class_names(content.get("meta"))
@@ -107,16 +199,26 @@ def weights_in(content):
     return next((place for place in places if isinstance(place, dict)), content)
 
 
-def as_tensor(path, name, value):
-    """A tensor or array of a file as a dense float32 tensor of finite numbers."""
+def as_plain(path, name, value):
+    """A tensor or array of a file as a dense tensor of numbers."""
     try:
         value = torch.as_tensor(value)
-        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided
+        if not plain or value.is_nested or value.is_meta or value.is_quantized or value.is_complex():
             raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
-        value = value.float()
     except (TypeError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: {name} is no plain tensor ({first_line(error)})") from error
-    if not value.isfinite().all():
+    return value
+
+
+def as_finite(path, name, value):
+    """A dense tensor of numbers as float32; they must be finite."""
+    try:
+        value = value.float()
+        finite = value.isfinite().all()
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: {name} is no plain tensor ({first_line(error)})") from error
+    if not finite:
         raise InputError(f"{path}: {name} holds numbers that are not finite")
     return value
 
@@ -127,9 +229,11 @@ def class_names(meta):
         return []
     dataset = meta.get("dataset_meta")
     names = dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, dict) else meta.get("CLASSES")
-    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
+    good = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    return list(names) if good else []
 
 
 def some(names):
-    names = [str(name) for name in names]
+    """The first names, for people; keys of a file that are no texts go by their type."""
+    names = [name if isinstance(name, str) else f"a {type(name).__name__}" for name in names]
     return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")

@@ -4,9 +4,11 @@ from .catalog import read_dataset, register_coco_format, register_folder, regist
 from .loaders import check_data, test_loader, train_loader, validation_loader
 from .resize import RESIZE_LIKE, EvalResize
 from .shapes import register_shapes
+from .train_loader import SAMPLERS
 
 __all__ = [
     "RESIZE_LIKE",
+    "SAMPLERS",
     "EvalResize",
     "check_data",
     "read_dataset",

@@ -9,7 +9,18 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from ..errors import InputError, first_line
-from .sources import PARTS, Content, Source, list_folder, part_folders, part_of, subfolder, with_extension
+from .sources import (
+    MAX_ANNOTATIONS,
+    PARTS,
+    Content,
+    Source,
+    check_file,
+    list_folder,
+    part_folders,
+    part_of,
+    subfolder,
+    with_extension,
+)  # fmt: skip
 
 # Annotation files of the COCO dataset that are not for boxes of objects.
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
@@ -30,8 +41,9 @@ def read_json(path):
     """Content of a json file.
 
     Raises:
-        InputError: it is missing or not json.
+        InputError: it is missing, too large or not json.
     """
+    check_file(path, MAX_ANNOTATIONS)
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
@@ -39,6 +51,8 @@ def read_json(path):
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a json file ({first_line(error)})") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: larger than this machine's memory") from error
 
 
 def dicts_of(coco, picture_folder):
@@ -115,7 +129,7 @@ def looks_like_coco(path):
     """Whether a file speaks of pictures and categories, or its name of a part, whatever is wrong inside."""
     if part_of(os.path.splitext(os.path.basename(path))[0]):
         return True
-    if os.path.getsize(path) == 0:
+    if not os.path.isfile(path) or os.path.getsize(path) == 0:
         return False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         return text.find(b'"images"') >= 0 and text.find(b'"categories"') >= 0

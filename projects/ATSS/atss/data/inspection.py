@@ -5,6 +5,7 @@
 
 import os
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
@@ -20,9 +21,15 @@ from .sources import EXTENSIONS
 ROUNDING = 0.5
 # Larger coordinates are no pixels.
 LARGEST = 1e9
+# Nor is that a picture, in pixels of a side.
+LARGEST_SIDE = 1_000_000
 NUMBERS = {int, float}
+DRIVE = re.compile("[a-zA-Z]:/")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 REPAIR = "correct the entry, or remove it"
+# Values as messages show them, of which a file can have any.
+SHOWN = reprlib.Repr()
+SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 100
 THINGS = {"images": "pictures", "categories": "classes", "annotations": "objects"}
 
 
@@ -100,7 +107,7 @@ def place(key, i, entry):
     """Where an entry stands, for its owner to find it."""
     if isinstance(entry, dict) and "place" in entry:
         return entry["place"]
-    with_id = key == "annotations" and isinstance(entry, dict) and type(entry.get("id")) is int
+    with_id = key == "annotations" and isinstance(entry, dict) and is_id(entry.get("id"))
     return f"{key}[{i}]" + (f" (id {entry['id']})" if with_id else "")
 
 
@@ -109,7 +116,7 @@ def value_rule(kind, name, is_good, wanted, default=None):
     return Rule(
         kind,
         lambda entry: is_good(entry.get(name, default)),
-        lambda entry: f"{name!r} {wanted}, got {entry.get(name)!r}",
+        lambda entry: f"{name!r} {wanted}, got {SHOWN.repr(entry.get(name))}",
     )
 
 
@@ -139,9 +146,19 @@ def category_rules():
 
 def image_rules():
     kind = "malformed images"
-    rules = [*entry_rules("images"), value_rule(kind, "file_name", is_text, "must be a text")]
+    rules = [
+        *entry_rules("images"),
+        value_rule(kind, "file_name", is_text, "must be a text"),
+        value_rule(
+            "pictures outside of their folder",
+            "file_name",
+            stays_inside,
+            "must start from the picture folder and stay in it",
+        ),
+    ]
+    wanted = f"must be a positive integer, {LARGEST_SIDE} at most"
     for side in ("width", "height"):
-        rules.append(value_rule(kind, side, lambda v: type(v) is int and 0 < v < LARGEST, "must be a positive integer"))
+        rules.append(value_rule(kind, side, lambda v: type(v) is int and 0 < v <= LARGEST_SIDE, wanted))
     return rules
 
 
@@ -154,15 +171,15 @@ def annotation_rules(images, categories):
         *entry_rules("annotations"),
         Rule(
             "objects of no picture", lambda a: is_id(a.get("image_id")) and a["image_id"] in images,
-            lambda a: f"no image has the id {a.get('image_id')!r}",
+            lambda a: f"no image has the id {SHOWN.repr(a.get('image_id'))}",
         ),
         Rule(
             "objects of unknown classes",
             lambda a: is_id(a.get("category_id")) and a["category_id"] in categories,
-            lambda a: f"no category has the id {a.get('category_id')!r}; there are {some}",
+            lambda a: f"no category has the id {SHOWN.repr(a.get('category_id'))}; there are {some}",
         ),
         value_rule(kind, "bbox", is_box, "must be [x, y, width, height] in pixels"),
-        value_rule(kind, "area", lambda v: type(v) in NUMBERS and v == v, "must be a number", default=0),
+        value_rule(kind, "area", lambda v: type(v) in NUMBERS and abs(v) < LARGEST**2, "must be a number", default=0),
         value_rule(kind, "iscrowd", lambda v: v in (0, 1), "must be 0 or 1", default=0),
     ]  # fmt: skip
 
@@ -174,6 +191,12 @@ def is_id(value):
 def is_text(value):
     """Whether it is one that can be printed and looked for in a folder."""
     return type(value) is str and "\0" not in value and (value.isascii() or not LONE_SURROGATE.search(value))
+
+
+def stays_inside(name):
+    """Whether a path, of whichever system, leads to nowhere outside of the folder that it starts from."""
+    name = name.replace("\\", "/")
+    return not (name.startswith("/") or DRIVE.match(name) or ".." in name.split("/"))
 
 
 def is_box(value):

@@ -1,11 +1,6 @@
-"""Detectron2's data loaders, of datasets that have been checked."""
+"""The loaders of a config: of datasets that have been checked, by workers that may die."""
 
-from detectron2.data import (
-    DatasetFromList,
-    MapDataset,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.samplers import InferenceSampler
 from detectron2.structures import BoxMode
@@ -16,6 +11,8 @@ from ..errors import InputError
 from .catalog import check_datasets, read_dataset
 from .mapper import PictureMapper
 from .resize import EvalResize
+from .train_loader import TrainLoader, sampler_of
+from .workers import restarted
 
 
 def check_data(cfg, train=True):
@@ -33,17 +30,26 @@ def check_data(cfg, train=True):
 
 
 def train_loader(cfg):
-    """Batches of DATASETS.TRAIN, without end."""
-    return build_detection_train_loader(cfg, mapper=PictureMapper(cfg, True), dataset=train_dicts(cfg))
+    """Batches of DATASETS.TRAIN, without end: a `TrainLoader`."""
+    loading, dicts = cfg.DATALOADER, train_dicts(cfg)
+    return TrainLoader(
+        dicts,
+        PictureMapper(cfg, True),
+        sampler_of(loading.SAMPLER_TRAIN, dicts, loading.REPEAT_THRESHOLD, loading.get("RANDOM_SUBSET_RATIO", 1.0)),
+        cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+        group=loading.ASPECT_RATIO_GROUPING,
+        num_workers=loading.NUM_WORKERS,
+        seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+        skip_unreadable=loading.MAX_UNREADABLE > 0,
+    )
 
 
 def test_loader(cfg, name):
     """The pictures of dataset `name`, once each; as they are where TEST.AUG resizes them itself."""
     resize = [] if cfg.TEST.AUG.ENABLED else [EvalResize.of(cfg)]
-    mapper = PictureMapper(cfg, False, augmentations=resize)
     # Where validation losses follow, they look at the same pictures.
     dicts = read_dataset(name, keep=cfg.TEST.VALIDATION_LOSS)
-    return build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return OnceThrough(dicts, PictureMapper(cfg, False, augmentations=resize), 1, cfg.DATALOADER.NUM_WORKERS)
 
 
 def validation_loader(cfg, name):
@@ -57,13 +63,35 @@ def validation_loader(cfg, name):
         dicts = filter_images_with_only_crowd_annotations(dicts)
     dicts = dicts[: len(dicts) // processes * processes]
     mapper = PictureMapper(cfg, True, augmentations=[EvalResize.of(cfg)])
-    return dicts and DataLoader(
-        MapDataset(DatasetFromList(dicts), mapper),
-        batch_size=max(1, cfg.SOLVER.IMS_PER_BATCH // processes),
-        sampler=InferenceSampler(len(dicts)),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=list,
-    )
+    batch_size = max(1, cfg.SOLVER.IMS_PER_BATCH // processes)
+    return dicts and OnceThrough(dicts, mapper, batch_size, cfg.DATALOADER.NUM_WORKERS)
+
+
+class OnceThrough:
+    """The share of this process of a dataset's pictures, once each and in order, in batches: lists of dicts.
+
+    Args:
+        dicts: list of dicts in Detectron2's standard form.
+        mapper: function of such a dict -> dict for the detector.
+        batch_size: pictures a batch.
+        num_workers: processes that load, 0 for this one.
+    """
+
+    def __init__(self, dicts, mapper, batch_size, num_workers):
+        self.dataset = MapDataset(DatasetFromList(dicts, copy=False), mapper)
+        mine = list(InferenceSampler(len(dicts)))
+        self.batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+        self.num_workers = num_workers
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        yield from restarted(self._loader_from)
+
+    def _loader_from(self, first):
+        batches = self.batches[first:]
+        return DataLoader(self.dataset, batch_sampler=batches, num_workers=self.num_workers, collate_fn=list)
 
 
 def train_dicts(cfg, keep=False):

@@ -8,10 +8,9 @@ from itertools import combinations
 from typing import NamedTuple
 
 import tqdm
-from PIL import Image
 
 from ..errors import InputError
-from .pictures import read_picture
+from .pictures import open_picture, read_picture
 from .problems import located, problems_of
 
 KINDS = {
@@ -65,7 +64,7 @@ def look(path):
         height, width = read_picture(path).shape[:2]
     except InputError as error:
         return Look(str(error))
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         stored, kinds = picture.size, tuple(kinds_of(picture))
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha1").digest()

@@ -1,17 +1,27 @@
 """Picture files of any kind -> three channels of eight bits, upright."""
 
 import contextlib
+import os
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError, first_line
 
+# Formats of Pillow that are opened, whatever a file is called: those that neither start another program (EPS does) nor
+# have a decoder that hardly anybody uses.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+# Pixels of the largest picture that Pillow opens by default.
+MAX_PIXELS = 178_956_970
 # What 16 bits a channel are divided by to become 8.
 TO_8_BITS = 257
 
+# What is too large is refused, and what is not needs no warning.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
-def read_picture(path, format="BGR"):
+
+def read_picture(path, format="BGR", max_pixels=MAX_PIXELS):
     """Read a picture as a detector and a viewer should see it.
 
     It is turned as its EXIF orientation says; what is transparent shows a white ground; 16 bits of grey keep their
@@ -20,21 +30,45 @@ def read_picture(path, format="BGR"):
     Args:
         path: file that Pillow knows.
         format: "BGR" or "RGB", the order of the channels.
+        max_pixels: width times height from which on it is not decoded.
 
     Returns:
         (H, W, 3) uint8 array.
 
     Raises:
-        InputError: the file is missing, damaged, no picture, or of numbers without a known range; it is named.
+        InputError: the file is missing, damaged, no picture, too large, or of numbers without a known range; it is
+            named.
     """
     try:
-        with Image.open(path) as picture:
+        with open_picture(path, max_pixels) as picture:
             rgb = np.array(to_rgb(picture))
     except FileNotFoundError as error:
         raise InputError(f"{path}: the picture is missing") from error
     except Exception as error:  # whatever a damaged picture makes its decoder raise
         raise InputError(f"{path}: the picture cannot be read ({first_line(error)})") from error
     return np.ascontiguousarray(rgb[:, :, ::-1]) if format == "BGR" else rgb
+
+
+def open_picture(path, max_pixels=MAX_PIXELS):
+    """The Pillow picture of a file, of which nothing is decoded yet; a context manager.
+
+    Raises:
+        OSError, ValueError, and others of its decoder: it is missing, damaged, too large, or no picture of `FORMATS`.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would wait, a device never end
+        raise ValueError("it is no file")
+    # Pillow refuses twice its bound, which all of the process shares.
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+    try:
+        picture = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"its pixels are more than the {max_pixels} pixels of INPUT.MAX_PIXELS") from error
+    width, height = picture.size
+    if width * height > max_pixels:
+        picture.close()
+        raise ValueError(f"{width} x {height} are more than the {max_pixels} pixels of INPUT.MAX_PIXELS")
+    return picture
 
 
 def to_rgb(picture):

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
+from ..errors import InputError, first_line
+from .pictures import open_picture
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # The parts of a dataset, and what else they are called.
 PARTS = {
@@ -14,6 +17,12 @@ PARTS = {
     "val": ("val", "valid", "validation", "minival", "dev"),
     "test": ("test", "testing"),
 }
+
+
+# Bytes of files that a person writes or a program writes for one picture, and of files of annotations of a whole
+# dataset: COCO's have half a gigabyte, Objects365's some.
+MAX_TEXT = 1 << 26
+MAX_ANNOTATIONS = 1 << 34
 
 
 class Content(NamedTuple):
@@ -60,6 +69,20 @@ def list_folder(path):
     return sorted(os.listdir(path)) if os.path.isdir(path) else []
 
 
+def check_file(path, max_size):
+    """See that a file can be read into memory.
+
+    Raises:
+        InputError: it is missing, no file, or larger than `max_size` bytes.
+    """
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such file")
+    if not os.path.isfile(path):  # reading a pipe would wait, a device never end
+        raise InputError(f"{path}: not a file")
+    if os.path.getsize(path) > max_size:
+        raise InputError(f"{path}: more than the {max_size} bytes that such a file may have")
+
+
 def with_extension(names, *extensions):
     return [name for name in names if name.lower().endswith(extensions)]
 
@@ -87,13 +110,19 @@ def upright_size(path):
     """Width and height of a picture file as `read_picture` gives it, from its header alone.
 
     Raises:
-        OSError, ValueError: it is missing or no picture.
+        FileNotFoundError: it is missing.
+        ValueError: it is no picture.
     """
-    with Image.open(path) as picture:
-        width, height = picture.size
-        # Pillow gives TIFFs their upright size; for PNGs its own getexif would decode the whole picture.
-        turned = picture.format != "TIFF" and orientation(picture) in (5, 6, 7, 8)
-        return (height, width) if turned else (width, height)
+    try:
+        with open_picture(path) as picture:
+            width, height = picture.size
+            # Pillow gives TIFFs their upright size; for PNGs its own getexif would decode the whole picture.
+            turned = picture.format != "TIFF" and orientation(picture) in (5, 6, 7, 8)
+            return (height, width) if turned else (width, height)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever a damaged picture makes its decoder raise
+        raise ValueError(first_line(error)) from error
 
 
 def orientation(picture):

@@ -9,13 +9,15 @@ import xml.etree.ElementTree as ElementTree
 from functools import cache
 from typing import NamedTuple
 
-from ..errors import first_line
+from ..errors import InputError, first_line
 from .problems import problems_of
 from .sources import (
     EXTENSIONS,
+    MAX_TEXT,
     PARTS,
     Content,
     Source,
+    check_file,
     list_folder,
     part_folders,
     subfolder,
@@ -77,10 +79,14 @@ def listed_by_sets(folder):
     stems = {os.path.splitext(name)[0] for name in files}
     found = {}
     for part, name in parts.items():
-        with open(os.path.join(lists, f"{name}.txt"), encoding="utf-8", errors="replace") as file:
+        path = os.path.join(lists, f"{name}.txt")
+        check_file(path, MAX_TEXT)
+        with open(path, encoding="utf-8", errors="replace") as file:
             lines = [line.strip() for line in file if line.strip()]
         # Some lists give 1 or -1 behind the name.
         chosen = dict.fromkeys(line if line in stems else line.split()[0] for line in lines)
+        # They name files of this folder, and of no other.
+        chosen = [os.path.basename(stem.replace("\\", "/")) for stem in chosen]
         found[part] = [Listed(os.path.join(annotations, f"{stem}.xml"), pictures) for stem in chosen]
     return found
 
@@ -180,11 +186,11 @@ def counting(labels):
 def read_or_reason(listed, folder):
     """The `Labels` of a picture, with the path of the picture in `folder`, and its size; or why there are none."""
     place = os.path.relpath(listed.xml, folder)
+    if not os.path.exists(listed.xml):
+        return f"{place}: is missing, but ImageSets lists it"
     try:
         labels = read_xml(listed.xml)
-    except FileNotFoundError:
-        return f"{place}: is missing, but ImageSets lists it"
-    except (OSError, ValueError, ElementTree.ParseError) as error:
+    except (OSError, LookupError, ValueError, ElementTree.ParseError, InputError) as error:
         return f"{place}: {first_line(error)}"
     path = os.path.join(listed.pictures, picture_name(listed, labels.file_name))
     size = labels.size
@@ -219,9 +225,10 @@ def read_xml(path):
     """The `Labels` of an xml file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError, ElementTree.ParseError: it has not Pascal VOC's form; says what.
+        OSError, InputError: it cannot be read.
+        LookupError, ValueError, ElementTree.ParseError: it has not Pascal VOC's form; says what.
     """
+    check_file(path, MAX_TEXT)
     root = ElementTree.parse(path, ElementTree.XMLParser(target=WithoutDoctype())).getroot()
     if root.tag != "annotation":
         raise ValueError(f"expected <annotation>, got <{root.tag}>")

@@ -10,8 +10,10 @@ from ..errors import InputError, first_line
 from .problems import problems_of
 from .sources import (
     EXTENSIONS,
+    MAX_TEXT,
     Content,
     Source,
+    check_file,
     list_folder,
     part_folders,
     part_of,
@@ -22,6 +24,8 @@ from .sources import (
 
 # Files that name the classes, a line each, where no yaml file does.
 NAME_FILES = ("classes.txt", "obj.names")
+# Bytes of a yaml file, which is slow to read: a hundred thousand names of classes.
+MAX_YAML = 1 << 20
 
 
 def find_yolo_yaml(folder):
@@ -99,10 +103,11 @@ def find_yaml(folder, needed=("names", "train")):
     for name in dict.fromkeys(usual + names):
         path = os.path.join(folder, name)
         try:
+            check_file(path, MAX_YAML)
             with open(path, encoding="utf-8") as file:
                 # Everything as text: a class may be called "no", or "1".
                 config = yaml.load(file, yaml.BaseLoader)
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, InputError) as error:
             if name in usual:
                 raise InputError(f"{path}: not a yaml file ({first_line(error)})") from error
             continue
@@ -119,10 +124,11 @@ def class_names(names, path):
     Raises:
         InputError: it is neither.
     """
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        return dict(enumerate(names))
+    named = dict(enumerate(names)) if isinstance(names, list) else names
     try:
-        return {int(number): str(name) for number, name in sorted(names.items(), key=lambda pair: int(pair[0]))}
+        if not all(isinstance(name, str) for name in named.values()):
+            raise TypeError
+        return {int(number): name for number, name in sorted(named.items(), key=lambda pair: int(pair[0]))}
     except (AttributeError, ValueError, TypeError):
         raise InputError(f"{path}: 'names' must be a list of names, or numbers with names") from None
 
@@ -133,6 +139,7 @@ def names_from_file(folders):
         for name in NAME_FILES:
             path = os.path.join(folder, name)
             if os.path.isfile(path):
+                check_file(path, MAX_TEXT)
                 with open(path, encoding="utf-8", errors="replace") as file:
                     return dict(enumerate(filter(None, map(str.strip, file))))
     return None
@@ -146,9 +153,9 @@ def places(value, folder, root):
     """
     found = []
     for text in value if isinstance(value, list) else [value]:
-        path = resolve(str(text), [root, folder])
+        path = resolve(text, [root, folder]) if isinstance(text, str) else None
         if path is None:
-            return [], text
+            return [], text if isinstance(text, str) else "what is no text"
         if os.path.isdir(path):
             found += pictures_in(path)
         elif path.lower().endswith(".txt"):
@@ -182,11 +189,21 @@ def pictures_in(folder):
 
 
 def pictures_listed(path, bases):
-    """Paths of the pictures that a text file lists, from the first of the bases that has the first picture."""
+    """Paths of the pictures that a text file lists, from the first of the bases that has the first picture.
+
+    Raises:
+        InputError: it is too large, or one of them is in none of the bases.
+    """
+    check_file(path, MAX_TEXT)
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line.strip().replace("\\", "/") for line in file if line.strip()]
-    bases = [base for base in bases if lines and os.path.isfile(os.path.join(base, lines[0]))] or bases[-1:]
-    return [os.path.normpath(os.path.join(bases[0], line)) for line in lines]
+    first = [base for base in bases if lines and os.path.isfile(os.path.join(base, lines[0]))] or bases[-1:]
+    found = [os.path.normpath(os.path.join(first[0], line)) for line in lines]
+    tops = tuple(os.path.join(os.path.abspath(base), "") for base in bases)
+    outside = [path for path in found if not os.path.abspath(path).startswith(tops)]
+    if outside:
+        raise InputError(f"{path}: lists {outside[0]}, which is outside of the dataset's folder")
+    return found
 
 
 def label_folder(folder):
@@ -230,7 +247,12 @@ def number_classes(parts):
 
 
 def lines_of(path):
-    """The lines of a file that are not empty, with their numbers from 1."""
+    """The lines of a file that are not empty, with their numbers from 1.
+
+    Raises:
+        InputError: it is too large.
+    """
+    check_file(path, MAX_TEXT)
     with open(path, encoding="utf-8", errors="replace") as file:
         return [(number, line) for number, line in enumerate(file, 1) if line.strip()]
 
@@ -248,6 +270,10 @@ def read_yolo(folder, pictures, names, has_keypoints=False):
         `Content`; a picture without a label file has no objects.
     """
     images, annotations, unreadable, malformed = [], [], [], []
+    # What a yaml file names may lie anywhere; names that start from the picture folder lie in it.
+    top = os.path.join(os.path.abspath(folder), "")
+    if not all(os.path.abspath(path).startswith(top) for path in pictures):
+        folder = os.path.commonpath([top, *map(os.path.abspath, pictures)])
     files = label_files(pictures)
     for path, file in zip(pictures, files, strict=True):
         try:
@@ -255,7 +281,7 @@ def read_yolo(folder, pictures, names, has_keypoints=False):
         except FileNotFoundError:
             unreadable.append(f"{path}: the picture is missing")
             continue
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             unreadable.append(f"{path}: the picture cannot be read ({first_line(error)})")
             continue
         image_id = len(images)

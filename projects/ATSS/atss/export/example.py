@@ -120,7 +120,7 @@ def suppress(boxes, scores, classes, threshold):
 
 def read(path):
     """A picture file as (H, W, 3) uint8 in RGB order: upright, on white where it is transparent."""
-    with Image.open(path) as picture:
+    with Image.open(path, formats=("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")) as picture:
         with contextlib.suppress(Exception):  # EXIF data may be damaged
             picture = ImageOps.exif_transpose(picture)
         if picture.mode.startswith("I"):  # 16 bits of grey

@@ -1,8 +1,23 @@
-"""What the trainer does besides the steps: averaged weights, the best checkpoint, progress, pictures."""
+"""What the trainer does in the steps and besides: averaged weights, the best checkpoint, progress, pictures."""
 
 from .average import WeightAverage
-from .best import EarlyStop, KeepBest
+from .best import KeepBest
+from .ending import EndOfTraining
+from .evaluation import Evaluation
+from .notice import Notice, StopOnNotice
 from .pictures import PredictionPictures
 from .progress import LogLine, TerminalLine
+from .step import TrainingStep
 
-__all__ = ["EarlyStop", "KeepBest", "LogLine", "PredictionPictures", "TerminalLine", "WeightAverage"]
+__all__ = [
+    "EndOfTraining",
+    "Evaluation",
+    "KeepBest",
+    "LogLine",
+    "Notice",
+    "PredictionPictures",
+    "StopOnNotice",
+    "TerminalLine",
+    "TrainingStep",
+    "WeightAverage",
+]

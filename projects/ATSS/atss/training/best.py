@@ -6,11 +6,10 @@ import math
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from .ending import EndOfTraining
+from .evaluation import is_due
+
 logger = logging.getLogger("atss.training")
-
-
-class EarlyStop(BaseException):
-    """Ends training before its last iteration, which is no error; its text says why."""
 
 
 class KeepBest(HookBase):
@@ -36,18 +35,23 @@ class KeepBest(HookBase):
         self.best_iter = None
         self.waited = 0
 
+    def before_train(self):
+        self._follow(self.trainer.start_iter)
+
     def after_step(self):
-        step = self.trainer.iter + 1
-        if step % self.period == 0 and step != self.trainer.max_iter:
-            self._look()
-            if self.patience and max(comm.all_gather(self.waited)) >= self.patience:
-                self._end()
+        self._follow(self.trainer.iter + 1)
 
     def after_train(self):
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self._look()
+            self._look(self.trainer.max_iter)
 
-    def _look(self):
+    def _follow(self, done):
+        if is_due(done, self.period, self.trainer.max_iter):
+            self._look(done)
+            if self.patience and max(comm.all_gather(self.waited)) >= self.patience:
+                self._end(done)
+
+    def _look(self, done):
         value = self.trainer.storage.latest().get(self.metric, (math.nan, 0))[0]
         if not comm.is_main_process():
             return
@@ -56,18 +60,17 @@ class KeepBest(HookBase):
         if self.best is not None and value <= self.best:
             self.waited += 1
             return
-        # After training `iter` is one more than that of the last step.
-        self.best, self.best_iter, self.waited = value, min(self.trainer.iter, self.trainer.max_iter - 1), 0
+        self.best, self.best_iter, self.waited = value, done - 1, 0
         if self.save:
             self.checkpointer.save("model_best", iteration=self.best_iter)
             logger.info("Best so far: %s %s, in model_best.pth.", self.metric, said(value))
 
-    def _end(self):
+    def _end(self, done):
         if comm.is_main_process():
-            self.checkpointer.save("model_final", iteration=self.trainer.iter)
+            self.checkpointer.save("model_final", iteration=done - 1)
         best, best_iter = comm.all_gather((self.best, self.best_iter))[0]
-        raise EarlyStop(
-            f"Training ends after {self.trainer.iter + 1} of {self.trainer.max_iter} iterations: {self.metric} has not "
+        raise EndOfTraining(
+            f"Training ends after {done} of {self.trainer.max_iter} iterations: {self.metric} has not "
             f"become better than {said(best)}, that of iteration {best_iter + 1}, in {self.patience} evaluations "
             "(SOLVER.EARLY_STOP)."
         )

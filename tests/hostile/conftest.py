@@ -1,0 +1,135 @@
+"""The commands' doors: hostile input goes in through the real command, and one line of error must come out."""
+
+import logging
+import os
+import sys
+import tempfile
+import warnings
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_argument_parser
+from detectron2.modeling import build_model
+from detectron2.utils.logger import setup_logger
+
+import check_dataset
+import convert_checkpoint
+import demo
+import train_net
+from atss.data import catalog
+from atss.errors import one_line_errors
+from atss.run import load_config, parse_with_opts
+from conftest import DEMO_CONFIG, TINY, pairs
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory, shapes):
+    """Path of a good checkpoint of the tiny model."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    model = build_model(load_config(DEMO_CONFIG, pairs({**TINY, **shapes})))
+    DetectionCheckpointer(model, str(folder)).save("model")
+    return str(folder / "model.pth")
+
+
+class Doors:
+    """Calls commands as their users do, in this process, and sees what they leave behind.
+
+    Args:
+        marker: path of the file that payloads make when they run.
+        folders: the working folder and that for temporary files, both empty.
+        output: path of the output folder, which is not there.
+    """
+
+    def __init__(self, capsys, marker, folders, output, shapes, weights):
+        self.capsys, self.marker, self.folders, self.output = capsys, marker, folders, output
+        self.shapes, self.weights = shapes, weights
+
+    def refused(self, call, has_begun=False):
+        """The one line of error that a command ends with.
+
+        Args:
+            call: function without arguments that runs the command.
+            has_begun: True where the command may have begun to write: no checkpoint and no drawn picture then.
+        """
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended, one_line_errors(), warnings.catch_warnings():
+            warnings.simplefilter("error")  # they would be more lines
+            warnings.filterwarnings("ignore", module="torch|detectron2|fvcore")
+            call()
+        out, err = self.capsys.readouterr()
+        assert ended.value.code not in (0, None)
+        assert "Traceback" not in out + err, out + err
+        # One of torch's, once a process, where there is no GPU.
+        lines = [line for line in err.strip().splitlines() if "No CUDA runtime is found" not in line]
+        assert len(lines) == 1 and lines[0].startswith("error: "), err
+        assert len(lines[0]) < 10_000
+        self.nothing_left(has_begun)
+        return lines[0]
+
+    def nothing_left(self, has_begun=False):
+        assert not self.marker.exists(), "code of the input has run"
+        for folder in self.folders:
+            assert os.listdir(folder) == []
+        if has_begun:
+            written = [name for _, _, names in os.walk(self.output) for name in names]
+            assert not [name for name in written if name.endswith((".pth", ".png", ".jpg"))], written
+        else:
+            assert not self.output.exists() or not list(self.output.iterdir())
+
+    def train(self, settings, *flags, config=DEMO_CONFIG, data=True, has_begun=False):
+        """The error line of train_net.py."""
+        settings = {**TINY, **(self.shapes if data else {}), "OUTPUT_DIR": self.output, **settings}
+        arguments = ["--config-file", str(config), *flags, *pairs(settings)]
+        return self.refused(
+            lambda: train_net.main(default_argument_parser().parse_args(arguments)), has_begun=has_begun
+        )
+
+    def convert(self, path, *arguments):
+        """The error line of tools/convert_checkpoint.py."""
+        arguments = [str(path), "--output", str(self.output), *arguments]
+        return self.refused(
+            lambda: convert_checkpoint.main(parse_with_opts(convert_checkpoint.get_parser(), arguments))
+        )
+
+    def check(self, *arguments):
+        """What tools/check_dataset.py says of a dataset that it refuses, on both streams."""
+        self.capsys.readouterr()
+        parser = check_dataset.get_parser()
+        with pytest.raises(SystemExit) as ended, one_line_errors():
+            raise SystemExit(check_dataset.main(parse_with_opts(parser, list(map(str, arguments)))))
+        out, err = self.capsys.readouterr()
+        assert ended.value.code == 1 and "Traceback" not in out + err, out + err
+        self.nothing_left()
+        return out + err
+
+    def demo(self, path, **settings):
+        """The error line of demo/demo.py, and what it says before."""
+        settings = {**TINY, **self.shapes, "MODEL.WEIGHTS": self.weights, **settings}
+        arguments = ["--config-file", DEMO_CONFIG, "--input", str(path), "--output", str(self.output), "--opts"]
+        return self.refused(
+            lambda: demo.main(demo.get_parser().parse_args([*arguments, *pairs(settings)])), has_begun=True
+        )
+
+
+@pytest.fixture
+def doors(tmp_path, monkeypatch, capsys, shapes, weights):
+    folders = [tmp_path / "cwd", tmp_path / "temp"]
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.chdir(folders[0])
+    monkeypatch.setattr(tempfile, "tempdir", str(folders[1]))
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    # Made once in a process, when it is first needed.
+    monkeypatch.setattr(catalog, "temporary_folder", lambda: str(tmp_path))
+    registered = set(DatasetCatalog.list())
+    yield Doors(capsys, tmp_path / "code_has_run", folders, tmp_path / "output", shapes, weights)
+    # They keep the streams of this test.
+    setup_logger.cache_clear()
+    for name in ("atss", "detectron2", "fvcore"):
+        logging.getLogger(name).handlers.clear()
+    for name in set(DatasetCatalog.list()) - registered:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

@@ -1,0 +1,373 @@
+"""Annotations from strangers in the three formats, through train_net.py and tools/check_dataset.py."""
+
+import json
+import os
+
+import pytest
+
+from atss.data import coco, sources
+from atss.run import load_config
+from conftest import DEMO_CONFIG, TINY, pairs
+from own_data import write_picture, write_text
+
+HUGE = 10**400
+DEEP = 100_000
+
+
+def changed(list_name, key, value):
+    """Change of a content: the first entry of a list has another value."""
+    return lambda content: content[list_name][0].__setitem__(key, value)
+
+
+def without(list_name, key):
+    return lambda content: content[list_name][0].pop(key)
+
+
+def replaced(key, value):
+    return lambda content: content.__setitem__(key, value)
+
+
+PATHS = {
+    "absolute": "/etc/passwd",
+    "above": "../secret.png",
+    "above in the middle": "a/../../secret.png",
+    "above with backslashes": "..\\secret.png",
+    "absolute with backslashes": "\\\\server\\secret.png",
+    "of another system": "C:\\secret.png",
+    "nul byte": "0.png\0.txt",
+    "lone surrogate": "\ud800.png",
+    "empty": "",
+    "folder": ".",
+    "long": "a" * 5000,
+    "missing": "nowhere.png",
+}
+CHANGES = {
+    **{f"file_name {name}": changed("images", "file_name", value) for name, value in PATHS.items()},
+    **{f"file_name is {value!r}": changed("images", "file_name", value)
+       for value in (3, None, True, ["0.png"], {"a": 1})},
+    **{f"width is {str(value)[:12]!r}": changed("images", "width", value)
+       for value in (0, -64, 1.5, "64", None, True, HUGE, float("nan"), float("inf"), 10**9, [64])},
+    **{f"height {value}": changed("images", "height", value) for value in (2**31, 2**63, 1_000_001)},
+    **{f"bbox is {str(value)[:20]!r}": changed("annotations", "bbox", value)
+       for value in ([], [1, 2, 3], [1, 2, 3, 4, 5], "1 2 3 4", None, {}, [1, 2, 3, None], [1, 2, 3, "4"],
+                     [[1], 2, 3, 4], [float("nan")] * 4, [0, 0, float("inf"), 5], [HUGE, 0, 5, 5], [-1e300, 0, 5, 5],
+                     [True, 0, 5, 5])},
+    **{f"image_id is {str(value)[:12]!r}": changed("annotations", "image_id", value)
+       for value in (None, "0", 0.5, True, [0], {}, 99, -1, 2**63, HUGE)},
+    **{f"category_id is {str(value)[:12]!r}": changed("annotations", "category_id", value)
+       for value in (None, "3", 3.5, [3], 99, 2**64)},
+    **{f"id of a picture is {str(value)[:12]!r}": changed("images", "id", value)
+       for value in (None, "0", 1, 2**63, HUGE, [], float("nan"))},
+    **{f"id of a class is {str(value)[:12]!r}": changed("categories", "id", value)
+       for value in (None, "3", 7, 2**63, {})},
+    **{f"name of a class is {value!r}": changed("categories", "name", value)
+       for value in (None, 3, ["a"], "\0", "\udfff")},
+    **{f"area is {str(value)[:12]!r}": changed("annotations", "area", value)
+       for value in ("600", None, float("nan"), float("inf"), HUGE, [])},
+    **{f"iscrowd is {str(value)[:12]!r}": changed("annotations", "iscrowd", value)
+       for value in (2, "0", None, [], HUGE)},
+    **{f"{key} of {name} is missing": without(name, key)
+       for name, key in (("images", "id"), ("images", "file_name"), ("images", "width"), ("annotations", "bbox"),
+                         ("annotations", "image_id"), ("categories", "id"), ("categories", "name"))},
+    **{f"{key} is {value!r}": replaced(key, value) for key in ("images", "annotations", "categories")
+       for value in (None, 3, "text", {}, [None], [[]])},
+    "no pictures": replaced("images", []),
+    "no classes": replaced("categories", []),
+    "no objects": replaced("annotations", []),
+    "only crowds": lambda content: [a.update(iscrowd=1) for a in content["annotations"]],
+    "only boxes without area": lambda content: [a.update(bbox=[5, 5, 0, 0]) for a in content["annotations"]],
+}  # fmt: skip
+
+
+def refused(doors, annotations, pictures, quick="--quick"):
+    """The line of training, after a look with check_dataset, which must find an error, too."""
+    entries = [["hostile", annotations, pictures]]
+    settings = {"DATASETS.REGISTER": entries, "DATASETS.TRAIN": ("hostile",), "DATASETS.TEST": ()}
+    doors.check(quick, "--config-file", DEMO_CONFIG, *pairs({**TINY, **settings}))
+    return doors.train(settings, data=False)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_coco_entries(doors, coco_file, change):
+    line = refused(doors, *coco_file(change))
+
+    assert "hostile" in line or "annotations.json" in line
+
+
+@pytest.mark.parametrize("name", [name for name in PATHS if "above" in name or "absolute" in name or "system" in name])
+def test_pictures_outside_of_their_folder_are_said_to_be(doors, coco_file, name):
+    line = refused(doors, *coco_file(changed("images", "file_name", PATHS[name])))
+
+    assert "'file_name' must start from the picture folder and stay in it" in line
+
+
+TEXTS = {
+    "empty": "",
+    "text": "annotations",
+    "xml": "<annotation></annotation>",
+    "nothing": "null",
+    "number": "3",
+    "list": "[]",
+    "list of pictures": '[{"id": 1}]',
+    "empty object": "{}",
+    "infinite": "1e999",
+    "not a number": "NaN",
+    "long number": '{"images": ' + "9" * 5000 + "}",
+    "nested lists": "[" * DEEP + "]" * DEEP,
+    "nested objects": '{"images":' * DEEP + "1" + "}" * DEEP,
+    "nested less": '{"images": [' + "[" * 900 + "]" * 900 + '], "categories": []}',
+    "half": '{"images": [{"id": 1, "file_na',
+    "two objects": "{}{}",
+    "nul bytes": "\0" * 100,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_coco_files(doors, coco_file, text):
+    assert "annotations.json" in refused(doors, *coco_file(text=text))
+
+
+def test_coco_files_that_are_not_utf_8(doors, coco_file, tmp_path):
+    annotations, pictures = coco_file()
+    for data in (b"\xff\xfe{}", b'{"images": "\xff"}', json.dumps({"images": []}).encode("utf-16")):
+        (tmp_path / "annotations.json").write_bytes(data)
+        assert "annotations.json" in refused(doors, annotations, pictures)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: None],
+                         ids=["folder", "pipe", "device", "missing"])  # fmt: skip
+def test_coco_files_that_are_none(doors, tmp_path, make):
+    make(tmp_path / "a.json")
+
+    assert "a.json" in refused(doors, str(tmp_path / "a.json"), str(tmp_path))
+
+
+def test_coco_files_that_are_too_large(doors, coco_file, monkeypatch):
+    monkeypatch.setattr(coco, "MAX_ANNOTATIONS", 100)
+
+    assert "annotations.json: more than the 100 bytes" in refused(doors, *coco_file())
+
+
+def test_coco_files_that_memory_does_not_hold(doors, coco_file, monkeypatch):
+    def load(file):
+        raise MemoryError
+
+    annotations, pictures = coco_file()
+    monkeypatch.setattr(coco.json, "load", load)
+
+    assert "larger than this machine's memory" in refused(doors, annotations, pictures)
+
+
+def test_keys_that_come_twice_count_once(coco_file, tmp_path):
+    annotations, pictures = coco_file()
+    text = (tmp_path / "annotations.json").read_text().replace('"width": 64', '"width": "wide", "width": 64')
+    (tmp_path / "annotations.json").write_text(text)
+
+    cfg = load_config(DEMO_CONFIG, pairs({**TINY, "DATASETS.REGISTER": [["twice", annotations, pictures]],
+                                          "DATASETS.TRAIN": ("twice",), "DATASETS.TEST": ()}))  # fmt: skip
+
+    assert cfg.MODEL.ATSS.NUM_CLASSES == 2
+
+
+def folder_refused(doors, folder):
+    """Lines of both commands on a folder."""
+    settings = {"DATASETS.FOLDER": folder, "DATASETS.TEST": ()}
+    said = doors.check(folder, "--config-file", DEMO_CONFIG, *pairs(TINY))
+    return doors.train(settings, data=False), said
+
+
+BOX = "<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
+SIZE = "<size><width>64</width><height>48</height></size>"
+
+
+def voc(objects=f"<object><name>cat</name>{BOX}</object>", size=SIZE, name="a.png", head=""):
+    return f"{head}<annotation><filename>{name}</filename>{size}{objects}</annotation>"
+
+
+def with_box(**sides):
+    box = BOX
+    for side, value in sides.items():
+        start, end = box.index(f"<{side}>") + len(side) + 2, box.index(f"</{side}>")
+        box = box[:start] + value + box[end:]
+    return voc(f"<object><name>cat</name>{box}</object>")
+
+
+LAUGHS = '<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 30))
+XMLS = {
+    "empty": "",
+    "text": "cat 1 2 3 4",
+    "json": "{}",
+    "another root": "<annotations></annotations>",
+    "unclosed": "<annotation>",
+    "nested": "<annotation>" * DEEP,
+    "nested and closed": "<annotation>" * DEEP + "</annotation>" * DEEP,
+    "entities that grow": voc(head=f"<!DOCTYPE lolz [{LAUGHS}]>", name="&a29;"),
+    "one entity that is long": voc(head='<!DOCTYPE a [<!ENTITY a "' + "a" * 100_000 + '">]>', name="&a;" * 10_000),
+    "entity of a file": voc(head='<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>', name="&a;"),
+    "entity of an address": voc(head='<!DOCTYPE a SYSTEM "http://127.0.0.1:1/a.dtd">'),
+    "unknown entity": voc(name="&nobody;"),
+    "unknown encoding": '<?xml version="1.0" encoding="nobody"?>' + voc(),
+    "encoding of many bytes": '<?xml version="1.0" encoding="utf-7"?>' + voc(),
+    "nul byte": voc(name="a\0.png"),
+    "no name": voc(f"<object>{BOX}</object>"),
+    "no box": voc("<object><name>cat</name></object>"),
+    "text as a number": with_box(xmin="left"),
+    "not a number": with_box(xmin="nan"),
+    "infinite": with_box(xmax="inf"),
+    "huge": with_box(ymax="1e300"),
+    "long number": with_box(ymax="9" * 5000),
+    "huge size": voc(size="<size><width>1e300</width><height>48</height></size>"),
+    "size beyond any picture": voc(size="<size><width>999999999</width><height>48</height></size>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", XMLS.values(), ids=XMLS)
+def test_voc_files(doors, tmp_path, text):
+    folder = tmp_path / "pets"
+    write_picture(folder / "JPEGImages/a.png", (64, 48))
+    write_text(folder / "Annotations/a.xml", text)
+
+    line, said = folder_refused(doors, folder)
+
+    assert "pets" in line and len(said) < 20_000
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/secret.png", "..\\..\\secret.png", "..", ""])
+def test_voc_files_name_no_picture_outside(doors, tmp_path, name):
+    """A picture of that name lies outside; the one inside is missing."""
+    folder = tmp_path / "pets"
+    write_picture(tmp_path / "secret.png", (64, 48))
+    write_picture(folder / "JPEGImages/b.png", (64, 48))
+    write_text(folder / "Annotations/a.xml", voc(name=name))
+
+    line, _ = folder_refused(doors, folder)
+
+    assert "missing" in line and "pets" in line and str(tmp_path / "secret.png") not in line
+
+
+def test_voc_lists_name_no_file_outside(doors, tmp_path):
+    folder = tmp_path / "pets"
+    write_picture(folder / "JPEGImages/a.png", (64, 48))
+    write_text(folder / "Annotations/a.xml", voc())
+    write_text(tmp_path / "secret.xml", "top secret")
+    write_text(folder / "ImageSets/Main/train.txt", "a\n../../secret\n..\\..\\secret\n/etc/passwd\n")
+
+    line, said = folder_refused(doors, folder)
+
+    assert "is missing, but ImageSets lists it" in line and "top secret" not in said
+
+
+def test_files_of_voc_and_yolo_that_are_too_large(doors, tmp_path, monkeypatch):
+    folder = tmp_path / "pets"
+    write_picture(folder / "JPEGImages/a.png", (64, 48))
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(sources.MAX_TEXT + 1)  # takes no room on the disk
+    (folder / "Annotations").mkdir()
+    (tmp_path / "large").rename(folder / "Annotations/a.xml")
+
+    assert "more than the" in folder_refused(doors, folder)[0]
+
+
+YAMLS = {
+    "names that are numbers of lists": "train: images\nnames: {0: [a]}",
+    "names that are a text": "train: images\nnames: cat",
+    "names without a number": "train: images\nnames: {a: b}",
+    "names that grow": "train: images\nx0: &x0 [a]\n"
+    + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 15)) + "names: *x14",
+    "names of themselves": "train: images\nnames: &a [*a]",
+    "part that grows": "names: [a]\nx0: &x0 [a]\n"
+    + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 15)) + "train: *x14",
+    "part that is a mapping": "names: [a]\ntrain: {a: b}",
+    "part that is nowhere": "names: [a]\ntrain: nowhere",
+    "tag that calls": "names: !!python/object/apply:os.system ['true']\ntrain: [",
+    "long": "names: [a]\ntrain: images\nx: " + "x" * (1 << 20),
+    "brackets": "[" * DEEP,
+    "binary": "\x01\x02",
+    "long number of a class": "train: images\nnames: {" + "9" * 5000 + ": a}",
+    "class beyond 64 bits": "train: images\nnames: {99999999999999999999: a}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", YAMLS.values(), ids=YAMLS)
+def test_yolo_yaml_files(doors, tmp_path, text):
+    folder = tmp_path / "pets"
+    write_picture(folder / "images/a.png", (64, 48))
+    write_text(folder / "labels/a.txt", "0 0.5 0.5 0.2 0.2")
+    write_text(folder / "data.yaml", text)
+
+    line, said = folder_refused(doors, folder)
+
+    assert "pets" in line and len(said) < 20_000
+
+
+LABELS = {
+    "text": "cat",
+    "json": '{"images": []}',
+    "too few": "0 0.5 0.5 0.2",
+    "odd polygon": "0 0.5 0.5 0.2 0.2 0.3",
+    "not a number": "0 nan 0.5 0.2 0.2",
+    "infinite": "0 inf 0.5 0.2 0.2",
+    "overflow": "0 1e999 0.5 0.2 0.2",
+    "pixels": "0 30 20 10 10",
+    "class that is a text": "cat 0.5 0.5 0.2 0.2",
+    "class that is a fraction": "0.5 0.5 0.5 0.2 0.2",
+    "class that is nan": "nan 0.5 0.5 0.2 0.2",
+    "class that is huge": "1e300 0.5 0.5 0.2 0.2",
+    "class that is negative": "-1 0.5 0.5 0.2 0.2",
+    "class that nobody named": "7 0.5 0.5 0.2 0.2",
+    "nul bytes": "\0" * 1000,
+    "long number": "0 0." + "5" * 100_000 + " 5 5 5",
+    "long line": "0 " + "5 " * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", LABELS.values(), ids=LABELS)
+def test_yolo_labels(doors, tmp_path, text):
+    folder = tmp_path / "pets"
+    write_picture(folder / "images/a.png", (64, 48))
+    write_text(folder / "labels/a.txt", text)
+    write_text(folder / "data.yaml", "train: images\nnames: [cat, dog]")
+
+    line, said = folder_refused(doors, folder)
+
+    assert "pets" in line and len(line) < 1000 and len(said) < 20_000
+
+
+@pytest.mark.parametrize("listed", ["/etc/passwd", "../secret.png", "..\\secret.png", "images/../../secret.png"])
+def test_yolo_lists_name_no_picture_outside(doors, tmp_path, listed):
+    folder = tmp_path / "pets"
+    write_picture(folder / "images/a.png", (64, 48))
+    write_text(folder / "labels/a.txt", "0 0.5 0.5 0.2 0.2")
+    write_picture(tmp_path / "secret.png", (64, 48))
+    write_text(folder / "train.txt", f"images/a.png\n{listed}\n")
+    write_text(folder / "data.yaml", "train: train.txt\nnames: [cat]")
+
+    assert "outside of the dataset's folder" in folder_refused(doors, folder)[0]
+
+
+def test_a_yaml_file_may_name_folders_anywhere(tmp_path):
+    """It is the user's own config; Roboflow writes ../train/images."""
+    write_picture(tmp_path / "elsewhere/images/a.png", (64, 48))
+    write_text(tmp_path / "elsewhere/labels/a.txt", "0 0.5 0.5 0.2 0.2")
+    for number, value in enumerate(("../elsewhere/images", str(tmp_path / "elsewhere/images"))):
+        folder = tmp_path / f"pets{number}"
+        write_text(folder / "data.yaml", f"train: {value}\nnames: [cat]")
+
+        cfg = load_config(DEMO_CONFIG, pairs({**TINY, "DATASETS.FOLDER": folder}))
+
+        assert cfg.MODEL.ATSS.CLASS_NAMES == ["cat"]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)],
+                         ids=["folder", "pipe", "device"])  # fmt: skip
+@pytest.mark.parametrize("name", ["annotations/train.json", "train.json", "data.yaml", "labels/a.txt"])
+def test_folders_with_what_is_no_file(doors, tmp_path, name, make):
+    folder = tmp_path / "pets"
+    write_picture(folder / "images/a.png", (64, 48))
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / "labels").mkdir(exist_ok=True)
+    make(folder / name)
+
+    line, _ = folder_refused(doors, folder)
+
+    assert "pets" in line

@@ -1,0 +1,373 @@
+"""Checkpoints from strangers, through train_net.py and tools/convert_checkpoint.py."""
+
+import builtins
+import io
+import os
+import pickle
+import subprocess
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+import layouts
+from atss.checkpoints.reading import read_file, read_weights
+from atss.errors import InputError
+from conftest import DEMO_CONFIG, error_line, run
+
+SMALL = layouts.Architecture(channels=64)
+ALLOWED = {"MODEL.ATSS.ALLOW_PICKLE": True}
+
+
+class Runs:
+    """Pickles as a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+# What makes the file `marker` when it is read by a reader that runs code.
+PAYLOADS = {
+    "os.system": lambda marker: Runs(os.system, f"touch {marker}"),
+    "eval": lambda marker: Runs(eval, f"open({str(marker)!r}, 'w')"),
+    "exec": lambda marker: Runs(exec, f"open({str(marker)!r}, 'w')"),
+    "open": lambda marker: Runs(open, str(marker), "w"),
+    "getattr": lambda marker: Runs(Runs(getattr, os, "mknod"), str(marker)),
+    "popen": lambda marker: Runs(subprocess.Popen, ("touch", str(marker))),
+    "import": lambda marker: Runs(builtins.__import__, "antigravity"),
+}
+
+
+def torch_bytes(content, **options):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def legacy_bytes(content):
+    return torch_bytes(content, _use_new_zipfile_serialization=False)
+
+
+WRITERS = {
+    "zip.pth": torch_bytes,
+    "legacy.pth": legacy_bytes,
+    "zip.pyth": torch_bytes,
+    "pickle.pkl": pickle.dumps,
+    "pickle.pth": pickle.dumps,
+}
+
+
+def refused_everywhere(doors, path):
+    """Lines of all doors that a checkpoint has, with the switch for pickles where it is one."""
+    allow = path.suffix == ".pkl"
+    return [
+        doors.train({"MODEL.WEIGHTS": path, **(ALLOWED if allow else {})}),
+        doors.convert(path, *(["--allow-pickle"] if allow else [])),
+    ]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_code_in_a_checkpoint_never_runs(doors, tmp_path, payload, writer):
+    path = tmp_path / f"evil_{writer}"
+    content = {"model": {"a": np.zeros(3) if path.suffix == ".pkl" else torch.zeros(3)}}
+    try:
+        path.write_bytes(WRITERS[writer]({**content, "extra": PAYLOADS[payload](doors.marker)}))
+    except (pickle.PicklingError, TypeError):  # modules cannot be pickled
+        path.write_bytes(WRITERS[writer]({**content, "extra": Runs(getattr, "", "join")}))
+
+    for line in refused_everywhere(doors, path):
+        assert str(path) in line
+
+
+@pytest.mark.parametrize("content", [{"model": {"a": np.zeros(3)}}, Runs(os.system, "true")], ids=["plain", "code"])
+def test_pickles_are_not_opened_without_the_switch(doors, tmp_path, content):
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps(content))
+
+    for line in (doors.train({"MODEL.WEIGHTS": path}), doors.convert(path)):
+        assert "MODEL.ATSS.ALLOW_PICKLE True" in line and "train.allow_pickle" in line and "--allow-pickle" in line
+        assert "can run code" in line
+
+
+def test_with_the_switch_numbers_are_read(tmp_path):
+    content = {"model": {"a": np.arange(6, dtype=">f8").reshape(2, 3), "b": np.float32(2)}, "n": np.int64(3)}
+    content["model"]["c"] = np.asfortranarray(content["model"]["a"])
+    content["model"]["d"] = np.zeros((0, 3), dtype=bool)
+    for protocol in range(6):
+        path = tmp_path / f"{protocol}.pkl"
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+        weights, _ = read_weights(path, allow_pickle=True)
+
+        assert weights["a"].tolist() == weights["c"].tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert read_file(path, allow_pickle=True)["n"] == 3
+
+
+@pytest.mark.parametrize("part", [0, 1, 4, 30, 0.25, 0.5, 0.9, -1])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_truncated_checkpoints(doors, tmp_path, writer, part):
+    weights = {f"layer{i}.weight": np.ones((8, 8), np.float32) for i in range(5)}
+    if not writer.startswith("pickle"):
+        weights = {name: torch.from_numpy(value) for name, value in weights.items()}
+    data = WRITERS[writer]({"model": weights})
+    path = tmp_path / f"cut_{writer}"
+    path.write_bytes(data[: part if isinstance(part, int) else int(part * len(data))])
+
+    for line in refused_everywhere(doors, path):
+        assert f"{path}: truncated, or not a checkpoint" in line
+
+
+NOISE = np.random.default_rng(0).bytes(5000)
+NO_CHECKPOINTS = {
+    "noise": NOISE,
+    "noise behind the start of a zip": b"PK\x03\x04" + NOISE,
+    "noise behind the start of a pickle": b"\x80\x02" + NOISE,
+    "zeros": bytes(100_000),
+    "text": b"weights\n" * 1000,
+    "html": b"<!DOCTYPE html><html>404</html>",
+    "json": b'{"model": {}}',
+    "safetensors": b"\x08\0\0\0\0\0\0\0{}      ",
+    "gzip": b"\x1f\x8b\x08\0" + NOISE,
+    "memo of a pickle that grows": b"\x80\x02" + b"]q\0" + b"h\0" * 5000 + b".",
+    "marks of a pickle": b"(" * 100_000,
+    "nested lists of a pickle": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "long number of a pickle": b"\x80\x02\x8b\xff\xff\xff\x7f",
+    "long text of a pickle": b"\x80\x02X\xff\xff\xff\x7f",
+    "extension registry of a pickle": b"\x80\x02\x82\x01.",
+    "persistent id of a pickle": b"\x80\x02U\x01aQ.",
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+@pytest.mark.parametrize("data", NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
+def test_what_is_no_checkpoint(doors, tmp_path, data, suffix):
+    path = tmp_path / f"no{suffix}"
+    path.write_bytes(data)
+
+    for line in refused_everywhere(doors, path):
+        assert str(path) in line
+
+
+def spread(shape):
+    return torch.zeros(()).expand(shape)
+
+
+CONTENTS = {
+    "list": [torch.zeros(3)],
+    "number": 3,
+    "nothing": None,
+    "tensor": torch.zeros(3),
+    "text": "model",
+    "model is a list": {"model": [torch.zeros(3)]},
+    "model is empty": {"model": {}},
+    "keys are numbers": {"model": {1: torch.zeros(3)}},
+    "a key is a number that is too long to print": {"model": {10**5000: torch.zeros(3)}},
+    "keys are tuples": {"model": {("a", ("b",)): torch.zeros(3)}},
+    "values are texts": {"model": {"a": "text"}},
+    "values are lists": {"model": {"a": [1.0]}},
+    "not a number": {"model": {"conv1.weight": torch.tensor([float("nan")])}},
+    "infinite": {"model": {"conv1.weight": torch.tensor([float("inf")])}},
+    "complex": {"model": {"conv1.weight": torch.zeros(3, dtype=torch.complex64)}},
+    "sparse": {"model": {"conv1.weight": torch.eye(3).to_sparse()}},
+    "quantised": {"model": {"conv1.weight": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}},
+    "on no device": {"model": {"conv1.weight": torch.zeros(3, device="meta")}},
+    "a trillion numbers that are one": {"model": {"conv1.weight": spread((10**6, 10**6))}},
+    "shapes with no numbers": {"model": {"conv1.weight": spread((0, 10**12))}},
+    "another model": {"model": torch.nn.Linear(3, 3).state_dict()},
+    "paper's repository with a new layer": {
+        **layouts.paper(SMALL, light=True)["model"], "module.rpn.new.weight": spread(3),
+    },
+    "torchvision of impossible shapes": {k: spread((0, 1)) for k in layouts.resnet(SMALL)},
+    # Found by fuzzing: it took half a minute to give every class a name.
+    "mmdetection of a million classes": {
+        k: spread((1 << 20, *v.shape[1:])) if "atss_cls" in k else v
+        for k, v in layouts.mmdetection(SMALL, light=True)["state_dict"].items()
+    },
+    "mmdetection of no classes": {
+        k: spread((0, *v.shape[1:])) if "atss_cls" in k else v
+        for k, v in layouts.mmdetection(SMALL, light=True)["state_dict"].items()
+    },
+    "mmdetection of a million channels": {
+        k: spread((1 << 20, *v.shape[1:])) if v.ndim else v
+        for k, v in layouts.mmdetection(SMALL, light=True)["state_dict"].items()
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+def test_content_that_is_not_this_models(doors, tmp_path, content):
+    path = tmp_path / "content.pth"
+    torch.save(content, path)
+
+    for line in refused_everywhere(doors, path):
+        assert str(path) in line
+
+
+ARRAYS = {
+    "objects": np.array([None, 3], dtype=object),
+    "fields": np.zeros(3, dtype=[("a", "f4"), ("b", "O")]),
+    "texts": np.array(["a", "b"]),
+    "dates": np.array(["2020-01-01"], dtype="M8[D]"),
+    "complex": np.zeros(3, dtype="c8"),
+    "long doubles": np.zeros(3, dtype="g"),
+    "not a number": np.array([np.nan]),
+}
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+def test_arrays_of_a_pickle_that_are_not_numbers(doors, tmp_path, array):
+    path = tmp_path / "arrays.pkl"
+    path.write_bytes(pickle.dumps({"model": {"conv1_w": array}}))
+
+    for line in refused_everywhere(doors, path):
+        assert str(path) in line
+
+
+class Reconstructed:
+    """An array as a pickle has it, with any state."""
+
+    def __init__(self, *state):
+        self.state = state
+
+    def __reduce__(self):
+        return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), self.state
+
+
+F4 = np.dtype("f4")
+STATES = {
+    "more numbers than bytes": (1, (10**12,), F4, False, b"\0" * 8),
+    "fewer numbers than bytes": (1, (1,), F4, False, b"\0" * 8),
+    "negative side": (1, (-2,), F4, False, b"\0" * 8),
+    "sides whose product is too large": (1, (1 << 62, 1 << 62), F4, False, b"\0" * 8),
+    "a list instead of bytes": (1, (2,), F4, False, [1, 2]),
+    "a dtype that is none": (1, (2,), "f4", False, b"\0" * 8),
+    "too short": (1, (2,)),
+    "empty": (),
+}
+
+
+@pytest.mark.parametrize("writer", ["zip.pth", "pickle.pkl"])
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_arrays_with_a_state_that_does_not_fit(doors, tmp_path, state, writer):
+    path = tmp_path / f"state_{writer}"
+    path.write_bytes(WRITERS[writer]({"model": {"conv1_w": Reconstructed(*state)}}))
+
+    for line in refused_everywhere(doors, path):
+        assert str(path) in line
+
+
+def rezipped(change):
+    """A good file of torch's, whose zip file is written again: `change` gets a new archive and the records."""
+    whole, buffer = zipfile.ZipFile(io.BytesIO(torch_bytes({"model": {"a": torch.zeros(100, 100)}}))), io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        change(archive, {name: whole.read(name) for name in whole.namelist()})
+    return buffer.getvalue()
+
+
+def compressed(archive, records):
+    for name, data in records.items():
+        archive.writestr(name, data, zipfile.ZIP_DEFLATED)
+
+
+def bomb(archive, records):
+    for name, data in records.items():
+        archive.writestr(name, bytes(1 << 26) if "/data/" in name else data, zipfile.ZIP_DEFLATED)
+
+
+def promising(archive, records):
+    for name, data in records.items():
+        archive.writestr(name, data)
+    for record in archive.infolist():
+        record.file_size = 1 << 31
+
+
+def without_pickle(archive, records):
+    for name, data in records.items():
+        if not name.endswith("data.pkl"):
+            archive.writestr(name, data)
+
+
+def without_storage(archive, records):
+    for name, data in records.items():
+        if "/data/" not in name:
+            archive.writestr(name, data)
+
+
+def short_storage(archive, records):
+    for name, data in records.items():
+        archive.writestr(name, data[:10] if "/data/" in name else data)
+
+
+def climbing(archive, records):
+    for name, data in records.items():
+        archive.writestr(f"../../{name}", data)
+
+
+def pickle_only(archive, records):
+    archive.writestr("archive/data.pkl", b"\x80\x02cos\nsystem\nU\x04true\x85R.")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [compressed, bomb, promising, without_pickle, without_storage, short_storage, climbing, pickle_only],
+    ids=lambda change: change.__name__,
+)
+def test_zip_files_that_torch_would_not_write(doors, tmp_path, change):
+    path = tmp_path / "zip.pth"
+    path.write_bytes(rezipped(change))
+
+    for line in refused_everywhere(doors, path):
+        assert str(path) in line
+        assert change not in (compressed, bomb) or "compressed" in line
+        assert change is not promising or "promises" in line
+
+
+def test_zip_bombs_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.pth"
+    path.write_bytes(rezipped(bomb))
+    monkeypatch.setattr(torch, "load", None)
+
+    with pytest.raises(InputError, match="compressed"):
+        read_file(path)
+
+
+def test_models_that_are_programs(doors, tmp_path):
+    path = tmp_path / "script.pth"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
+
+    refused_everywhere(doors, path)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)],
+                         ids=["folder", "pipe", "device"])  # fmt: skip
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_what_is_no_file(doors, tmp_path, make, suffix):
+    path = tmp_path / f"no{suffix}"
+    make(path)
+
+    refused_everywhere(doors, path)
+
+
+def test_old_files_of_torch_still_load(tmp_path):
+    path = tmp_path / "old.pth"
+    path.write_bytes(legacy_bytes({"model": {"a": torch.arange(3)}}))
+
+    weights, _ = read_weights(path)
+
+    assert weights["a"].tolist() == [0, 1, 2]
+
+
+def test_the_command_as_a_process(doors, tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"model": {}, "extra": PAYLOADS["os.system"](doors.marker)}, path)
+
+    result = run("train_net.py", "--config-file", DEMO_CONFIG, "MODEL.WEIGHTS", path, "OUTPUT_DIR", doors.output,
+                 "MODEL.DEVICE", "cpu", check=False)  # fmt: skip
+
+    assert "system" in error_line(result)
+    assert not doors.marker.exists() and not doors.output.exists()

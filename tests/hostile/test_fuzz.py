@@ -1,0 +1,218 @@
+"""Input of any content: it is used, and then all is finite, or it is refused in one line."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from atss.data.coco import dicts_of
+from atss.data.inspection import Table, inspect, sound_content
+from atss.data.mapper import PictureMapper
+from atss.errors import InputError
+from atss.run import load_config
+from conftest import DEMO_CONFIG, TINY, pairs
+
+ONCE = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+NUMBERS = st.one_of(
+    st.sampled_from([0, 1, -1, 0.5, 64, 48, 1e-30, 1e8, 1e9, 1e308, -1e308, 2**31, 2**63, 2**64, 10**400]),
+    st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(), st.floats(),
+)  # fmt: skip
+LEAVES = st.one_of(
+    st.none(), st.booleans(), NUMBERS, st.text(max_size=8), st.sampled_from(["../a.png", "/a", "\ud800"])
+)
+JSON = st.recursive(
+    LEAVES,
+    lambda x: st.one_of(st.lists(x, max_size=4), st.dictionaries(st.text(max_size=5), x, max_size=3)),
+    max_leaves=6,
+)
+GOOD = {
+    "images": [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in range(2)],
+    "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+    "annotations": [
+        {"id": i, "image_id": i, "category_id": (3, 7)[i], "bbox": [5, 5, 20.5, 30], "area": 600, "iscrowd": 0}
+        for i in range(2)
+    ],
+}
+
+
+def places(content):
+    """Every place of a json value: a container and a key or number in it."""
+    keys = list(content) if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    for key in keys:
+        yield content, key
+        yield from places(content[key])
+
+
+@st.composite
+def mutated(draw, good=GOOD):
+    """The good content, of which some values are others, gone, or there twice."""
+    content = copy.deepcopy(good)
+    for _ in range(draw(st.integers(1, 3))):
+        found = list(places(content))
+        if not found:
+            break
+        container, key = found[draw(st.integers(0, len(found) - 1))]
+        how = draw(st.sampled_from(["replace", "replace", "remove", "twice"]))
+        if how == "replace":
+            container[key] = draw(JSON)
+        elif how == "remove":
+            del container[key]
+        elif isinstance(container, list):
+            container.append(copy.deepcopy(container[key]))
+    return content
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(2):
+        Image.new("RGB", (64, 48), (50 * i, 90, 120)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(load_config(DEMO_CONFIG, [*pairs(TINY), "MODEL.ATSS.NUM_CLASSES", "2"], read_datasets=False))
+
+
+def load(path, folder):
+    """The dicts of a COCO file through the registry and the checks before training."""
+    try:
+        cfg = load_config(DEMO_CONFIG, pairs({**TINY, "DATASETS.REGISTER": [["any", str(path), str(folder)]],
+                                              "DATASETS.TRAIN": ("any",), "DATASETS.TEST": ()}))  # fmt: skip
+        return cfg, DatasetCatalog.get("any")
+    finally:
+        if "any" in DatasetCatalog.list():
+            DatasetCatalog.remove("any")
+            MetadataCatalog.remove("any")
+
+
+def check_refusal(error):
+    assert len(str(error).splitlines()) == 1, repr(error)
+
+
+@ONCE
+@given(content=st.one_of(mutated(), mutated(), JSON))
+def test_annotation_files(folder, tmp_path_factory, content):
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content))
+
+    try:
+        cfg, dicts = load(path, folder)
+    except InputError as error:
+        check_refusal(error)
+        return
+
+    assert cfg.MODEL.ATSS.NUM_CLASSES == len(cfg.MODEL.ATSS.CLASS_NAMES) > 0
+    for record in dicts:
+        assert (folder / record["file_name"]).resolve().parent == folder.resolve()
+        for annotation in record["annotations"]:
+            assert len(annotation["bbox"]) == 4 and all(map(math.isfinite, annotation["bbox"]))
+            assert 0 <= annotation["category_id"] < cfg.MODEL.ATSS.NUM_CLASSES
+    for problem in inspect([Table.of("any", dicts, cfg.MODEL.ATSS.CLASS_NAMES)], ["any"]):
+        check_refusal(problem.line())
+
+
+SIDES = st.one_of(NUMBERS, st.floats(-100, 200))
+
+
+@ONCE
+@given(boxes=st.lists(st.lists(SIDES, min_size=4, max_size=4), max_size=4), crowds=st.lists(st.booleans(), min_size=4))
+def test_boxes_through_mapper_assigner_and_losses(folder, model, boxes, crowds):
+    """Those that the rules let pass train; all losses and gradients are finite."""
+    content = copy.deepcopy(GOOD)
+    content["annotations"] = [
+        {"id": i, "image_id": 0, "category_id": 3, "bbox": box, "iscrowd": int(crowds[i])}
+        for i, box in enumerate(boxes)
+    ]
+    coco, problems = sound_content(json.loads(json.dumps(content)))
+    for problem in problems:
+        check_refusal(problem.line())
+    cfg = load_config(DEMO_CONFIG, [*pairs(TINY), "MODEL.ATSS.NUM_CLASSES", "2"], read_datasets=False)
+    mapper = PictureMapper(cfg, is_train=True)
+
+    losses = model.train()([mapper(record) for record in dicts_of(coco, str(folder))])
+    sum(losses.values()).backward()
+
+    assert all(torch.isfinite(loss) for loss in losses.values()), losses
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    model.zero_grad()
+
+
+def plain(node):
+    return {key: plain(value) if isinstance(value, CfgNode) else value for key, value in node.items()}
+
+
+@pytest.fixture(scope="module")
+def good_config():
+    """A config as a run leaves it, as a plain dict, without datasets."""
+    cfg = load_config(DEMO_CONFIG, [*pairs(TINY), "MODEL.ATSS.NUM_CLASSES", "2"], read_datasets=False)
+    found = plain(cfg)
+    return {key: found[key] for key in ("INPUT", "MODEL", "SOLVER", "TEST")}
+
+
+@ONCE
+@given(data=st.data())
+def test_config_files(folder, good_config, data):
+    """Sections of a config in which values are others."""
+    content = data.draw(
+        st.one_of(mutated({"MODEL": {"ATSS": good_config["MODEL"]["ATSS"]}}), mutated(good_config), JSON)
+    )
+    path = folder / "config.yaml"
+    try:
+        path.write_text(f"_BASE_: {DEMO_CONFIG}\n" + yaml.safe_dump(content, allow_unicode=False))
+    except UnicodeEncodeError:  # a lone surrogate
+        return
+    except yaml.YAMLError:
+        return
+
+    try:
+        cfg = load_config(str(path), ["MODEL.DEVICE", "cpu", "MODEL.ATSS.NUM_CLASSES", "2", "MODEL.ATSS.CLASS_NAMES",
+                                      "['a','b']", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"], read_datasets=False)  # fmt: skip
+    except InputError as error:
+        check_refusal(error)
+        return
+
+    assert cfg.is_frozen()
+
+
+@ONCE
+@given(text=st.one_of(st.text(), st.binary(max_size=60)))
+def test_config_files_of_any_text(folder, text):
+    path = folder / "config.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+
+    with pytest.raises(InputError) as caught:
+        load_config(str(path), ["MODEL.DEVICE", "cpu"])
+
+    check_refusal(caught.value)
+
+
+KEYS = ["MODEL.ATSS.TOPK", "MODEL.ATSS.ASPECT_RATIOS", "MODEL.ATSS.NORM", "MODEL.ATSS.ASSIGNER", "INPUT.MAX_PIXELS",
+        "MODEL.ATSS.SCALE_RANGES", "MODEL.ATSS.IOU_THRESHOLDS", "TEST.AUG.BOX_RANGES", "SOLVER.EMA_DECAY", "MODEL", "A.B",
+        "TEST.EVAL_PERIOD", "SOLVER.EARLY_STOP", "MODEL.WEIGHTS", "", "."]  # fmt: skip
+VALUES = st.one_of(JSON.map(repr), st.text(), st.text(alphabet="[](){}-+0123456789.,'e:"))
+
+
+@ONCE
+@given(opts=st.lists(st.tuples(st.sampled_from(KEYS), VALUES), max_size=3))
+def test_overrides(opts):
+    fixed = [*pairs(TINY), "MODEL.ATSS.NUM_CLASSES", "2", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]
+    try:
+        cfg = load_config(DEMO_CONFIG, [*fixed, *(text for pair in opts for text in pair)], read_datasets=False)
+    except InputError as error:
+        check_refusal(error)
+        return
+
+    assert cfg.is_frozen() and isinstance(cfg.dump(), str) and np.isfinite(cfg.SOLVER.EMA_DECAY)
