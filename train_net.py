@@ -83,4 +83,4 @@ def report(output_dir):
 if __name__ == "__main__":
     args = default_argument_parser().parse_args()
     with one_line_errors():
-        launch(main, args, wanted_device(args.config_file, args.opts))
+        launch(main, args, lambda: wanted_device(args.config_file, args.opts))

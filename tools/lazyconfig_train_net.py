@@ -13,12 +13,9 @@ A config of your own is a Python file that takes another one's names and changes
     model.head.num_classes = 3
 """
 
-import os
-
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
 
 # isort: split
-import torch
 from detectron2.engine import (
     AMPTrainer,
     SimpleTrainer,
@@ -26,33 +23,34 @@ from detectron2.engine import (
     default_setup,
     default_writers,
     hooks,
-    launch,
 )
-from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from atss.checkpoints import Checkpointer, is_pretrained
+from atss.checkpoints import Checkpointer, is_pretrained, newest
 from atss.errors import InputError, one_line_errors
-from atss.lazy import build, build_loader, build_with_weights, load_lazy_config, read_data
+from atss.lazy import build, build_loader, build_with_weights, load_lazy_config, read_data, wanted_device
 from atss.logs import log_into
+from atss.processes import agreeing, from_main, launch, parallel
 
 
 def main(args):
     setup_logger(name="atss", distributed_rank=comm.get_rank())
     with one_line_errors():
         # Everything that can be wrong with the input shows before anything is written.
-        cfg = load_lazy_config(args.config_file, args.opts)
-        resume = args.resume and os.path.isfile(os.path.join(cfg.train.output_dir, "last_checkpoint"))
-        test_dicts = read_data(cfg, "test") if cfg.dataloader.get("evaluator") else None
+        with agreeing():
+            cfg = load_lazy_config(args.config_file, args.opts)
+            test_dicts = read_data(cfg, "test") if cfg.dataloader.get("evaluator") else None
+            train_dicts = None if args.eval_only else read_data(cfg, "train")
+        resume = args.resume and from_main(lambda: newest(cfg.train.output_dir) is not None)
         if args.eval_only:
             return evaluate(cfg, args, resume, test_dicts)
-        return train(cfg, args, resume, read_data(cfg, "train"), test_dicts)
+        return train(cfg, args, resume, train_dicts, test_dicts)
 
 
 def train(cfg, args, resume, train_dicts, test_dicts):
-    weights = {"needed": is_pretrained, "remake_head": cfg.train.get("remake_head", False)}
+    weights = {"needed": is_pretrained, "remake_head": cfg.train.get("remake_head", False), **reading(cfg)}
     if not resume:
         build_with_weights(cfg, **weights)
     default_setup(cfg, args)
@@ -61,7 +59,7 @@ def train(cfg, args, resume, train_dicts, test_dicts):
     cfg.optimizer.params.model = model
     optimizer = build(cfg, "optimizer")
     loader = build_loader(cfg, "train", train_dicts)
-    model = create_ddp_model(model, **cfg.train.ddp)
+    model = parallel(model, **cfg.train.ddp)
     trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(model, loader, optimizer)
     checkpointer = Checkpointer(model, cfg.train.output_dir, **weights, trainer=trainer)
     is_main = comm.is_main_process()
@@ -81,6 +79,10 @@ def train(cfg, args, resume, train_dicts, test_dicts):
     trainer.train(trainer.iter + 1 if resume else 0, cfg.train.max_iter)
 
 
+def reading(cfg):
+    return {"allow_pickle": cfg.train.get("allow_pickle", False)}
+
+
 def evaluate(cfg, args, resume, test_dicts):
     if not test_dicts:
         raise InputError("--eval-only: the config has no dataloader.evaluator")
@@ -88,7 +90,7 @@ def evaluate(cfg, args, resume, test_dicts):
         model = build(cfg, "model")
         Checkpointer(model, cfg.train.output_dir).resume_or_load("", resume=True)
     elif cfg.train.init_checkpoint:
-        model = build_with_weights(cfg)
+        model = build_with_weights(cfg, **reading(cfg))
     else:
         raise InputError("--eval-only: name the checkpoint to evaluate with train.init_checkpoint")
     default_setup(cfg, args)
@@ -107,6 +109,4 @@ def test(cfg, model, dicts):
 if __name__ == "__main__":
     args = default_argument_parser(epilog=__doc__).parse_args()
     with one_line_errors():
-        if args.num_gpus > max(1, torch.cuda.device_count()):
-            raise InputError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()} GPUs")
-    launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+        launch(main, args, lambda: wanted_device(args.config_file, args.opts))

@@ -23,6 +23,10 @@ from atss.run import load_config
 from conftest import DEMO_CONFIG, TINY, pairs
 
 ONCE = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+# A model without datasets.
+ALONE = {
+    **TINY, "MODEL.ATSS.NUM_CLASSES": 2, "MODEL.ATSS.CLASS_NAMES": ["a", "b"], "DATASETS.TRAIN": (), "DATASETS.TEST": (),
+}  # fmt: skip
 NUMBERS = st.one_of(
     st.sampled_from([0, 1, -1, 0.5, 64, 48, 1e-30, 1e8, 1e9, 1e308, -1e308, 2**31, 2**63, 2**64, 10**400]),
     st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(), st.floats(),
@@ -83,7 +87,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return build_model(load_config(DEMO_CONFIG, [*pairs(TINY), "MODEL.ATSS.NUM_CLASSES", "2"], read_datasets=False))
+    return build_model(load_config(DEMO_CONFIG, pairs(ALONE), read_datasets=False))
 
 
 def load(path, folder):
@@ -139,7 +143,7 @@ def test_boxes_through_mapper_assigner_and_losses(folder, model, boxes, crowds):
     coco, problems = sound_content(json.loads(json.dumps(content)))
     for problem in problems:
         check_refusal(problem.line())
-    cfg = load_config(DEMO_CONFIG, [*pairs(TINY), "MODEL.ATSS.NUM_CLASSES", "2"], read_datasets=False)
+    cfg = load_config(DEMO_CONFIG, pairs(ALONE), read_datasets=False)
     mapper = PictureMapper(cfg, is_train=True)
 
     losses = model.train()([mapper(record) for record in dicts_of(coco, str(folder))])
@@ -157,7 +161,7 @@ def plain(node):
 @pytest.fixture(scope="module")
 def good_config():
     """A config as a run leaves it, as a plain dict, without datasets."""
-    cfg = load_config(DEMO_CONFIG, [*pairs(TINY), "MODEL.ATSS.NUM_CLASSES", "2"], read_datasets=False)
+    cfg = load_config(DEMO_CONFIG, pairs(ALONE), read_datasets=False)
     found = plain(cfg)
     return {key: found[key] for key in ("INPUT", "MODEL", "SOLVER", "TEST")}
 
@@ -178,8 +182,7 @@ def test_config_files(folder, good_config, data):
         return
 
     try:
-        cfg = load_config(str(path), ["MODEL.DEVICE", "cpu", "MODEL.ATSS.NUM_CLASSES", "2", "MODEL.ATSS.CLASS_NAMES",
-                                      "['a','b']", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"], read_datasets=False)  # fmt: skip
+        cfg = load_config(str(path), pairs(ALONE), read_datasets=False)
     except InputError as error:
         check_refusal(error)
         return
@@ -199,18 +202,19 @@ def test_config_files_of_any_text(folder, text):
     check_refusal(caught.value)
 
 
-KEYS = ["MODEL.ATSS.TOPK", "MODEL.ATSS.ASPECT_RATIOS", "MODEL.ATSS.NORM", "MODEL.ATSS.ASSIGNER", "INPUT.MAX_PIXELS",
-        "MODEL.ATSS.SCALE_RANGES", "MODEL.ATSS.IOU_THRESHOLDS", "TEST.AUG.BOX_RANGES", "SOLVER.EMA_DECAY", "MODEL", "A.B",
-        "TEST.EVAL_PERIOD", "SOLVER.EARLY_STOP", "MODEL.WEIGHTS", "", "."]  # fmt: skip
+ATSS_KEYS = "TOPK ASPECT_RATIOS NORM ASSIGNER SCALE_RANGES IOU_THRESHOLDS ANCHOR_SCALE REMAKE_HEAD".split()
+OTHER_KEYS = (
+    "INPUT.MAX_PIXELS TEST.AUG.BOX_RANGES SOLVER.EMA_DECAY MODEL A.B TEST.EVAL_PERIOD SOLVER.EARLY_STOP".split()
+)
+KEYS = [*(f"MODEL.ATSS.{key}" for key in ATSS_KEYS), *OTHER_KEYS, "MODEL.WEIGHTS", "MODEL.DEVICE", "", "."]
 VALUES = st.one_of(JSON.map(repr), st.text(), st.text(alphabet="[](){}-+0123456789.,'e:"))
 
 
 @ONCE
 @given(opts=st.lists(st.tuples(st.sampled_from(KEYS), VALUES), max_size=3))
 def test_overrides(opts):
-    fixed = [*pairs(TINY), "MODEL.ATSS.NUM_CLASSES", "2", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]
     try:
-        cfg = load_config(DEMO_CONFIG, [*fixed, *(text for pair in opts for text in pair)], read_datasets=False)
+        cfg = load_config(DEMO_CONFIG, [*pairs(ALONE), *(text for pair in opts for text in pair)], read_datasets=False)
     except InputError as error:
         check_refusal(error)
         return

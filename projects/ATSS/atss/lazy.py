@@ -42,6 +42,18 @@ def load_lazy_config(config_file, overrides=()):
     return cfg
 
 
+def wanted_device(config_file, overrides=()):
+    """What a config runs on, "cuda" or "cpu", without a look at its datasets.
+
+    Raises:
+        InputError: as of `load_lazy_config`.
+    """
+    cfg = _read(config_file)
+    for override in overrides:
+        _override(cfg, override)
+    return "cuda" if cfg.train.device.startswith("cuda") and torch.cuda.is_available() else "cpu"
+
+
 def build(cfg, key):
     """The object that a config describes at a key.
 

@@ -30,26 +30,26 @@ NOTICES = (signal.SIGTERM, signal.SIGUSR1)
 TIMEOUT = datetime.timedelta(minutes=30)
 
 
-def launch(main, args, device):
+def launch(main, args, find_device):
     """Run `main(args)` in as many processes as Detectron2's arguments, or torchrun, want.
 
     Args:
         main: function that all processes run.
         args: of `detectron2.engine.default_argument_parser`: `num_gpus` is the number of processes of a machine, which
-            need no GPUs where `device` is the CPU.
-        device: "cuda" or "cpu", what they compute on.
+            need no GPUs where they compute on CPUs.
+        find_device: function without arguments -> "cuda" or "cpu", what they compute on; needed for several alone.
 
     Raises:
         InputError: more processes than GPUs, or addresses that cannot be used.
         SystemExit: a process that was started here has failed.
     """
     if dist.is_torchelastic_launched():
-        with joined(device):
+        with joined(find_device()):
             main(args)
     elif args.num_gpus * args.num_machines == 1:
         main(args)
     else:
-        _spawn(main, args, device)
+        _spawn(main, args, find_device())
 
 
 def _spawn(main, args, device):
@@ -136,12 +136,16 @@ def joined(device):
         dist.destroy_process_group()
 
 
-def parallel(model):
-    """The model as several processes train it together; as it is where there is one."""
+def parallel(model, broadcast_buffers=False, **options):
+    """The model as several processes train it together; as it is where there is one.
+
+    Args:
+        broadcast_buffers, options: of DistributedDataParallel.
+    """
     if comm.get_world_size() == 1:
         return model
     device_ids = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=broadcast_buffers, **options)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import sys
 
 import torch
 import yaml
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -101,6 +101,7 @@ def _merge(cfg, config_file, opts):
     if not os.path.isfile(config_file):
         raise InputError(f"{config_file}: no such config file")
     _check_file(config_file)
+    types = dict(_types(cfg))
     try:
         cfg.merge_from_file(config_file, allow_unsafe=False)
     except UNUSABLE as error:
@@ -112,6 +113,18 @@ def _merge(cfg, config_file, opts):
             cfg.merge_from_list([key, value])
         except UNUSABLE as error:
             raise InputError(f"{_short(f'{key} {value}')}: {_reason(error)}") from error
+    for key, found in _types(cfg):
+        # yacs takes it for a value of any type.
+        if found is type(None) and types.get(key, found) is not found:
+            raise InputError(f"{key}: expected a value of type {types[key].__name__}, got None")
+
+
+def _types(node, prefix=""):
+    """Yield every key of a config with the type of its value."""
+    for key, value in node.items():
+        yield f"{prefix}{key}", type(value)
+        if isinstance(value, CfgNode):
+            yield from _types(value, f"{prefix}{key}.")
 
 
 def _check_file(path, above=()):

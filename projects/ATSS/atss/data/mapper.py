@@ -10,7 +10,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, transform_instance_annotations
 
 from ..errors import InputError, first_line
-from .pictures import read_picture
+from .pictures import MAX_PIXELS, read_picture
 
 
 class PictureMapper(DatasetMapper):
@@ -18,26 +18,29 @@ class PictureMapper(DatasetMapper):
 
     Args:
         ignore_crowd: True to keep crowd boxes, which Detectron2 drops: `ignore_boxes` (K, 4) float32, in pixels.
+        max_pixels: pixels that a picture may have.
         others: as for `DatasetMapper`; with `is_train` False annotations are left out.
     """
 
     @configurable
-    def __init__(self, is_train, *, ignore_crowd=False, **others):
+    def __init__(self, is_train, *, ignore_crowd=False, max_pixels=MAX_PIXELS, **others):
         super().__init__(is_train, **others)
         self.ignore_crowd = ignore_crowd
+        self.max_pixels = max_pixels
 
     @classmethod
     def from_config(cls, cfg, is_train=True):
-        return {**super().from_config(cfg, is_train), "ignore_crowd": cfg.MODEL.ATSS.IGNORE_CROWD}
+        ours = {"ignore_crowd": cfg.MODEL.ATSS.IGNORE_CROWD, "max_pixels": cfg.INPUT.MAX_PIXELS}
+        return {**super().from_config(cfg, is_train), **ours}
 
     def __call__(self, record):
         """Read the picture of a dict in Detectron2's standard form, and bring it and its boxes to their size.
 
         Raises:
-            InputError: the picture is missing, cannot be read or resized, or has another size than the dict says.
+            InputError: the picture is missing, too large, cannot be read or resized, or has another size than the dict says.
         """
         record = copy.deepcopy(record)
-        picture = read_picture(record["file_name"], self.image_format)
+        picture = read_picture(record["file_name"], self.image_format, self.max_pixels)
         check_size(record, picture)
         seen = T.AugInput(picture)
         try:

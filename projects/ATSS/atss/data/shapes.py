@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
+from iopath.common.file_io import file_lock
 from PIL import Image, ImageDraw
 
 from ..errors import InputError
@@ -88,9 +89,12 @@ def register_shapes():
 def _load(name, folder, number, seed, style):
     annotations = Path(f"{folder}.json")
     if not _is_current(annotations, number, seed):
-        logger.info("Drawing %d pictures into %s", number, folder)
         try:
-            generate(folder, number, seed, style)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with file_lock(str(folder)):  # of several processes one draws
+                if not _is_current(annotations, number, seed):
+                    logger.info("Drawing %d pictures into %s", number, folder)
+                    generate(folder, number, seed, style)
         except OSError as error:
             raise InputError(f"{folder}: cannot write the generated pictures ({error.strerror or error})") from error
     return load_coco_json(str(annotations), str(folder), name)

@@ -1,0 +1,166 @@
+"""Checkpoints that are whole: what a crash, a full disk or a damaged file leaves."""
+
+import errno
+import os
+import random
+import resource
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from atss.checkpoints import Checkpointer, newest
+from atss.checkpoints.files import damage, write_whole
+from atss.errors import InputError
+
+
+@pytest.fixture
+def checkpointer(tmp_path):
+    return Checkpointer(nn.Linear(30, 30), str(tmp_path), trainer=Trainer())
+
+
+class Trainer:
+    """What else is saved, and what of it came back."""
+
+    loaded = None
+
+    def state_dict(self):
+        return {"iteration": 7}
+
+    def load_state_dict(self, state):
+        self.loaded = state["iteration"]
+
+
+def save(checkpointer, *iterations):
+    for i in iterations:
+        with torch.no_grad():
+            checkpointer.model.weight.fill_(i)
+        checkpointer.save(f"model_{i:07d}", iteration=i)
+        os.utime(os.path.join(checkpointer.save_dir, f"model_{i:07d}.pth"), (i, i))
+
+
+def test_what_is_written_is_there_whole(tmp_path):
+    path = tmp_path / "file"
+    write_whole(str(path), lambda file: file.write(b"first"))
+
+    write_whole(str(path), lambda file: file.write(b"second"))
+
+    assert path.read_bytes() == b"second" and os.listdir(tmp_path) == ["file"]
+
+
+def fail(file):
+    file.write(b"half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"first")
+
+    with pytest.raises(InputError, match=r"file: cannot be written \(No space left on device\)"):
+        write_whole(str(path), fail)
+
+    assert path.read_bytes() == b"first" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_checkpoint_for_which_there_is_no_room(checkpointer, tmp_path):
+    """The system refuses files of more than 2,000 bytes."""
+    save(checkpointer, 1)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"model_0000002\.pth: cannot be written \(File too large\)"):
+            save(checkpointer, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+    assert newest(tmp_path) == f"{tmp_path}/model_0000001.pth" and damage(newest(tmp_path)) is None
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_never_written(checkpointer, tmp_path, number):
+    save(checkpointer, 1)
+    with torch.no_grad():
+        checkpointer.model.bias[3] = number
+
+    with pytest.raises(InputError, match=r"model_0000002\.pth: not written, because bias holds numbers"):
+        checkpointer.save("model_0000002")
+
+    assert newest(tmp_path).endswith("model_0000001.pth")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cut_off_at_any_length_the_one_before_is_used(checkpointer, tmp_path, caplog, seed):
+    save(checkpointer, 1, 2, 3)
+    path = tmp_path / "model_0000003.pth"
+    os.truncate(path, random.Random(seed).randrange(path.stat().st_size))
+
+    checkpointer.resume_or_load("", resume=True)
+
+    assert checkpointer.model.weight.unique().item() == 2 and checkpointer.checkpointables["trainer"].loaded == 7
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "model_0000003.pth is damaged" in line and line.endswith("model_0000002.pth.")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_changed_byte_of_what_it_holds_is_noticed(checkpointer, tmp_path, seed):
+    save(checkpointer, 1, 2)
+    path = tmp_path / "model_0000002.pth"
+    content = bytearray(path.read_bytes())
+    weights = content.find(torch.full((30, 30), 2.0).numpy().tobytes())
+    content[weights + random.Random(seed).randrange(3600)] ^= 1
+    path.write_bytes(content)
+
+    assert "checksum" in damage(path) and newest(tmp_path).endswith("model_0000001.pth")
+
+
+def test_where_all_are_damaged_training_does_not_start_anew_by_itself(checkpointer, tmp_path):
+    save(checkpointer, 1, 2)
+    for path in tmp_path.glob("*.pth"):
+        path.write_bytes(b"")
+
+    with pytest.raises(InputError, match=r"model_0000002.*model_0000001.*no checkpoint is left"):
+        checkpointer.resume_or_load("", resume=True)
+
+
+def test_checkpoints_of_an_earlier_training_in_the_folder_are_not_gone_on_from(checkpointer, tmp_path):
+    """They are of later iterations than the damaged one, and the best one may be of any."""
+    save(checkpointer, 9, 3, 5)
+    checkpointer.save("model_best", iteration=3)
+    os.utime(tmp_path / "model_0000009.pth", (4, 4))
+    (tmp_path / "model_0000005.pth").write_bytes(b"")
+
+    assert newest(tmp_path).endswith("model_0000003.pth")
+
+
+def test_without_a_name_in_last_checkpoint_the_latest_is_used(checkpointer, tmp_path):
+    save(checkpointer, 1, 2)
+    (tmp_path / "last_checkpoint").write_bytes(b"")
+
+    assert newest(tmp_path).endswith("model_0000002.pth")
+
+
+def test_the_name_in_last_checkpoint_leads_nowhere_else(checkpointer, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save(checkpointer, 1)
+    (folder / "last_checkpoint").write_text("../model_0000001.pth")
+
+    with pytest.raises(InputError, match="run/model_0000001.pth is damaged"):
+        newest(folder)
+
+
+def test_an_empty_folder_has_none(tmp_path):
+    assert newest(tmp_path) is None and newest(tmp_path / "nowhere") is None
+
+
+def test_what_a_killed_process_was_writing_goes_when_training_starts_again(checkpointer, tmp_path):
+    (tmp_path / ".model_0000001.pth.draft").write_bytes(b"half")
+
+    Checkpointer(nn.Linear(3, 3), str(tmp_path)).resume_or_load("", resume=True)
+    assert os.listdir(tmp_path) == [".model_0000001.pth.draft"], "an evaluation beside a training leaves it alone"
+    checkpointer.resume_or_load("", resume=True)
+    assert os.listdir(tmp_path) == []
