@@ -46,7 +46,7 @@ def check_batch(cfg):
 def train(cfg, args):
     resume = args.resume and from_main(lambda: newest(cfg.OUTPUT_DIR) is not None)
     if not resume:
-        from_main(lambda: check_weights(cfg))
+        check_weights(cfg)
     default_setup(cfg, args)
     log_into(cfg.OUTPUT_DIR)
     trainer = Trainer(cfg)

@@ -66,7 +66,7 @@ def read(data):
                 assert annotation["category_id"] in range(len(classes))
         table = Table.of(part, dicts, classes.values())
         for problem in inspect([table], [part]) + unnamed_pictures([table]):
-            problem.line()
+            assert len(problem.line().splitlines()) == 1, problem
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ def convert(data):
             weights.pop(name, None)
         else:
             shape = [fuzzed.PickValueInList(SIDES) for _ in range(fuzzed.ConsumeIntInRange(0, 5))]
-            if math.prod(shape) <= MAX_NUMBERS:  # as of what `read_weights` gives
+            # As of what `read_weights` gives; torch multiplies all sides, also where one is 0.
+            if math.prod(max(side, 1) for side in shape) <= MAX_NUMBERS:
                 weights[name] = torch.zeros(()).expand(shape)
     if not weights:
         return

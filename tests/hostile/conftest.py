@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import tempfile
 import warnings
 
@@ -121,7 +120,6 @@ def doors(tmp_path, monkeypatch, capsys, shapes, weights):
         folder.mkdir()
     monkeypatch.chdir(folders[0])
     monkeypatch.setattr(tempfile, "tempdir", str(folders[1]))
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     # Made once in a process, when it is first needed.
     monkeypatch.setattr(catalog, "temporary_folder", lambda: str(tmp_path))
     registered = set(DatasetCatalog.list())

@@ -36,6 +36,7 @@ PATHS = {
     "of another system": "C:\\secret.png",
     "nul byte": "0.png\0.txt",
     "lone surrogate": "\ud800.png",
+    "two lines": "0.png\nerror: all is well",
     "empty": "",
     "folder": ".",
     "long": "a" * 5000,
@@ -61,7 +62,7 @@ CHANGES = {
     **{f"id of a class is {str(value)[:12]!r}": changed("categories", "id", value)
        for value in (None, "3", 7, 2**63, {})},
     **{f"name of a class is {value!r}": changed("categories", "name", value)
-       for value in (None, 3, ["a"], "\0", "\udfff")},
+       for value in (None, 3, ["a"], "\0", "\udfff", "a\nb", "\x1b[2J", "\u2028")},
     **{f"area is {str(value)[:12]!r}": changed("annotations", "area", value)
        for value in ("600", None, float("nan"), float("inf"), HUGE, [])},
     **{f"iscrowd is {str(value)[:12]!r}": changed("annotations", "iscrowd", value)

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import subprocess
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_pickles_are_not_opened_without_the_switch(doors, tmp_path, content):
 
 
 def test_with_the_switch_numbers_are_read(tmp_path):
-    content = {"model": {"a": np.arange(6, dtype=">f8").reshape(2, 3), "b": np.float32(2)}, "n": np.int64(3)}
+    content = {"model": {"a": np.arange(6, dtype="<f8").reshape(2, 3), "b": np.float32(2)}, "n": np.int64(3)}
     content["model"]["c"] = np.asfortranarray(content["model"]["a"])
     content["model"]["d"] = np.zeros((0, 3), dtype=bool)
     for protocol in range(6):
@@ -153,6 +154,31 @@ def test_what_is_no_checkpoint(doors, tmp_path, data, suffix):
         assert str(path) in line
 
 
+LARGE = b"\0\0\0\x10"
+ANNOUNCED = {
+    "object": b"}r" + LARGE,
+    "bytearray": b"\x96" + LARGE + bytes(4) + b"abc",
+    "bytes": b"\x8e" + LARGE + bytes(4) + b"abc",
+    "text": b"X" + LARGE + b"abc",
+    "number": b"\x8b" + LARGE + b"abc",
+    "frame": b"\x95" + LARGE + bytes(4) + b"abc",
+}
+
+
+@pytest.mark.parametrize("data", ANNOUNCED.values(), ids=ANNOUNCED)
+def test_what_a_pickle_only_announces_takes_no_memory(tmp_path, data):
+    """Found by fuzzing: a number of 32 bits for an object made room for as many, and a length for as many bytes."""
+    path = tmp_path / "few_bytes.pkl"
+    path.write_bytes(b"\x80\x05" + data + b".")
+    tracemalloc.start()
+
+    with pytest.raises(InputError):
+        read_weights(path, allow_pickle=True)
+
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
 def spread(shape):
     return torch.zeros(()).expand(shape)
 
@@ -168,6 +194,10 @@ CONTENTS = {
     "keys are numbers": {"model": {1: torch.zeros(3)}},
     "a key is a number that is too long to print": {"model": {10**5000: torch.zeros(3)}},
     "keys are tuples": {"model": {("a", ("b",)): torch.zeros(3)}},
+    # Found by fuzzing: what came after the end of the line was all that was said.
+    "keys of several lines": {"model": {"conv1\r\nerror: \x1b[2Jall is well": 3}},
+    "keys of several lines that have weights": {"model": {"conv1\n": torch.tensor([float("nan")])}},
+    "long keys": {"model": {"a" * 100_000: 3}},
     "values are texts": {"model": {"a": "text"}},
     "values are lists": {"model": {"a": [1.0]}},
     "not a number": {"model": {"conv1.weight": torch.tensor([float("nan")])}},
@@ -184,8 +214,8 @@ CONTENTS = {
     },
     "torchvision of impossible shapes": {k: spread((0, 1)) for k in layouts.resnet(SMALL)},
     # Found by fuzzing: it took half a minute to give every class a name.
-    "mmdetection of a million classes": {
-        k: spread((1 << 20, *v.shape[1:])) if "atss_cls" in k else v
+    "mmdetection of too many classes": {
+        k: spread((200_000, *v.shape[1:])) if "atss_cls" in k else v
         for k, v in layouts.mmdetection(SMALL, light=True)["state_dict"].items()
     },
     "mmdetection of no classes": {

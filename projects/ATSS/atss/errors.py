@@ -30,8 +30,11 @@ def one_line_errors():
     except InputError as error:
         # A data loader's worker hands an error over with its traceback in front.
         line = str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
-        if comm.is_main_process() or not isinstance(error, AgreedError):
-            print(f"error: {line}", file=sys.stderr)
+        agreed = isinstance(error, AgreedError)
+        if comm.is_main_process() or not agreed:
+            print(f"error: {line}", file=sys.stderr, flush=True)
+        if agreed:
+            comm.synchronize()  # the first process that ends ends the others
         raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in NO_SPACE:

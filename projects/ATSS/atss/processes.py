@@ -66,6 +66,7 @@ def _spawn(main, args, device):
     started = start_processes(_spawned, arguments, args.num_gpus, join=False, start_method="spawn")
     for notice in NOTICES:
         signal.signal(notice, lambda number, frame: [os.kill(pid, number) for pid in started.pids()])
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells whom it ends with the first
     try:
         while not started.join():
             pass

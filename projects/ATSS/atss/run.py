@@ -114,9 +114,9 @@ def _merge(cfg, config_file, opts):
         except UNUSABLE as error:
             raise InputError(f"{_short(f'{key} {value}')}: {_reason(error)}") from error
     for key, found in _types(cfg):
-        # yacs takes it for a value of any type.
-        if found is type(None) and types.get(key, found) is not found:
-            raise InputError(f"{key}: expected a value of type {types[key].__name__}, got None")
+        # None takes the place of any value in yacs, and any value that of None.
+        if types.get(key, type(None)) not in (type(None), found):
+            raise InputError(f"{key}: expected a value of type {types[key].__name__}, got {found.__name__}")
 
 
 def _types(node, prefix=""):
@@ -233,6 +233,10 @@ def _check_choices(cfg):
             raise InputError(f"{key}: {value!r} is not one of {', '.join(map(repr, allowed))}")
     if not 1 <= cfg.MODEL.ATSS.TOPK <= MAX_TOPK:
         raise InputError(f"MODEL.ATSS.TOPK: expected a number from 1 to {MAX_TOPK}, got {cfg.MODEL.ATSS.TOPK}")
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise InputError(f"MODEL.DEVICE {_short(cfg.MODEL.DEVICE)!r}: {first_line(error)}") from error
     if cfg.INPUT.MAX_PIXELS < 1:
         raise InputError(f"INPUT.MAX_PIXELS: expected a number of pixels, got {cfg.INPUT.MAX_PIXELS}")
     _check_numbers(cfg.MODEL.ATSS)

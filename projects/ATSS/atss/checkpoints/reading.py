@@ -4,7 +4,9 @@ import math
 import os
 import pickle
 import re
+import struct
 import zipfile
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -86,8 +88,22 @@ ARRAYS = {
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads numbers, texts, containers and numpy arrays, and refuses everything else."""
+class Bounded:
+    """A file of which no more bytes are asked for than it has: room for them is made before they are read."""
+
+    def __init__(self, file):
+        self.file, self.size, self.readline = file, os.fstat(file.fileno()).st_size, file.readline
+
+    def read(self, size):
+        return self.file.read(min(size, self.size))
+
+
+class ArrayUnpickler(pickle._Unpickler):
+    """Reads numbers, texts, containers and numpy arrays, and refuses everything else.
+
+    It is the one in Python, which is fast enough for a few hundred arrays: the one in C makes room for as many objects
+    as a file says it will refer to.
+    """
 
     def find_class(self, module, name):
         if (module, name) in ARRAYS:
@@ -99,6 +115,13 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return dict
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+
+    def load_bytearray8(self):
+        # Python's own makes room for as many bytes as a file says it has before it reads them.
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))
+
+    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
 
 def read_file(path, allow_pickle=False):
@@ -125,7 +148,7 @@ def read_file(path, allow_pickle=False):
     try:
         if path.endswith(".pkl"):
             with open(path, "rb") as file:
-                return ArrayUnpickler(file, encoding="latin1").load()
+                return ArrayUnpickler(Bounded(file), encoding="latin1").load()
         refuse_bomb(path)
         arrays = [(what, f"{module}.{name}") for (module, name), what in ARRAYS.items()]
         inert = [(Inert, name) for name in INERT]
@@ -137,10 +160,10 @@ def read_file(path, allow_pickle=False):
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign:
             raise InputError(
-                f"{path}: holds {foreign[1].rstrip('.')} besides weights, which could run code: not read"
+                f"{path}: holds {shown(foreign[1].rstrip('.'))} besides weights, which could run code: not read"
             ) from error
         raise InputError(
-            f"{path}: truncated, or not a checkpoint ({type(error).__name__}: {first_line(error)})"
+            f"{path}: truncated, or not a checkpoint ({type(error).__name__}: {shown(first_line(error))})"
         ) from error
 
 
@@ -207,7 +230,7 @@ def as_plain(path, name, value):
         if not plain or value.is_nested or value.is_meta or value.is_quantized or value.is_complex():
             raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
     except (TypeError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: {name} is no plain tensor ({first_line(error)})") from error
+        raise InputError(f"{path}: {shown(name)} is no plain tensor ({first_line(error)})") from error
     return value
 
 
@@ -217,9 +240,9 @@ def as_finite(path, name, value):
         value = value.float()
         finite = value.isfinite().all()
     except (TypeError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: {name} is no plain tensor ({first_line(error)})") from error
+        raise InputError(f"{path}: {shown(name)} is no plain tensor ({first_line(error)})") from error
     if not finite:
-        raise InputError(f"{path}: {name} holds numbers that are not finite")
+        raise InputError(f"{path}: {shown(name)} holds numbers that are not finite")
     return value
 
 
@@ -233,7 +256,12 @@ def class_names(meta):
     return list(names) if good else []
 
 
+def shown(name):
+    """A text of a file for a message: one line, not too long, and nothing that a terminal obeys."""
+    return name if name.isprintable() and len(name) <= 200 else f"{name[:200]!r}"
+
+
 def some(names):
     """The first names, for people; keys of a file that are no texts go by their type."""
-    names = [name if isinstance(name, str) else f"a {type(name).__name__}" for name in names]
+    names = [shown(name) if isinstance(name, str) else f"a {type(name).__name__}" for name in names]
     return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")

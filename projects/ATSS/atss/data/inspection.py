@@ -25,7 +25,8 @@ LARGEST = 1e9
 LARGEST_SIDE = 1_000_000
 NUMBERS = {int, float}
 DRIVE = re.compile("[a-zA-Z]:/")
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# Ends of lines, what terminals obey, halves of characters.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 REPAIR = "correct the entry, or remove it"
 # Values as messages show them, of which a file can have any.
 SHOWN = reprlib.Repr()
@@ -141,14 +142,14 @@ def entry_rules(key):
 
 def category_rules():
     kind = "malformed categories"
-    return [*entry_rules("categories"), value_rule(kind, "name", is_text, "must be a text")]
+    return [*entry_rules("categories"), value_rule(kind, "name", is_text, "must be a text that can be printed")]
 
 
 def image_rules():
     kind = "malformed images"
     rules = [
         *entry_rules("images"),
-        value_rule(kind, "file_name", is_text, "must be a text"),
+        value_rule(kind, "file_name", is_text, "must be a text that can be printed"),
         value_rule(
             "pictures outside of their folder",
             "file_name",
@@ -190,7 +191,7 @@ def is_id(value):
 
 def is_text(value):
     """Whether it is one that can be printed and looked for in a folder."""
-    return type(value) is str and "\0" not in value and (value.isascii() or not LONE_SURROGATE.search(value))
+    return type(value) is str and not UNPRINTABLE.search(value)
 
 
 def stays_inside(name):

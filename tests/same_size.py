@@ -1,0 +1,47 @@
+"""Train in float64 on pictures of one size, and write the losses of every iteration: a command for several processes.
+
+Group normalisation sees the padding of a batch, so the batches of several processes differ where sizes do.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from detectron2.engine import HookBase, default_argument_parser
+from detectron2.utils import comm
+
+from atss.processes import launch
+from atss.run import load_config
+from atss.trainer import Trainer
+
+
+class Losses(HookBase):
+    def __init__(self):
+        self.rows = []
+
+    def after_step(self):
+        if comm.is_main_process():
+            self.rows.append({k: v for k, (v, _) in self.trainer.storage.latest().items() if "loss" in k})
+
+
+class DoubleTrainer(Trainer):
+    @classmethod
+    def build_model(cls, cfg):
+        return super().build_model(cfg).double()
+
+
+def main(args):
+    cfg = load_config(args.config_file, args.opts)
+    Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(7 + comm.get_rank())  # the main process's weights are everyone's
+    trainer = DoubleTrainer(cfg)
+    losses = Losses()
+    trainer.register_hooks([losses])
+    trainer.train()
+    if comm.is_main_process():
+        (Path(cfg.OUTPUT_DIR) / "losses.json").write_text(json.dumps(losses.rows))
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser().parse_args()
+    launch(main, arguments, lambda: "cpu")
