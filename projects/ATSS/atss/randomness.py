@@ -13,20 +13,16 @@ import torch
 
 def seed_all(*place):
     """Seed Python, NumPy and PyTorch, its GPU too, with integers from 0 that together say where numbers are drawn."""
-    first, second, third = _numbers(place)
-    random.seed(first)
-    np.random.seed(second)
-    torch.manual_seed(third)
+    _seed_cpu(place)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(torch.initial_seed())
 
 
 @contextlib.contextmanager
 def drawn_at(*place):
     """Random numbers on the CPU as after `seed_all`; afterwards those from before go on."""
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    first, second, third = _numbers(place)
-    random.seed(first)
-    np.random.seed(second)
-    torch.random.default_generator.manual_seed(third)
+    _seed_cpu(place)
     try:
         yield
     finally:
@@ -35,5 +31,8 @@ def drawn_at(*place):
         torch.random.set_rng_state(before[2])
 
 
-def _numbers(place):
-    return np.random.SeedSequence(place).generate_state(3).tolist()
+def _seed_cpu(place):
+    first, second, third = np.random.SeedSequence(place).generate_state(3).tolist()
+    random.seed(first)
+    np.random.seed(second)
+    torch.random.default_generator.manual_seed(third)

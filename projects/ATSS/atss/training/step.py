@@ -88,12 +88,12 @@ class TrainingStep(SimpleTrainer):
         """What every process knows of its step: a list of dicts, in the order of the processes."""
         # Scaled gradients may overflow: GradScaler looks at them.
         gradients = [] if self.grad_scaler.is_enabled() else [p.grad for p in self.parameters if p.grad is not None]
-        largest = torch.nn.utils.get_total_norm(gradients, torch.inf).to(self.parameters[0].device)
-        *values, largest = torch.stack([*losses.values(), largest]).tolist()  # one wait for a GPU
+        norm = torch.nn.utils.get_total_norm(gradients).to(self.parameters[0].device)
+        *values, norm = torch.stack([*losses.values(), norm]).tolist()  # one wait for a GPU
         return comm.all_gather(
             {
                 "losses": dict(zip(losses, values, strict=True)),
-                "gradient": largest,
+                "gradient": norm,
                 "data_time": data_time,
                 "notice": self.notice_here(),
                 "unreadable": [entry for record in batch for entry in record.get("unusable", ())],
