@@ -145,7 +145,7 @@ def test_settings_of_data_and_run(twins):
     assert lazy.model.head.num_classes == cfg.MODEL.ATSS.NUM_CLASSES
 
 
-def test_pictures_and_evaluator(twins, shapes, monkeypatch):
+def test_pictures_and_evaluator(twins, shapes):
     """Both give the same pictures and boxes for the same random numbers."""
     cfg, lazy = twins
     for entry in shapes["DATASETS.REGISTER"]:
@@ -153,16 +153,12 @@ def test_pictures_and_evaluator(twins, shapes, monkeypatch):
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("tiny_train",), ("tiny_val",)
     cfg.MODEL.ATSS.NUM_CLASSES = lazy.model.head.num_classes = 6
     lazy.dataloader.train.dataset.names, lazy.dataloader.test.dataset.names = "tiny_train", "tiny_val"
-    monkeypatch.setattr(loaders, "build_detection_train_loader", lambda cfg, **arguments: arguments)
-    monkeypatch.setattr(
-        loaders, "build_detection_test_loader", lambda dataset, **others: {"dataset": dataset, **others}
-    )
 
     for split, theirs in (("train", loaders.train_loader(cfg)), ("test", loaders.test_loader(cfg, "tiny_val"))):
         records, mapper = read_data(lazy, split), instantiate(lazy.dataloader[split].mapper)
-        assert [r["file_name"] for r in records] == [r["file_name"] for r in theirs["dataset"]]
+        assert [r["file_name"] for r in records] == [theirs.dicts[i]["file_name"] for i in range(len(theirs.dicts))]
         for seed, record in enumerate(records[:3]):
-            (ours, image, boxes), expected = (mapped(m, record, seed) for m in (mapper, theirs["mapper"]))
+            (ours, image, boxes), expected = (mapped(m, record, seed) for m in (mapper, theirs.mapper))
             assert ours == expected[0] and torch.equal(image, expected[1]) and torch.equal(boxes, expected[2])
 
     ours, theirs = build(lazy, "dataloader.evaluator"), build_coco_evaluator(cfg, "tiny_val")

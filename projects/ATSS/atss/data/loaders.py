@@ -78,7 +78,8 @@ class OnceThrough:
     """
 
     def __init__(self, dicts, mapper, batch_size, num_workers):
-        self.dataset = MapDataset(DatasetFromList(dicts, copy=False), mapper)
+        self.dicts = DatasetFromList(dicts, copy=False)
+        self.mapper = mapper
         mine = list(InferenceSampler(len(dicts)))
         self.batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
         self.num_workers = num_workers
@@ -90,8 +91,8 @@ class OnceThrough:
         yield from restarted(self._loader_from)
 
     def _loader_from(self, first):
-        batches = self.batches[first:]
-        return DataLoader(self.dataset, batch_sampler=batches, num_workers=self.num_workers, collate_fn=list)
+        pictures, batches = MapDataset(self.dicts, self.mapper), self.batches[first:]
+        return DataLoader(pictures, batch_sampler=batches, num_workers=self.num_workers, collate_fn=list)
 
 
 def train_dicts(cfg, keep=False):
