@@ -1,4 +1,4 @@
-"""What surviving costs: a step of this project's trainer beside one of Detectron2's DefaultTrainer, in turns, in one run.
+"""What surviving costs: a step of this project's trainer beside one of Detectron2's DefaultTrainer, in turns.
 
     python benchmarks/reliability.py
     python benchmarks/reliability.py --steps 30 --config-file configs/atss_R_50_FPN_1x.yaml DATASETS.FOLDER cells/ ...

@@ -149,7 +149,7 @@ def test_the_name_in_last_checkpoint_leads_nowhere_else(checkpointer, tmp_path):
     save(checkpointer, 1)
     (folder / "last_checkpoint").write_text("../model_0000001.pth")
 
-    with pytest.raises(InputError, match="run/model_0000001.pth is damaged"):
+    with pytest.raises(InputError, match=r"run/model_0000001\.pth is damaged"):
         newest(folder)
 
 

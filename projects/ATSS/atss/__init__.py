@@ -2,10 +2,11 @@
 
 import warnings
 
-# Detectron2 compiles some functions with TorchScript when it is imported, and its processes talk in storages; nothing
-# its users could do about it.
+# Detectron2 compiles some functions with TorchScript when it is imported, and its processes talk in storages; torch has
+# a new name for an argument that older versions know by the old one. Nothing that users could do about.
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
 warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
+warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
 
 from . import anchors, assigners, backbones, box_coding, data, losses
 from .config import add_atss_config

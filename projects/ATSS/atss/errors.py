@@ -22,7 +22,7 @@ class AgreedError(InputError):
 
 @contextlib.contextmanager
 def one_line_errors():
-    """Turn an `InputError`, and a full disk, into one line on standard error and exit status 1."""
+    """Turn an `InputError`, a full disk, and the end of another process into one line of error and exit status 1."""
     # Detectron2 logs the traceback of whatever ends its training loop; that of an InputError tells nothing.
     logging.getLogger("detectron2.engine.train_loop").addFilter(_has_traceback)
     try:
@@ -30,6 +30,8 @@ def one_line_errors():
     except InputError as error:
         # A data loader's worker hands an error over with its traceback in front.
         line = str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+        # Names of files can hold anything.
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
         agreed = isinstance(error, AgreedError)
         if comm.is_main_process() or not agreed:
             print(f"error: {line}", file=sys.stderr, flush=True)
@@ -41,11 +43,22 @@ def one_line_errors():
             raise
         print(f"error: {error.filename or 'writing'}: {os.strerror(error.errno)}", file=sys.stderr)
         raise SystemExit(1) from None
+    except RuntimeError as error:
+        if not is_end_of_another(error):
+            raise
+        print(f"error: process {comm.get_rank()}: another process of the run has ended", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def is_end_of_another(error):
+    """Whether an error of gloo's means that a process with which this one talked has ended."""
+    return isinstance(error, RuntimeError) and "gloo/transport" in str(error)
 
 
 def _has_traceback(record):
     error = record.exc_info and record.exc_info[1]
-    return not (isinstance(error, InputError) or (isinstance(error, OSError) and error.errno in NO_SPACE))
+    no_space = isinstance(error, OSError) and error.errno in NO_SPACE
+    return not (isinstance(error, InputError) or no_space or is_end_of_another(error))
 
 
 def first_line(error):

@@ -119,7 +119,7 @@ def _candidates(folder):
 
 
 def of_training(name):
-    """Whether training goes on from a checkpoint of that name; from the best one, which may be far back, it does not."""
+    """Whether training goes on from a checkpoint of that name: not from the best one, which may be far back."""
     return name.startswith("model_") and name.endswith(".pth") and name != "model_best.pth"
 
 

@@ -37,7 +37,7 @@ class PictureMapper(DatasetMapper):
         """Read the picture of a dict in Detectron2's standard form, and bring it and its boxes to their size.
 
         Raises:
-            InputError: the picture is missing, too large, cannot be read or resized, or has another size than the dict says.
+            InputError: the picture is missing, too large, cannot be read or resized, or has not the dict's size.
         """
         record = copy.deepcopy(record)
         picture = read_picture(record["file_name"], self.image_format, self.max_pixels)
