@@ -92,10 +92,16 @@ class Bounded:
     """A file of which no more bytes are asked for than it has: room for them is made before they are read."""
 
     def __init__(self, file):
-        self.file, self.size, self.readline = file, os.fstat(file.fileno()).st_size, file.readline
+        self.file, self.size = file, os.fstat(file.fileno()).st_size
 
     def read(self, size):
         return self.file.read(min(size, self.size))
+
+    def readline(self):
+        line = self.file.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("it ends within a name")
+        return line
 
 
 class ArrayUnpickler(pickle._Unpickler):
