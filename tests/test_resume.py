@@ -151,7 +151,7 @@ def test_resumed_after_its_end_it_evaluates_and_changes_nothing(run, tmp_path):
 
 def test_killed_in_two_processes(tmp_path):
     """The soak test, small: see docs/reliability.md for a long one."""
-    result = soak(tmp_path / "soak", rounds=1, processes=2, iterations=18, cut_every=0)
+    result = soak(tmp_path / "soak", rounds=1, processes=2, iterations=50, cut_every=0)
 
     assert result["rounds"] >= 1 and result["launcher"] + result["process"] >= 1
     assert result["values"] > 300 and result["different"] == 0
