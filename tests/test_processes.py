@@ -65,7 +65,7 @@ def test_two_processes_train_as_one_does(tmp_path):
 
 
 def test_torchrun_on_two_machines(shapes, tmp_path):
-    """Two agents on this one: it trains, evaluates once each time, and writes one report."""
+    """Two torchruns on this one: it trains, evaluates once each time, and writes one report."""
     out = tmp_path / "out"
     agent = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend",
