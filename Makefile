@@ -17,7 +17,7 @@ env: .venv/ready
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# The demo draws its pictures here, also where another folder of datasets is set.
+# The demo draws its images here, also where another folder of datasets is set.
 demo: export DETECTRON2_DATASETS := datasets
 demo: env
 	$(BIN)/python train_net.py --config-file configs/atss_R_10_FPN_demo.yaml --resume OUTPUT_DIR $(DEMO)
@@ -25,7 +25,7 @@ demo: env
 		--output $(DEMO)/predictions --opts MODEL.WEIGHTS $(DEMO)/model_final.pth
 	@echo
 	@echo "The AP table stands above; the same figures are in $(DEMO)/metrics.json."
-	@echo "Pictures with the detector's boxes: $(DEMO)/predictions"
+	@echo "Images with the detector's boxes: $(DEMO)/predictions"
 
 test: env
 	$(BIN)/python -m pytest
@@ -37,7 +37,7 @@ overnight: env
 # Each of the three targets a third of the time, in seconds; what it finds is in fuzz/corpus/finding-*.
 FUZZ_SECONDS ?= 3600
 fuzz: env
-	for target in annotations checkpoints pictures; do \
+	for target in annotations checkpoints images; do \
 		$(BIN)/python fuzz/$$target.py -max_total_time=$$(($(FUZZ_SECONDS) / 3)) || exit 1; \
 	done
 

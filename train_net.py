@@ -12,13 +12,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from atss.checkpoints import Checkpointer, check_weights, newest
+from atss.config import load_config, parse_with_opts, wanted_device
 from atss.data import check_data
+from atss.engine import Trainer, launch, log_into
 from atss.errors import AgreedError, InputError, one_line_errors
-from atss.logs import log_into
-from atss.processes import agreeing, from_main, launch
 from atss.report import write_report
-from atss.run import load_config, wanted_device
-from atss.trainer import Trainer
+from atss.utils.comm import agreeing, from_main
 
 logger = logging.getLogger("atss.train_net")
 
@@ -35,7 +34,7 @@ def main(args):
 
 
 def check_batch(cfg):
-    """Raise an `InputError` unless all processes get as many pictures."""
+    """Raise an `InputError` unless all processes get as many images."""
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
         raise InputError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}: expected a multiple of the {comm.get_world_size()} "
@@ -81,6 +80,6 @@ def report(output_dir):
 
 
 if __name__ == "__main__":
-    args = default_argument_parser().parse_args()
+    args = parse_with_opts(default_argument_parser())
     with one_line_errors():
         launch(main, args, lambda: wanted_device(args.config_file, args.opts))

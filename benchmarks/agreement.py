@@ -1,14 +1,14 @@
-"""Compare the matches of our rules with those of the paper's code, anchor by anchor, on random pictures.
+"""Compare the matches of our rules with those of the paper's code, anchor by anchor, on random images.
 
-    python benchmarks/agreement.py --paper path/to/ATSS --pictures 1000
+    python benchmarks/agreement.py --paper path/to/ATSS --images 1000
 
 Two differences are set aside so that all others show:
 
 - The paper's code counts a box from x1 to x2 as x2 - x1 + 1 pixels wide. It is given areas and IoUs without the + 1.
-- Where torch.topk has to choose among equals it takes any. A picture in which the last candidate of an object and the
+- Where torch.topk has to choose among equals it takes any. An image in which the last candidate of an object and the
   first that is none are equally good in float32 is left out, and another one drawn.
 
-Every picture has an object at least, as the paper's code needs one. Anchors have exact sides, so that IoUs which are
+Every image has an object at least, as the paper's code needs one. Anchors have exact sides, so that IoUs which are
 equal in theory are equal in both. IoU runs with positives limited to the object, as there. The exit status is 1 where
 an anchor differs.
 """
@@ -21,7 +21,7 @@ import torch
 
 import peers
 from assigner import RULES, STRIDES, random_boxes
-from atss.anchors import AnchorGrid, make_cell_anchors
+from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 
 # Aspect ratios, of which one and three anchors a location are made with sides that float32 holds.
 ONE, THREE = (1.0,), (0.25, 1.0, 4.0)
@@ -29,7 +29,7 @@ COMPARED = [("atss", ONE), ("atss", THREE), ("iou", ONE), ("iou", THREE), ("scal
 
 
 class Counts(NamedTuple):
-    """What `compare` found: numbers of anchors, of those with an object, of those that differ; pictures left out."""
+    """What `compare` found: numbers of anchors, of those with an object, of those that differ; images left out."""
 
     anchors: int
     positives: int
@@ -39,14 +39,14 @@ class Counts(NamedTuple):
 
 def main():
     args = parse_arguments()
-    print(f"{'rule':>12} {'anchors a location':>19} {'pictures':>9} {'anchors':>10} {'positives':>10} "
+    print(f"{'rule':>12} {'anchors a location':>19} {'images':>9} {'anchors':>10} {'positives':>10} "
           f"{'differing':>10} {'left out':>9}")  # fmt: skip
     differing = 0
     for rule, ratios in COMPARED:
         theirs = peers.paper(args.paper, rule, args.topk, len(ratios))
         forget_added_pixel()
         found = compare(rule, ratios, theirs, args)
-        print(f"{rule:>12} {len(ratios):>19} {args.pictures:>9} {found.anchors:>10} {found.positives:>10} "
+        print(f"{rule:>12} {len(ratios):>19} {args.images:>9} {found.anchors:>10} {found.positives:>10} "
               f"{found.differing:>10} {found.left_out:>9}", flush=True)  # fmt: skip
         differing += found.differing
     return 1 if differing else 0
@@ -55,7 +55,7 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paper", required=True, metavar="CHECKOUT", help="of the paper's repository, sfzhang15/ATSS")
-    parser.add_argument("--pictures", type=int, default=1000, help="for every rule")
+    parser.add_argument("--images", type=int, default=1000, help="for every rule")
     parser.add_argument("--topk", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -64,13 +64,13 @@ def parse_arguments():
 def compare(rule, ratios, theirs, args):
     """`Counts` of a rule with anchors of these aspect ratios; `theirs` as `peers.paper` gives it."""
     generator, ours = torch.Generator().manual_seed(args.seed), RULES[rule](args.topk)
-    anchors = positives = differing = left_out = pictures = 0
-    while pictures < args.pictures:
-        grid, boxes = random_picture(generator, ratios)
+    anchors = positives = differing = left_out = images = 0
+    while images < args.images:
+        grid, boxes = random_image(generator, ratios)
         if has_tie(rule, grid, boxes, args.topk):
             left_out += 1
             continue
-        pictures += 1
+        images += 1
         matches, expected = ours(grid, [boxes])[0], matches_of(theirs(grid, [boxes]))
         anchors += len(grid)
         positives += int((matches >= 0).sum())
@@ -78,7 +78,7 @@ def compare(rule, ratios, theirs, args):
     return Counts(anchors, positives, differing, left_out)
 
 
-def random_picture(generator, ratios):
+def random_image(generator, ratios):
     """A grid, and between 1 and 40 objects."""
     height, width, number, seed = torch.randint(0, 1 << 31, (4,), generator=generator).tolist()
     height, width, number = 32 * (2 + height % 10), 32 * (2 + width % 10), 1 + number % 40
@@ -88,7 +88,7 @@ def random_picture(generator, ratios):
 
 
 def matches_of(targets):
-    """The matches (R,), as our rules give them, from what `peers.paper` returns for one picture."""
+    """The matches (R,), as our rules give them, from what `peers.paper` returns for one image."""
     labels = targets[0][0].long()
     # -1 and 0 stand for ignored and background there, -2 and -1 here.
     return labels - 1

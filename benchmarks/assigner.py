@@ -7,8 +7,8 @@
 
 The full-matrix algorithm and mmdetection's assigner, where mmdet is installed, take part for ATSS only; the paper's
 code has every rule but centre sampling, and "-" stands where there is nothing to compare with. Times are medians after
-a warm-up; memory is the most that a call had allocated at a time, besides its result. The others work picture by
-picture: where a batch would take long they are given its first pictures only.
+a warm-up; memory is the most that a call had allocated at a time, besides its result. The others work image by
+image: where a batch would take long they are given its first images only.
 """
 
 import argparse
@@ -21,8 +21,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import peers
-from atss.anchors import AnchorGrid, make_cell_anchors
-from atss.assigners import ATSSAssigner, CenterSamplingAssigner, IoUAssigner, ScaleRangeAssigner, TopKIoUAssigner
+from atss.modeling.anchors import AnchorGrid, make_cell_anchors
+from atss.modeling.assigners import (
+    ATSSAssigner,
+    CenterSamplingAssigner,
+    IoUAssigner,
+    ScaleRangeAssigner,
+    TopKIoUAssigner,
+)
 
 STRIDES = [8, 16, 32, 64, 128]
 # Our implementation of every rule, in PyTorch, from k. IoU as in the paper's experiments: centres inside the object.
@@ -47,9 +53,9 @@ def main():
             setting = f"{rule}: {setting}"
         grid = make_grid(height, width, num_anchors, device)
         write, launch = floors(grid, batch, args.seconds)
-        print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors a picture")
-        print(f"floors: writing the result {write / batch * 1e3:.4f} ms a picture, a launch {launch * 1e6:.1f} us")
-        print(" objects     implementation  ms a picture  ms a batch  extra MB  faster than")
+        print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors an image")
+        print(f"floors: writing the result {write / batch * 1e3:.4f} ms an image, a launch {launch * 1e6:.1f} us")
+        print(" objects     implementation  ms an image  ms a batch  extra MB  faster than")
         others = other_implementations(args, rule, num_anchors)
         for num_objects in args.objects:
             boxes = random_boxes(batch, num_objects, height, width, args.seed, device)
@@ -61,9 +67,9 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--objects", type=int, nargs="+", default=[1, 7, 20, 100, 500, 1000, 2000], help="a picture")
-    parser.add_argument("--batch", type=int, nargs="+", default=[16], help="pictures")
-    parser.add_argument("--size", type=size, nargs="+", default=[(800, 1344)], metavar="HxW", help="of the pictures")
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 7, 20, 100, 500, 1000, 2000], help="an image")
+    parser.add_argument("--batch", type=int, nargs="+", default=[16], help="images")
+    parser.add_argument("--size", type=size, nargs="+", default=[(800, 1344)], metavar="HxW", help="of the images")
     parser.add_argument("--anchors", type=int, nargs="+", default=[1], choices=range(1, 10), help="a location")
     parser.add_argument("--rule", nargs="+", default=["atss"], choices=RULES)
     parser.add_argument("--topk", type=int, default=9)
@@ -89,7 +95,7 @@ def make_grid(height, width, num_anchors, device):
 
 
 def random_boxes(batch, num_objects, height, width, seed, device):
-    """Objects of 8 to 400 pixels, uniform in the logarithm of their sides, anywhere in the picture."""
+    """Objects of 8 to 400 pixels, uniform in the logarithm of their sides, anywhere in the image."""
     generator, boxes = torch.Generator().manual_seed(seed), []
     for _ in range(batch):
         center = torch.rand(num_objects, 2, generator=generator) * torch.tensor([width, height])
@@ -111,7 +117,7 @@ def other_implementations(args, rule, num_anchors):
 
 
 def measure(args, rule, grid, boxes, num_objects, others):
-    """Time and memory of every implementation on these boxes, a line for each; {name: seconds a picture}."""
+    """Time and memory of every implementation on these boxes, a line for each; {name: seconds an image}."""
     few = boxes[: max(2, 1600 // num_objects)]
     runs = {"torch": (RULES[rule](args.topk), boxes)}
     if rule == "atss" and grid.device.type == "cuda":
@@ -207,18 +213,18 @@ def floors(grid, batch, seconds):
 
 
 def print_growth(args, results):
-    """How time grows with the objects, and with the picture where several sizes were asked for."""
+    """How time grows with the objects, and with the image where several sizes were asked for."""
     print()
     for setting in dict.fromkeys(setting for setting, _ in results):
         if {100, 1000} <= set(args.objects):
             few, many = results[setting, 100], results[setting, 1000]
             ratios = ", ".join(f"{name} {many[name] / few[name]:.1f}x" for name in many if name in few)
-            print(f"{setting}: from 100 to 1000 objects a picture {ratios}")
+            print(f"{setting}: from 100 to 1000 objects an image {ratios}")
     if len(args.size) > 1:
         sizes = min(args.size), max(args.size)
         smallest, largest = besides_writing(args, sizes)
         print(
-            f"{args.rule[0] + ': ' if args.rule != ['atss'] else ''}{args.batch[0]} pictures, "
+            f"{args.rule[0] + ': ' if args.rule != ['atss'] else ''}{args.batch[0]} images, "
             f"{args.objects[0]} object(s) each: {largest / smallest:.2f}x from {sizes[0]} to "
             f"{sizes[1]}, the writing of the result aside"
         )
@@ -253,7 +259,7 @@ def plot(results, title, file):
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for (setting, name), points in lines.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=f"{name}, {setting}" if several else name)
-    axes.set(xscale="log", yscale="log", xlabel="objects a picture", ylabel="milliseconds a picture")
+    axes.set(xscale="log", yscale="log", xlabel="objects an image", ylabel="milliseconds an image")
     axes.set_title(title if several else f"{title}, {next(iter(lines))[0]}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -1,10 +1,10 @@
 """Time of evaluating boxes beside pycocotools, on the same detections, in one run.
 
-    python benchmarks/evaluation.py                  # as many pictures and detections as COCO val gives
-    python benchmarks/evaluation.py --spread 60      # detections of 60 classes a picture instead of 15
+    python benchmarks/evaluation.py                  # as many images and detections as COCO val gives
+    python benchmarks/evaluation.py --spread 60      # detections of 60 classes an image instead of 15
 
 Timed is the way from a list of results, as a model's detections become, to the printed table. faster-coco-eval takes
-part where it is installed. The more classes the detections of a picture are of, the longer the others take.
+part where it is installed. The more classes the detections of an image are of, the longer the others take.
 """
 
 import argparse
@@ -29,8 +29,8 @@ def main():
     args = parse_arguments()
     coco, results = generate(args)
     print(
-        f"numpy {np.__version__}; {args.pictures} pictures, {CLASSES} classes, {len(coco.anns)} objects, "
-        f"{len(results)} detections of {args.spread} classes a picture"
+        f"numpy {np.__version__}; {args.images} images, {CLASSES} classes, {len(coco.anns)} objects, "
+        f"{len(results)} detections of {args.spread} classes an image"
     )
     print(f"{'implementation':>16} {'seconds':>8} {'CPU':>8}" + "".join(f"{name:>9}" for name in FIGURES))
     runs = {"this project": evaluate_boxes, "pycocotools": with_pycocotools}
@@ -52,23 +52,23 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="a picture")
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--detections", type=int, default=100, help="an image")
     parser.add_argument("--spread", type=int, default=15, choices=range(3, CLASSES + 1), metavar="3..80",
-                        help="classes that the detections of a picture are of")  # fmt: skip
+                        help="classes that the detections of an image are of")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def generate(args):
-    """Pictures with 7 objects on average, of three classes each; detections near them, and anywhere.
+    """Images with 7 objects on average, of three classes each; detections near them, and anywhere.
 
     Returns:
         `pycocotools.coco.COCO` with the objects, and a list of results.
     """
     random, annotations, results = np.random.default_rng(args.seed), [], []
     frequency = 1 / np.arange(1, CLASSES + 1)
-    for image_id in range(1, args.pictures + 1):
+    for image_id in range(1, args.images + 1):
         classes = random.choice(CLASSES, args.spread, replace=False, p=frequency / frequency.sum()) + 1
         count = random.poisson(7)
         boxes, labels = random_boxes(random, count), random.choice(classes[:3], count)
@@ -94,7 +94,7 @@ def generate(args):
 
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": i, "width": WIDTH, "height": HEIGHT} for i in range(1, args.pictures + 1)],
+        "images": [{"id": i, "width": WIDTH, "height": HEIGHT} for i in range(1, args.images + 1)],
         "categories": [{"id": i, "name": f"class {i}"} for i in range(1, CLASSES + 1)],
         "annotations": annotations,
     }

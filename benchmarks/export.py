@@ -4,7 +4,7 @@
     python benchmarks/export.py --model demo --threads 1
     python benchmarks/export.py --config-file output/config.yaml --size 800 1088 MODEL.WEIGHTS output/model_final.pth
 
-A picture at a time, from uint8 pixels to the boxes after non-maximum suppression. Weights are random where none are
+An image at a time, from uint8 pixels to the boxes after non-maximum suppression. Weights are random where none are
 given; the score threshold is the score that all classes then start from, so that suppression has as much to do as it
 ever has.
 """
@@ -24,13 +24,13 @@ import torch
 from detectron2.modeling import build_model
 
 from atss.checkpoints import Checkpointer
+from atss.config import load_config, parse_with_opts
 from atss.errors import one_line_errors
 from atss.export import ExportedATSS, capture, suppress_op
 from atss.export.onnx_file import load_onnx, save_onnx
-from atss.run import load_config, parse_with_opts
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-# Config and size (height, width) of the picture.
+# Config and size (height, width) of the image.
 MODELS = {
     "R-50": (CONFIGS / "atss_R_50_FPN_1x.yaml", (800, 1088)),
     "demo": (CONFIGS / "atss_R_10_FPN_demo.yaml", (160, 192)),
@@ -57,14 +57,14 @@ def main(args):
         models = {os.path.basename(args.config_file): (args.config_file, args.size)}
     print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {args.threads} threads, "
           f"medians of {args.repeats}")  # fmt: skip
-    print(f"{'model':>20} {'picture':>10} {'boxes':>6} {'PyTorch, ms':>12} {'ONNX, ms':>10} {'times as fast':>14}")
+    print(f"{'model':>20} {'image':>10} {'boxes':>6} {'PyTorch, ms':>12} {'ONNX, ms':>10} {'times as fast':>14}")
     for name, (config_file, size) in models.items():
         weights = [] if args.config_file else RANDOM_WEIGHTS
         opts = [*weights, *args.opts, "MODEL.DEVICE", "cpu"]
         detector = make_detector(load_config(str(config_file), opts, read_datasets=False))
         generator = torch.Generator().manual_seed(0)
-        picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
-        seconds, number = measure(detector, picture, args.repeats)
+        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+        seconds, number = measure(detector, image, args.repeats)
         row = f"{seconds['PyTorch'] * 1e3:>12.1f} {seconds['ONNX'] * 1e3:>10.1f}"
         ratio = seconds["PyTorch"] / seconds["ONNX"]
         print(f"{name:>20} {'{}x{}'.format(*size):>10} {number:>6} {row} {ratio:>14.2f}", flush=True)
@@ -79,16 +79,16 @@ def make_detector(cfg):
 
 
 @torch.no_grad()
-def measure(detector, picture, repeats):
+def measure(detector, image, repeats):
     """Median seconds of both, by name, and the number of boxes that PyTorch finds."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
         save_onnx(capture(ExportedATSS(detector, suppress_op)), path, {})
         model = load_onnx(path)
-    sizes = torch.tensor([picture.shape[1:]])
+    sizes = torch.tensor([image.shape[1:]])
     runs = {
-        "PyTorch": lambda: detector([{"image": picture}])[0]["instances"],
-        "ONNX": lambda: model(picture[None], sizes),
+        "PyTorch": lambda: detector([{"image": image}])[0]["instances"],
+        "ONNX": lambda: model(image[None], sizes),
     }
     for run in runs.values():
         for _ in range(2):

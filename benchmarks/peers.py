@@ -12,13 +12,13 @@ POSITIVE_TYPES = {"atss": "ATSS", "iou": "IoU", "scale_range": "SSC", "topk_iou"
 
 
 def naive(topk):
-    """Algorithm 1 as it is written: every anchor against every object, picture by picture."""
+    """Algorithm 1 as it is written: every anchor against every object, image by image."""
 
     def assign(grid, gt_boxes):
         anchors = grid.boxes()
-        return torch.stack([assign_picture(grid, anchors, boxes) for boxes in gt_boxes])
+        return torch.stack([assign_image(grid, anchors, boxes) for boxes in gt_boxes])
 
-    def assign_picture(grid, anchors, boxes):
+    def assign_image(grid, anchors, boxes):
         if not len(boxes):
             return torch.full((len(anchors),), -1, device=anchors.device)
         anchor_centers, centers = (anchors[:, :2] + anchors[:, 2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -49,7 +49,7 @@ def naive(topk):
 def paper(checkout, rule, topk, num_per_cell):
     """The target assignment of the paper's own code (sfzhang15/ATSS), from a checkout of its repository.
 
-    It returns a list of labels (R,) for every picture, and regression targets. The label of an anchor is the index of
+    It returns a list of labels (R,) for every image, and regression targets. The label of an anchor is the index of
     its object plus one, 0 for background and -1 for ignored.
 
     Args:

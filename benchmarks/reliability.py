@@ -3,9 +3,9 @@
     python benchmarks/reliability.py
     python benchmarks/reliability.py --steps 30 --config-file configs/atss_R_50_FPN_1x.yaml DATASETS.FOLDER cells/ ...
 
-Both train the same model from the same weights with the same optimizer, on the same pictures in orders of their own;
-pictures are of one size by default, so that steps cost the same. What a step does besides: it seeds the random numbers
-of the step and of every picture, looks at the gradient, and tells all processes of the losses. Checkpoints are written
+Both train the same model from the same weights with the same optimizer, on the same images in orders of their own;
+images are of one size by default, so that steps cost the same. What a step does besides: it seeds the random numbers
+of the step and of every image, looks at the gradient, and tells all processes of the losses. Checkpoints are written
 to the disk and checked for numbers that are not finite.
 """
 
@@ -24,22 +24,22 @@ from detectron2.data import build_detection_train_loader
 from detectron2.engine import DefaultTrainer
 from detectron2.utils.events import EventStorage
 
+from atss.config import load_config, parse_with_opts
 from atss.data.loaders import train_dicts
-from atss.data.mapper import PictureMapper
+from atss.data.mapper import BoxDatasetMapper
+from atss.engine import Trainer
 from atss.errors import one_line_errors
-from atss.run import load_config, parse_with_opts
-from atss.trainer import Trainer
 
 STUDY = Path(__file__).parent.parent / "configs/atss_R_10_FPN_study.yaml"
 WARMUP = 5
 
 
 class Plain(DefaultTrainer):
-    """Detectron2's trainer and loader as they are, with this project's model, optimizer and pictures."""
+    """Detectron2's trainer and loader as they are, with this project's model, optimizer and images."""
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(cfg, mapper=PictureMapper(cfg, True), dataset=train_dicts(cfg))
+        return build_detection_train_loader(cfg, mapper=BoxDatasetMapper(cfg, True), dataset=train_dicts(cfg))
 
     @classmethod
     def build_optimizer(cls, cfg, model):

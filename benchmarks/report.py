@@ -1,8 +1,8 @@
-"""Time and size of a run's report: of a run as long as the paper's, on as many pictures and classes as COCO val has.
+"""Time and size of a run's report: of a run as long as the paper's, on as many images and classes as COCO val has.
 
-    python benchmarks/report.py                     # 5,000 pictures, 100 detections each, 80 classes
+    python benchmarks/report.py                     # 5,000 images, 100 detections each, 80 classes
 
-The run is made up, its pictures are drawn. Measured are the command from start to end, the size of the page, and the
+The run is made up, its images are drawn. Measured are the command from start to end, the size of the page, and the
 milliseconds until headless Chromium has loaded it, the median of several starts.
 """
 
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 import evaluation
-from atss.run import load_config
+from atss.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -34,7 +34,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         run = Path(args.keep or folder)
         numbers = make_run(run, args)
-        print("{} pictures, {} classes, {} objects, {} detections".format(*numbers))
+        print("{} images, {} classes, {} objects, {} detections".format(*numbers))
         begin = time.perf_counter()
         subprocess.run([sys.executable, ROOT / "tools/report.py", run], check=True, stdout=subprocess.DEVNULL)
         print(f"seconds to make the report: {time.perf_counter() - begin:.1f}")
@@ -49,10 +49,10 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="a picture")
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--detections", type=int, default=100, help="an image")
     parser.add_argument("--spread", type=int, default=15, choices=range(3, evaluation.CLASSES + 1), metavar="3..80",
-                        help="classes that the detections of a picture are of")  # fmt: skip
+                        help="classes that the detections of an image are of")  # fmt: skip
     parser.add_argument("--loads", type=int, default=5, help="starts of the browser")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", metavar="DIR", help="make the run here, and leave it")
@@ -60,20 +60,20 @@ def parse_arguments():
 
 
 def make_run(folder, args):
-    """Write a run into a folder, with its dataset; numbers of pictures, classes, objects and detections."""
+    """Write a run into a folder, with its dataset; numbers of images, classes, objects and detections."""
     coco, results = evaluation.generate(args)
     content = coco.dataset
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "inference").mkdir(exist_ok=True)
     random = np.random.default_rng(args.seed)
     for image in content["images"]:
         image["file_name"] = f"{image['id']:012}.jpg"
-        picture = draw(random, [coco.anns[i] for i in coco.getAnnIds(image["id"])])
-        cv2.imwrite(str(folder / "pictures" / image["file_name"]), picture)
+        drawn = draw(random, [coco.anns[i] for i in coco.getAnnIds(image["id"])])
+        cv2.imwrite(str(folder / "images" / image["file_name"]), drawn)
     (folder / "annotations.json").write_text(json.dumps(content))
     (folder / "inference/coco_instances_results.json").write_text(json.dumps(results))
     (folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in training(random)))
-    dataset = ["drawn_val", str(folder / "annotations.json"), str(folder / "pictures")]
+    dataset = ["drawn_val", str(folder / "annotations.json"), str(folder / "images")]
     settings = {"REGISTER": [dataset], "TRAIN": ("drawn_val",), "TEST": ("drawn_val",)}
     opts = [text for key, value in settings.items() for text in (f"DATASETS.{key}", str(value))]
     cfg = load_config(str(ROOT / "configs/atss_R_50_FPN_1x.yaml"), opts)
@@ -82,14 +82,14 @@ def make_run(folder, args):
 
 
 def draw(random, objects):
-    """A picture, (H, W, 3) uint8: blotches, and a filled rectangle an object in the colour of its class."""
+    """An image, (H, W, 3) uint8: blotches, and a filled rectangle an object in the colour of its class."""
     blotches = random.integers(90, 170, (12, 16, 3), dtype=np.uint8)
-    picture = cv2.resize(blotches, (evaluation.WIDTH, evaluation.HEIGHT), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(blotches, (evaluation.WIDTH, evaluation.HEIGHT), interpolation=cv2.INTER_CUBIC)
     for entry in objects:
         x, y, width, height = np.round(entry["bbox"]).astype(int).tolist()
         color = np.random.default_rng(entry["category_id"]).integers(0, 255, 3).tolist()
-        cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), color, -1)
-    return picture
+        cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), color, -1)
+    return image
 
 
 def training(random):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find objects in pictures, videos or what a camera sees, and draw them or list them in COCO's format."""
+"""Find objects in images, videos or what a camera sees, and draw them or list them in COCO's format."""
 
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ def get_parser():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="path to config file")
     parser.add_argument(
-        "--input", nargs="+", default=[], help="pictures, videos, folders, glob patterns; - for a list from stdin"
+        "--input", nargs="+", default=[], help="images, videos, folders, glob patterns; - for a list from stdin"
     )
     parser.add_argument("--video-input", metavar="FILE", help="a video, whatever its extension")
     parser.add_argument("--webcam", nargs="?", const=0, type=int, metavar="N", help="a camera; the first if no number")
@@ -34,7 +34,7 @@ def get_parser():
     )
     parser.add_argument("--json", metavar="FILE", help="file for the objects, in COCO's format")
     parser.add_argument("--confidence-threshold", type=float, default=0.5, help="least score of an object")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time: 8 on a GPU, 1 on a CPU")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time: 8 on a GPU, 1 on a CPU")
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, such as MODEL.WEIGHTS model.pth"
     )

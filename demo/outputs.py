@@ -1,4 +1,4 @@
-"""What becomes of the pictures in which objects were found: files, a window, a list in COCO's format."""
+"""What becomes of the images in which objects were found: files, a window, a list in COCO's format."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import cv2
 
 from atss.errors import InputError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 # Codecs of the videos that can be written; OpenCV brings an encoder for each.
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 WINDOW = "ATSS"
@@ -37,13 +37,13 @@ def output_paths(sources, output):
 
 
 def check_file(output, suffix, sources):
-    if suffix not in (*PICTURES, *CODECS):
-        known = f"pictures are {' '.join(PICTURES)}, videos {' '.join(CODECS)}"
+    if suffix not in (*IMAGES, *CODECS):
+        known = f"images are {' '.join(IMAGES)}, videos {' '.join(CODECS)}"
         raise InputError(f"--output {output}: cannot write {suffix}: {known}; the name of a folder may end with /")
     if len(sources) > 1:
         raise InputError(f"--output {output}: {len(sources)} inputs need a folder, not a file")
     if sources[0].is_video != (suffix in CODECS):
-        what, types = ("video", CODECS) if sources[0].is_video else ("picture", PICTURES)
+        what, types = ("video", CODECS) if sources[0].is_video else ("image", IMAGES)
         raise InputError(f"--output {output}: the input is a {what}, so name one ({' '.join(types)}), or a folder")
 
 
@@ -83,7 +83,7 @@ class Files:
         self.video = None
 
     def write(self, frame, drawn):
-        """Write a frame's drawn picture, (H, W, 3) uint8 in BGR order.
+        """Write a frame's drawn image, (H, W, 3) uint8 in BGR order.
 
         Returns:
             True: there is room for more.
@@ -93,7 +93,7 @@ class Files:
         """
         path = self.paths[frame.source]
         if not frame.source.is_video:
-            write_picture(path, drawn)
+            write_image(path, drawn)
             return True
         if self.video is None or self.video.path != path:
             self.close()
@@ -108,14 +108,14 @@ class Files:
             video.close()
 
 
-def write_picture(path, picture):
-    """Write a picture (H, W, 3), uint8 in BGR order."""
+def write_image(path, image):
+    """Write an image (H, W, 3), uint8 in BGR order."""
     try:
-        written = cv2.imwrite(path, picture)
+        written = cv2.imwrite(path, image)
     except cv2.error:
         written = False
     if not written:
-        raise InputError(f"{path}: the picture cannot be written")
+        raise InputError(f"{path}: the image cannot be written")
 
 
 class VideoFile:
@@ -143,22 +143,22 @@ class VideoFile:
             )
         self.started, self.written = time.perf_counter(), 0
 
-    def write(self, picture):
+    def write(self, image):
         """Write a frame (H, W, 3), uint8 in BGR order.
 
         Raises:
             InputError: it has another size than the first.
         """
-        if picture.shape[:2] != self.size:
+        if image.shape[:2] != self.size:
             raise InputError(
                 f"{self.path}: the video changes its size from {self.size[1]} x {self.size[0]} pixels to "
-                f"{picture.shape[1]} x {picture.shape[0]} after {self.written} frames"
+                f"{image.shape[1]} x {image.shape[0]} after {self.written} frames"
             )
         due = self.written + 1
         if self.is_live:
             due = 1 + int((time.perf_counter() - self.started) * self.fps)
         for _ in range(self.written, due):
-            self.writer.write(picture)
+            self.writer.write(image)
         self.written = max(self.written, due)
 
     def close(self):
@@ -188,14 +188,14 @@ def check_screen():
 
 
 class Window:
-    """Shows drawn frames, pictures until a key is pressed, videos at their rate."""
+    """Shows drawn frames, images until a key is pressed, videos at their rate."""
 
     def __init__(self):
         cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
         self.shown = time.perf_counter()
 
     def write(self, frame, drawn):
-        """Show a frame's drawn picture, (H, W, 3) uint8 in BGR order.
+        """Show a frame's drawn image, (H, W, 3) uint8 in BGR order.
 
         Returns:
             False if Escape or closing the window ended it.
@@ -245,7 +245,7 @@ class CocoFile:
         self.images, self.num_objects = [], 0
 
     def add(self, name, size, found):
-        """Add a picture of this name and size, (height, width), and the `Found` of it."""
+        """Add an image of this name and size, (height, width), and the `Found` of it."""
         self.images.append((name, *size))
         for (x1, y1, x2, y2), score, label in zip(
             found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True

@@ -10,7 +10,7 @@ from itertools import islice
 import cv2
 import tqdm
 
-from atss.drawing import MIN_LONG_SIDE, class_colors, draw_boxes
+from atss.utils.drawing import MIN_LONG_SIDE, class_colors, draw_boxes
 from sources import read
 
 
@@ -18,7 +18,7 @@ from sources import read
 class Tally:
     """What was done: numbers, times in seconds, whether Ctrl-C ended it, and the sources that could not be read."""
 
-    pictures: int = 0
+    images: int = 0
     frames: int = 0
     objects: int = 0
     seconds: float = 0.0
@@ -28,14 +28,14 @@ class Tally:
 
     def add(self, frame, found):
         """Count a `Frame` and its `Found`."""
-        self.pictures += not frame.source.is_video
+        self.images += not frame.source.is_video
         self.frames += frame.source.is_video
         self.objects += len(found)
 
     def summary(self):
         """A line of text."""
-        number = self.pictures + self.frames
-        kinds = [count(n, kind) for n, kind in ((self.pictures, "picture"), (self.frames, "frame")) if n]
+        number = self.images + self.frames
+        kinds = [count(n, kind) for n, kind in ((self.images, "image"), (self.frames, "frame")) if n]
         line = f"{' and '.join(kinds) or 'nothing'} in {self.seconds:.1f} s, {count(self.objects, 'object')}"
         if not number:
             return line
@@ -53,7 +53,7 @@ def look(sources, predictor, min_score, batch_size, viewer=None, coco=None):
     what is seen is new.
 
     Args:
-        sources: list of `Picture`, `Video` and `Webcam`.
+        sources: list of `ImageFile`, `Video` and `Webcam`.
         predictor: `Predictor`.
         min_score: least score of an object.
         batch_size: frames that the model sees together, at most.
@@ -71,7 +71,7 @@ def look(sources, predictor, min_score, batch_size, viewer=None, coco=None):
         found = detect(ahead(found, 2 * batch_size), predictor, min_score, batch_size, tally)
         found = ahead(found, batch_size)
     colors, last = class_colors(len(predictor.class_names)), None
-    unit = " frames" if any(source.is_video for source in sources) else " pictures"
+    unit = " frames" if any(source.is_video for source in sources) else " images"
     try:
         with contextlib.closing(found), tqdm.tqdm(total=len(sources), unit=unit, disable=None) as bar:
             for frame, objects in found:
@@ -80,7 +80,7 @@ def look(sources, predictor, min_score, batch_size, viewer=None, coco=None):
                     bar.total = bar.total + last.length - 1 if bar.total and last.length else None
                 tally.add(frame, objects)
                 if coco:
-                    coco.add(frame.name, frame.picture.shape[:2], objects)
+                    coco.add(frame.name, frame.image.shape[:2], objects)
                 if viewer and not viewer.write(frame, draw(frame, objects, colors)):
                     break
                 bar.update()
@@ -122,13 +122,13 @@ def ahead(items, size):
 
 
 def draw(frame, found, colors):
-    """A frame's picture with the `Found` of it drawn in, (H, W, 3) uint8 in BGR order; small pictures are enlarged.
+    """A frame's image with the `Found` of it drawn in, (H, W, 3) uint8 in BGR order; small images are enlarged.
 
     Frames of a video keep their size.
     """
     labels = [f"{name} {score:.0%}" for name, score in zip(found.names, found.scores, strict=True)]
     drawn = draw_boxes(
-        cv2.cvtColor(frame.picture, cv2.COLOR_BGR2RGB),
+        cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB),
         found.boxes,
         labels,
         [colors[c] for c in found.classes],

@@ -1,4 +1,4 @@
-"""Pictures, videos and cameras as streams of frames."""
+"""Images, videos and cameras as streams of frames."""
 
 import glob
 import logging
@@ -9,11 +9,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from atss.data.pictures import read_picture
+from atss.data.image_io import read_image
 from atss.errors import InputError
 
 # What a folder is searched for.
-PICTURES = (
+IMAGES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif",
 )  # fmt: skip
 VIDEOS = (
@@ -34,20 +34,20 @@ logger = logging.getLogger("atss.demo")
 
 
 class Frame(NamedTuple):
-    """A picture to look at.
+    """An image to look at.
 
     source: where it comes from.
-    name: path of the picture; of the video with the number of the frame, from 0.
-    picture: (H, W, 3) uint8 array in BGR order.
+    name: path of the image; of the video with the number of the frame, from 0.
+    image: (H, W, 3) uint8 array in BGR order.
     """
 
     source: object
     name: str
-    picture: np.ndarray
+    image: np.ndarray
 
 
-class Picture:
-    """A picture file: a stream of one frame."""
+class ImageFile:
+    """An image file: a stream of one frame."""
 
     is_video = is_live = False
     length = 1
@@ -61,7 +61,7 @@ class Picture:
         Raises:
             InputError: it cannot be read.
         """
-        yield Frame(self, self.path, read_picture(self.path))
+        yield Frame(self, self.path, read_image(self.path))
 
 
 class Video:
@@ -104,9 +104,9 @@ class Video:
         last = 0.0
         try:
             while damaged <= MAX_DAMAGED:
-                there, picture = capture.read()
+                there, image = capture.read()
                 if there:
-                    yield Frame(self, f"{self.path}#{decoded:06d}", picture)
+                    yield Frame(self, f"{self.path}#{decoded:06d}", image)
                     last = max(last, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
                     decoded, damaged = decoded + 1, 0
                 elif self.length and decoded + damaged < self.length:
@@ -162,10 +162,10 @@ class Webcam:
         number = 0
         try:
             while True:
-                there, picture = self.capture.read()
+                there, image = self.capture.read()
                 if not there:
-                    raise InputError(f"{self.path}: the camera gives no picture after {number} frames")
-                yield Frame(self, f"{self.path}#{number:06d}", picture)
+                    raise InputError(f"{self.path}: the camera gives no image after {number} frames")
+                yield Frame(self, f"{self.path}#{number:06d}", image)
                 number += 1
         finally:
             self.capture.release()
@@ -181,12 +181,12 @@ def find_sources(inputs, video_input=None, webcam=None):
     """What the command line names.
 
     Args:
-        inputs: list of pictures, videos, folders, glob patterns and "-", for a list of these on standard input.
+        inputs: list of images, videos, folders, glob patterns and "-", for a list of these on standard input.
         video_input: path of a video, of any extension, or None.
         webcam: number of a camera, or None.
 
     Returns:
-        list of `Picture` and `Video`, or of one `Webcam`.
+        list of `ImageFile` and `Video`, or of one `Webcam`.
 
     Raises:
         InputError: there is none, or one is missing.
@@ -196,11 +196,11 @@ def find_sources(inputs, video_input=None, webcam=None):
             raise InputError("--webcam goes without --input and --video-input")
         return [Webcam(webcam)]
     if not inputs and not video_input:
-        raise InputError("--input is missing: name pictures, videos or folders, or use --video-input or --webcam")
+        raise InputError("--input is missing: name images, videos or folders, or use --video-input or --webcam")
     sources = []
     for name in inputs:
         for path in listed(sys.stdin) if name == "-" else [name]:
-            sources += [Video(f) if f.lower().endswith(VIDEOS) else Picture(f) for f in find_files(path)]
+            sources += [Video(f) if f.lower().endswith(VIDEOS) else ImageFile(f) for f in find_files(path)]
     if video_input:
         if not os.path.isfile(video_input):
             raise InputError(f"--video-input {video_input}: no such video")
@@ -220,18 +220,18 @@ def find_files(name):
     """Files that a path, a folder or a glob pattern names, in order."""
     name = os.path.expanduser(name)
     if os.path.isdir(name):
-        found = sorted(os.path.join(name, f) for f in os.listdir(name) if f.lower().endswith(PICTURES + VIDEOS))
+        found = sorted(os.path.join(name, f) for f in os.listdir(name) if f.lower().endswith(IMAGES + VIDEOS))
         if not found:
-            raise InputError(f"--input {name}: no picture and no video in this folder")
+            raise InputError(f"--input {name}: no image and no video in this folder")
         return found
     found = [name] if os.path.isfile(name) else sorted(filter(os.path.isfile, glob.glob(name)))
     if not found:
-        raise InputError(f"--input {name}: no such picture or video")
+        raise InputError(f"--input {name}: no such image or video")
     return found
 
 
 def read(sources, prepare, failed):
-    """Yield (`Frame`, `prepare` of its picture) of all sources, one after the other.
+    """Yield (`Frame`, `prepare` of its image) of all sources, one after the other.
 
     What cannot be read, or not to its end, is named in the log and goes into `failed`.
     """
@@ -246,6 +246,6 @@ def read(sources, prepare, failed):
 
 def prepared(frame, prepare):
     try:
-        return prepare(frame.picture)
+        return prepare(frame.image)
     except InputError as error:
         raise InputError(f"{frame.name}: {error}") from error

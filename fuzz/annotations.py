@@ -10,6 +10,7 @@ import json
 import math
 
 import atheris
+
 from harness import fuzz, working_folder
 
 with atheris.instrument_imports(include=["atss.data", "xml", "json", "yaml"]):
@@ -20,7 +21,7 @@ with atheris.instrument_imports(include=["atss.data", "xml", "json", "yaml"]):
 
     from atss.data.coco import classes_of, dicts_of
     from atss.data.folders import find_dataset
-    from atss.data.inspection import Table, inspect, sound_content, unnamed_pictures
+    from atss.data.inspection import Table, inspect, sound_content, unnamed_images
 
 BOX = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [5, 6, 20.5, 30], "area": 600, "iscrowd": 0}
 COCO = {
@@ -42,10 +43,10 @@ TOKENS = {
 top = working_folder("annotations")
 # Format: file under test in a folder that has all else that the layout needs.
 FILES = ("coco/annotations/train.json", "yolo/labels/train/a.txt", "named/data.yaml", "voc/Annotations/a.xml")
-PICTURES = ("coco/train/a.png", "yolo/images/train/a.png", "named/images/train/a.png", "voc/JPEGImages/a.png")
-for name in (*FILES, *PICTURES):
+IMAGES = ("coco/train/a.png", "yolo/images/train/a.png", "named/images/train/a.png", "voc/JPEGImages/a.png")
+for name in (*FILES, *IMAGES):
     (top / name).parent.mkdir(parents=True, exist_ok=True)
-for name in PICTURES:
+for name in IMAGES:
     Image.new("RGB", (64, 48)).save(top / name)
 
 
@@ -58,14 +59,14 @@ def read(data):
         coco, problems = sound_content(content.coco)
         for problem in [*problems, *content.problems]:
             assert "\n" not in problem.line(), problem
-        dicts = dicts_of(coco, content.picture_folder)
+        dicts = dicts_of(coco, content.image_folder)
         classes = classes_of(coco)
         for record in dicts:
             for annotation in record["annotations"]:
                 assert all(map(math.isfinite, annotation["bbox"])) and len(annotation["bbox"]) == 4
                 assert annotation["category_id"] in range(len(classes))
         table = Table.of(part, dicts, classes.values())
-        for problem in inspect([table], [part]) + unnamed_pictures([table]):
+        for problem in inspect([table], [part]) + unnamed_images([table]):
             assert len(problem.line().splitlines()) == 1, problem
 
 

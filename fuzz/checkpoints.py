@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import atheris
+
 from harness import fuzz, working_folder
 
 with atheris.instrument_imports(include=["atss.checkpoints", "zipfile"]):
@@ -27,7 +28,7 @@ with atheris.instrument_imports(include=["atss.checkpoints", "zipfile"]):
 
     from atss.checkpoints import conversion
     from atss.checkpoints.reading import MAX_NUMBERS, read_weights
-    from atss.run import load_config
+    from atss.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests/checkpoints"))

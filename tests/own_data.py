@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 CLASSES = ["cat", "dog"]
-# Pictures of each part: name, (width, height), and objects: class, [x, y, width, height].
-PICTURES = {
+# Images of each part: name, (width, height), and objects: class, [x, y, width, height].
+IMAGES = {
     "train": [
         ("a.png", (64, 48), [("dog", [5, 6, 20, 30]), ("cat", [0, 0, 10, 12])]),
         ("b.png", (40, 60), [("cat", [30, 50, 10, 10])]),
@@ -16,11 +16,11 @@ PICTURES = {
 }
 
 
-def records(pictures=PICTURES):
+def records(images=IMAGES):
     """What reading must give: dict from part to {name: (width, height, objects in order)}."""
     return {
         part: {name: (*size, sorted((label, *box) for label, box in objects)) for name, size, objects in of_part}
-        for part, of_part in pictures.items()
+        for part, of_part in images.items()
     }
 
 
@@ -36,7 +36,7 @@ def as_records(dicts, classes):
     }
 
 
-def write_picture(path, size, seed=0):
+def write_image(path, size, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng([seed, *path.name.encode()]).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -47,11 +47,11 @@ def write_text(path, text):
     path.write_text(text)
 
 
-def write_coco(folder, annotations="annotations/{part}.json", pictures="{part}", parts=PICTURES, change=lambda c: None):
+def write_coco(folder, annotations="annotations/{part}.json", images="{part}", parts=IMAGES, change=lambda c: None):
     for part, of_part in parts.items():
         content = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]}
         for number, (name, size, objects) in enumerate(of_part):
-            write_picture(folder / pictures.format(part=part) / name, size)
+            write_image(folder / images.format(part=part) / name, size)
             content["images"].append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
             for label, box in objects:
                 entry = {"id": len(content["annotations"]), "image_id": number, "bbox": box}
@@ -60,11 +60,11 @@ def write_coco(folder, annotations="annotations/{part}.json", pictures="{part}",
         write_text(folder / annotations.format(part=part), json.dumps(content))
 
 
-def write_yolo(folder, pictures="images/{part}", labels="labels/{part}", parts=PICTURES, digits=12):
-    """Pictures without objects get no label file."""
+def write_yolo(folder, images="images/{part}", labels="labels/{part}", parts=IMAGES, digits=12):
+    """Images without objects get no label file."""
     for part, of_part in parts.items():
         for name, (width, height), objects in of_part:
-            write_picture(folder / pictures.format(part=part) / name, (width, height))
+            write_image(folder / images.format(part=part) / name, (width, height))
             lines = [
                 f"{CLASSES.index(label)} {(x + w / 2) / width:.{digits}f} {(y + h / 2) / height:.{digits}f} "
                 f"{w / width:.{digits}f} {h / height:.{digits}f}\n"
@@ -74,11 +74,11 @@ def write_yolo(folder, pictures="images/{part}", labels="labels/{part}", parts=P
                 write_text(folder / labels.format(part=part) / name.replace(".png", ".txt"), "".join(lines))
 
 
-def write_voc(folder, annotations="Annotations", pictures="JPEGImages", lists=True, parts=PICTURES, first=1, last=0):
+def write_voc(folder, annotations="Annotations", images="JPEGImages", lists=True, parts=IMAGES, first=1, last=0):
     """A box from x to x + w becomes xmin = x + first, xmax = x + w + last."""
     for part, of_part in parts.items():
         for name, size, objects in of_part:
-            write_picture(folder / pictures.format(part=part) / name, size)
+            write_image(folder / images.format(part=part) / name, size)
             write_text(
                 folder / annotations.format(part=part) / name.replace(".png", ".xml"),
                 xml(name, size, objects, first, last),

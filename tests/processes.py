@@ -2,7 +2,7 @@
 
 import torch
 
-from atss.losses import normalizers
+from atss.modeling.losses import normalizers
 
 
 def normalizers_of_process(rank, world_size, store, positives, results):

@@ -1,4 +1,4 @@
-"""Train in float64 on pictures of one size, and write the losses of every iteration: a command for several processes.
+"""Train in float64 on images of one size, and write the losses of every iteration: a command for several processes.
 
 Group normalisation sees the padding of a batch, so the batches of several processes differ where sizes do.
 """
@@ -10,9 +10,8 @@ import torch
 from detectron2.engine import HookBase, default_argument_parser
 from detectron2.utils import comm
 
-from atss.processes import launch
-from atss.run import load_config
-from atss.trainer import Trainer
+from atss.config import load_config
+from atss.engine import Trainer, launch
 
 
 class Losses(HookBase):

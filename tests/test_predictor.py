@@ -1,4 +1,4 @@
-"""A trained model from Python: pictures of any kind in, boxes with names out."""
+"""A trained model from Python: images of any kind in, boxes with names out."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
-from atss.data.pictures import read_picture
+from atss.data.image_io import read_image
 from atss.errors import InputError
 from atss.predictor import Found, Predictor
-from conftest import pairs
+from tests.helpers import pairs
 
 NAMES = ["disc", "ring", "box", "frame", "triangle", "cross"]
-# Random weights find many things in any picture, with low scores.
+# Random weights find many things in any image, with low scores.
 FIRES = {"MODEL.ATSS.SCORE_THRESH_TEST": 0.005, "MODEL.ATSS.TOPK_CANDIDATES_TEST": 30}
 
 
@@ -59,7 +59,7 @@ def test_what_is_found(predictor, paths):
 
     number = len(found)
     assert number > 10
-    height, width = read_picture(paths[0]).shape[:2]
+    height, width = read_image(paths[0]).shape[:2]
     assert found.boxes.shape == (number, 4) and found.boxes.dtype == np.float32
     assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
     assert (found.boxes >= 0).all() and (found.boxes <= [width, height, width, height]).all()
@@ -70,15 +70,15 @@ def test_what_is_found(predictor, paths):
 
 
 def test_it_is_what_the_model_gives(predictor, paths):
-    """In Detectron2's form, with the picture resized as for evaluation."""
-    picture = read_picture(paths[0])
-    height, width = picture.shape[:2]
-    resized = predictor.resize.get_transform(picture).apply_image(picture)
-    image = torch.as_tensor(resized.transpose(2, 0, 1).copy())
+    """In Detectron2's form, with the image resized as for evaluation."""
+    image = read_image(paths[0])
+    height, width = image.shape[:2]
+    resized = predictor.resize.get_transform(image).apply_image(image)
+    tensor = torch.as_tensor(resized.transpose(2, 0, 1).copy())
     with torch.no_grad():
-        (given,) = predictor.model([{"image": image, "height": height, "width": width}])
+        (given,) = predictor.model([{"image": tensor, "height": height, "width": width}])
 
-    instances, found = predictor(picture), predictor.predict(picture, min_score=0.0)
+    instances, found = predictor(image), predictor.predict(image, min_score=0.0)
 
     assert instances.image_size == (height, width)
     assert torch.equal(instances.pred_boxes.tensor, given["instances"].pred_boxes.tensor)
@@ -88,14 +88,14 @@ def test_it_is_what_the_model_gives(predictor, paths):
     assert np.array_equal(found.classes, instances.pred_classes.numpy())
 
 
-def test_a_picture_may_be_a_path_an_array_or_pillows(predictor, paths):
+def test_a_image_may_be_a_path_an_array_or_pillows(predictor, paths):
     expected = predictor.predict(paths[0], min_score=0.0)
 
-    for picture in (Path(paths[0]), cv2.imread(paths[0]), Image.open(paths[0])):
-        assert_same(predictor.predict(picture, min_score=0.0), expected)
+    for image in (Path(paths[0]), cv2.imread(paths[0]), Image.open(paths[0])):
+        assert_same(predictor.predict(image, min_score=0.0), expected)
 
 
-def test_grey_arrays_are_grey_pictures(predictor, paths):
+def test_grey_arrays_are_grey_images(predictor, paths):
     grey = cv2.imread(paths[0], cv2.IMREAD_GRAYSCALE)
 
     found = predictor.predict(grey, min_score=0.0)
@@ -104,41 +104,41 @@ def test_grey_arrays_are_grey_pictures(predictor, paths):
 
 
 @pytest.mark.parametrize("several", [list, tuple, iter])
-def test_several_pictures_give_a_list(predictor, paths, several):
-    pictures = [paths[0], cv2.imread(paths[1]), Image.open(paths[2])]
+def test_several_images_give_a_list(predictor, paths, several):
+    images = [paths[0], cv2.imread(paths[1]), Image.open(paths[2])]
 
-    found = predictor.predict(several(pictures), min_score=0.0)
+    found = predictor.predict(several(images), min_score=0.0)
 
     assert isinstance(found, list)
-    for of_picture, path in zip(found, paths[:3], strict=True):
-        assert_same(of_picture, predictor.predict(path, min_score=0.0))
+    for of_image, path in zip(found, paths[:3], strict=True):
+        assert_same(of_image, predictor.predict(path, min_score=0.0))
     assert predictor.predict([]) == []
 
 
-def test_the_company_of_a_picture_changes_nothing(predictor, paths):
-    """Pictures of several sizes, looked at together and alone; group normalisation would notice the padding."""
-    pictures = [read_picture(path) for path in paths]
-    pictures += [np.ascontiguousarray(pictures[0][:, :90]), np.tile(pictures[1], (1, 2, 1)), pictures[2][:41, :33]]
-    assert len({picture.shape for picture in pictures}) > 4
+def test_the_company_of_a_image_changes_nothing(predictor, paths):
+    """Images of several sizes, looked at together and alone; group normalisation would notice the padding."""
+    images = [read_image(path) for path in paths]
+    images += [np.ascontiguousarray(images[0][:, :90]), np.tile(images[1], (1, 2, 1)), images[2][:41, :33]]
+    assert len({image.shape for image in images}) > 4
 
-    together = predictor.predict(pictures, min_score=0.0, batch_size=len(pictures))
+    together = predictor.predict(images, min_score=0.0, batch_size=len(images))
 
-    for found, picture in zip(together, pictures, strict=True):
-        assert_same(found, predictor.predict(picture, min_score=0.0), exactly=False)
+    for found, image in zip(together, images, strict=True):
+        assert_same(found, predictor.predict(image, min_score=0.0), exactly=False)
 
 
 def test_batches(predictor, paths):
-    """One picture at a time on a CPU, at most `batch_size` otherwise, and no more pictures in memory than that."""
+    """One image at a time on a CPU, at most `batch_size` otherwise, and no more images in memory than that."""
     sizes, taken = [], []
     predictor.model.backbone.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
-    square = read_picture(paths[0])[:100, :100]
+    square = read_image(paths[0])[:100, :100]
 
-    def pictures():
+    def images():
         for number in range(7):
             taken.append((number, len(sizes)))
             yield square
 
-    predictor.predict(pictures())
+    predictor.predict(images())
     assert sizes == [1] * 7 and taken == [(n, n) for n in range(7)]
     sizes.clear()
     predictor.predict([square] * 7, batch_size=3)
@@ -160,7 +160,7 @@ def test_low_scores_are_left_out(predictor, paths):
     assert len(nothing) == 0 and nothing.boxes.shape == (0, 4) and nothing.names == []
 
 
-def test_models_that_want_rgb_see_the_same_picture(saved, paths):
+def test_models_that_want_rgb_see_the_same_image(saved, paths):
     """Red and blue change places in the model's first layer and its means; nothing else does."""
     config, weights = saved()
     bgr = Predictor.load(config, weights)
@@ -176,7 +176,7 @@ def test_models_that_want_rgb_see_the_same_picture(saved, paths):
 
 
 @pytest.mark.parametrize(
-    ("picture", "error", "got"),
+    ("image", "error", "got"),
     [
         (np.zeros((9, 9, 3), np.float32), TypeError, "float32"),
         (np.zeros((9, 9, 3), bool), TypeError, "bool"),
@@ -190,30 +190,30 @@ def test_models_that_want_rgb_see_the_same_picture(saved, paths):
         (7, TypeError, "int"),
     ],
 )
-def test_what_is_no_picture_is_said_with_what_is(predictor, picture, error, got):
+def test_what_is_no_image_is_said_with_what_is(predictor, image, error, got):
     expected = r"expected a path, a \(H, W, 3\) uint8 array in BGR order.*, got .*"
 
     with pytest.raises(error, match=expected + got):
-        predictor.predict(picture)
-    with pytest.raises(error, match=r"picture 1 of the list: " + expected + got):
-        predictor.predict([np.zeros((9, 9, 3), np.uint8), picture])
+        predictor.predict(image)
+    with pytest.raises(error, match=r"image 1 of the list: " + expected + got):
+        predictor.predict([np.zeros((9, 9, 3), np.uint8), image])
 
 
-def test_tensors_are_no_pictures(predictor):
+def test_tensors_are_no_images(predictor):
     with pytest.raises(TypeError, match=r"expected a path.*, got Tensor"):
         predictor.predict(torch.zeros(3, 9, 9))
 
 
 def test_files_that_cannot_be_read_are_named(predictor, tmp_path):
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
 
-    with pytest.raises(InputError, match=r"text\.jpg: the picture cannot be read"):
+    with pytest.raises(InputError, match=r"text\.jpg: the image cannot be read"):
         predictor.predict(tmp_path / "text.jpg")
-    with pytest.raises(InputError, match=r"none\.jpg: the picture is missing"):
+    with pytest.raises(InputError, match=r"none\.jpg: the image is missing"):
         predictor.predict([str(tmp_path / "none.jpg")])
 
 
-def test_a_single_pixel_is_a_picture(predictor):
+def test_a_single_pixel_is_a_image(predictor):
     found = predictor.predict(np.full((1, 1, 3), 90, np.uint8), min_score=0.0)
 
     assert (found.boxes >= 0).all() and (found.boxes <= 1).all()
@@ -221,19 +221,19 @@ def test_a_single_pixel_is_a_picture(predictor):
 
 @pytest.mark.parametrize("like", ["detectron2", "maskrcnn-benchmark", "mmdetection"])
 @pytest.mark.parametrize("scales", [None, (1600, 160)])
-def test_pictures_may_be_as_narrow_as_they_like(saved, scales, like):
+def test_images_may_be_as_narrow_as_they_like(saved, scales, like):
     """Three pixels high, and resized to 192 pixels and fewer: what is left is a pixel."""
     aug = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": scales, "TEST.AUG.FLIP": False} if scales else {}
     predictor = Predictor.load(*saved({**aug, "INPUT.RESIZE_LIKE": like}))
 
     strip = np.zeros((3, 20000, 3), np.uint8)
-    for picture in (strip, strip.transpose(1, 0, 2)):
-        found = predictor.predict(picture, min_score=0.0)
-        assert (found.boxes <= [picture.shape[1], picture.shape[0]] * 2).all()
+    for image in (strip, strip.transpose(1, 0, 2)):
+        found = predictor.predict(image, min_score=0.0)
+        assert (found.boxes <= [image.shape[1], image.shape[0]] * 2).all()
 
 
 def test_multi_scale_testing(saved, paths):
-    """Every picture at every scale and mirrored, in a list too."""
+    """Every image at every scale and mirrored, in a list too."""
     settings = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 192), "TEST.AUG.MERGE": "vote"}
     predictor = Predictor.load(*saved(settings))
     sides = []

@@ -8,7 +8,7 @@ import torch
 from detectron2.engine import default_argument_parser
 
 import train_net
-from conftest import DEMO_CONFIG, TINY, error_line, pairs, run
+from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
 
 # Random models find nothing above the usual threshold; with this one there are boxes to compare.
 SHORT = {**TINY, "SOLVER.MAX_ITER": 24, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}
@@ -117,7 +117,7 @@ def test_resume_goes_on_where_training_stopped(shapes, tmp_path):
 
 
 def test_training_makes_the_loss_fall(shapes, tmp_path):
-    """On a few pictures over and over."""
+    """On a few images over and over."""
     train({**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "DATASETS.TEST": "()", "SOLVER.MAX_ITER": 120})
 
     rows = metrics(tmp_path)
@@ -125,8 +125,8 @@ def test_training_makes_the_loss_fall(shapes, tmp_path):
     assert rows[-1]["loss_cls"] < rows[0]["loss_cls"] and rows[-1]["loss_box"] < rows[0]["loss_box"]
 
 
-def test_pictures_without_objects_alone_can_be_trained_on_beside_others(shapes, coco_file, tmp_path):
-    """Batches of one picture: every second one has no object."""
+def test_images_without_objects_alone_can_be_trained_on_beside_others(shapes, coco_file, tmp_path):
+    """Batches of one image: every second one has no object."""
 
     def only_one(content):
         content["annotations"] = content["annotations"][:1]
@@ -184,11 +184,11 @@ def test_bad_input_gets_one_line_and_nothing_is_written(capsys, shapes, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_damaged_after_the_start_stops_training_with_one_line(shapes, coco_file, tmp_path):
+def test_a_image_damaged_after_the_start_stops_training_with_one_line(shapes, coco_file, tmp_path):
     """From the command line, with workers: their traceback is not shown."""
-    path, pictures = coco_file()
-    (Path(pictures) / "1.png").write_bytes(b"no picture")
-    datasets = {"DATASETS.REGISTER": [["animals", path, pictures]], "DATASETS.TRAIN": ("animals",)}
+    path, images = coco_file()
+    (Path(images) / "1.png").write_bytes(b"no image")
+    datasets = {"DATASETS.REGISTER": [["animals", path, images]], "DATASETS.TRAIN": ("animals",)}
     settings = {**SHORT, **datasets, "DATASETS.TEST": "()", "DATALOADER.NUM_WORKERS": 2, "OUTPUT_DIR": tmp_path / "out"}
 
     line = error_line(run(*command(settings), check=False))

@@ -3,7 +3,7 @@
 
     python tools/check_dataset.py cells/ --output drawn/
 
-reads a folder in COCO's, YOLO's or Pascal VOC's format and opens all of its pictures; with --output it draws some of
+reads a folder in COCO's, YOLO's or Pascal VOC's format and opens all of its images; with --output it draws some of
 them with their labels. With --config-file and without a folder it looks at DATASETS.TRAIN and DATASETS.TEST. The exit
 status is 1 where training would refuse the dataset.
 """
@@ -25,28 +25,28 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from tabulate import tabulate
 
+from atss.config import load_config, parse_with_opts
 from atss.data import read_dataset
 from atss.data.catalog import source_of, table_of
 from atss.data.coco import classes_of, dicts_of
 from atss.data.folders import find_dataset
-from atss.data.inspection import Table, inspect, sound_content, unnamed_pictures
-from atss.data.picture_inspection import inspect_pictures
-from atss.data.pictures import read_picture
+from atss.data.image_inspection import inspect_images
+from atss.data.image_io import read_image
+from atss.data.inspection import Table, inspect, sound_content, unnamed_images
 from atss.data.problems import Problem, errors_of, located
-from atss.drawing import class_colors, draw_boxes, mosaic
 from atss.errors import InputError, one_line_errors
-from atss.run import load_config, parse_with_opts
 from atss.study.positives import Geometry, on_cpu
+from atss.utils.drawing import class_colors, draw_boxes, mosaic
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/atss_R_50_FPN_1x.yaml"
 # Lower edges of the bins of the histograms. Sizes are roots of areas in pixels; COCO's are small, medium and large.
 SIZES = {0: "small", 32: "medium", 96: "large"}
 SIDES = (0, 8, 16, 32, 64, 96, 128, 256, 512)
 RATIOS = (0, 1 / 8, 1 / 4, 1 / 2, 1 / 1.25, 1.25, 2, 4, 8)
-PER_PICTURE = (0, 1, 2, 3, 5, 10, 20, 50, 100)
+PER_IMAGE = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 NUMBERS = ["0", "1", "2", "3 to 4", "5 to 9", "10 to 19", "20 to 49", "50 to 99", "100 and more"]
 BAR = 40
-# Pictures whose objects are given to the assigner, and that are drawn.
+# Images whose objects are given to the assigner, and that are drawn.
 MAX_MATCHED, MAX_DRAWN, COLUMNS = 1000, 12, 4
 # Classes that are named below their bars.
 MAX_NAMED = 40
@@ -68,7 +68,7 @@ def get_parser():
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: the datasets of the config")
     parser.add_argument("--output", metavar="DIR", help="folder for labels.jpg and histograms.png")
     parser.add_argument("--config-file", default=str(CONFIG), metavar="FILE", help=f"default: {CONFIG.name}")
-    parser.add_argument("--quick", action="store_true", help="do not open the pictures")
+    parser.add_argument("--quick", action="store_true", help="do not open the images")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
 
@@ -87,10 +87,10 @@ def main(args):
         parts += [part] if part else []
         problems += located(name, found)
     tables = [part.table for part in parts]
-    problems += inspect(tables, to_learn) + unnamed_pictures(tables)
+    problems += inspect(tables, to_learn) + unnamed_images(tables)
     if not args.quick:
-        # The same pictures are then known by what is in them.
-        problems = [problem for problem in problems if problem.kind != "pictures in both"] + inspect_pictures(tables)
+        # The same images are then known by what is in them.
+        problems = [problem for problem in problems if problem.kind != "images in both"] + inspect_images(tables)
 
     print(f"\n{contents(tables)}")
     histograms = histograms_of(tables)
@@ -142,31 +142,31 @@ def read_part(name, source):
             records = read_dataset(name)
             return Part(table_of(name, records), records), []
         content = source.read()
-        if source.path != content.picture_folder:
-            print(f"{name}: {content.file}, pictures in {content.picture_folder}")
+        if source.path != content.image_folder:
+            print(f"{name}: {content.file}, images in {content.image_folder}")
     except InputError as error:
         return None, [Problem("error", "dataset that cannot be read", 1, 1, "datasets", [str(error)], "see above")]
     coco, problems = sound_content(content.coco)
-    records = dicts_of(coco, content.picture_folder)
+    records = dicts_of(coco, content.image_folder)
     return Part(Table.of(name, records, classes_of(coco).values()), records), content.problems + problems
 
 
 def contents(tables):
-    """Text: pictures and objects of each dataset, and of each of its classes."""
+    """Text: images and objects of each dataset, and of each of its classes."""
     rows = []
     for table in tables:
-        pictures, objects = len(table.file_names), len(table.boxes)
-        empty = pictures - len(np.unique(table.picture))
-        rows.append([table.name, pictures, empty, objects, objects / max(1, pictures), int(table.crowd.sum())])
-    head = ["dataset", "pictures", "without objects", "objects", "a picture", "crowd regions"]
+        images, objects = len(table.file_names), len(table.boxes)
+        empty = images - len(np.unique(table.image))
+        rows.append([table.name, images, empty, objects, objects / max(1, images), int(table.crowd.sum())])
+    head = ["dataset", "images", "without objects", "objects", "an image", "crowd regions"]
     names = list(dict.fromkeys(name for table in tables for name in table.classes))
     of_class = {name: [] for name in names}
     for table in tables:
         for name in names:
             label = table.classes.index(name) if name in table.classes else -1
             its = table.label == label
-            of_class[name] += [int(its.sum()), len(np.unique(table.picture[its]))]
-    class_head = ["class", *(f"{table.name}\n{what}" for table in tables for what in ("objects", "pictures"))]
+            of_class[name] += [int(its.sum()), len(np.unique(table.image[its]))]
+    class_head = ["class", *(f"{table.name}\n{what}" for table in tables for what in ("objects", "images"))]
     class_rows = [[name, *counts] for name, counts in of_class.items()]
     of_classes = tabulate(class_rows, class_head, disable_numparse=[0]) if class_rows else "no classes"
     return f"{tabulate(rows, head, floatfmt='.1f')}\n\n{of_classes}"
@@ -183,10 +183,10 @@ def histograms_of(tables):
     """dict from title to `Histogram`, over all datasets; boxes without area are left out."""
     boxes = np.concatenate([table.boxes[table.has_area()] for table in tables] or [np.empty((0, 4))])
     sides, ratios = np.sqrt(boxes[:, 2] * boxes[:, 3]), boxes[:, 3] / boxes[:, 2]
-    per_picture = [np.bincount(table.picture, minlength=len(table.file_names)) for table in tables]
+    per_image = [np.bincount(table.image, minlength=len(table.file_names)) for table in tables]
     sizes = [f"{name} ({limits})" for name, limits in zip(SIZES.values(), ranges(list(SIZES)), strict=True)]
     return {
-        "Objects a picture": counted(np.concatenate(per_picture or [[]]), PER_PICTURE, NUMBERS),
+        "Objects an image": counted(np.concatenate(per_image or [[]]), PER_IMAGE, NUMBERS),
         "Size of the objects, as COCO calls them: root of the area, in pixels": counted(sides, list(SIZES), sizes),
         "Size of the objects: root of the area, in pixels": counted(sides, SIDES, ranges(SIDES)),
         "Shape of the objects: height / width": counted(ratios, RATIOS, ranges(RATIOS)),
@@ -217,10 +217,10 @@ class Levels(NamedTuple):
     """What the assigner makes of the objects.
 
     rule: name of the assigner.
-    names, strides, anchors: of the L levels; the anchors' sides as a text, in pixels of the resized picture.
+    names, strides, anchors: of the L levels; the anchors' sides as a text, in pixels of the resized image.
     positives: (G, L) int64, of each object.
-    size: of the resized pictures, as a text.
-    pictures, total: how many were looked at, of how many with objects.
+    size: of the resized images, as a text.
+    images, total: how many were looked at, of how many with objects.
     """
 
     rule: str
@@ -229,7 +229,7 @@ class Levels(NamedTuple):
     anchors: list
     positives: np.ndarray
     size: str
-    pictures: int
+    images: int
     total: int
 
     def text(self):
@@ -237,10 +237,10 @@ class Levels(NamedTuple):
         counts, objects = self.positives.sum(0), (self.positives > 0).sum(0)
         rows = zip(self.names, self.strides, self.anchors, counts, objects, strict=True)
         head = ["level", "stride", "anchors' side", "positives", "objects with positives"]
-        some = f", a part of the {self.total:,} that have objects" if self.total > self.pictures else ""
+        some = f", a part of the {self.total:,} that have objects" if self.total > self.images else ""
         return "\n".join(
             [
-                f"Positives that {self.rule} gives {number:,} objects in {self.pictures:,} pictures{some},",
+                f"Positives that {self.rule} gives {number:,} objects in {self.images:,} images{some},",
                 f"{self.size}",
                 tabulate(rows, head, disable_numparse=[2], colalign=("left", "right", "right", "right", "right")),
                 f"{self.positives.sum() / max(1, number):.1f} positives an object; {missed:,} objects have none",
@@ -249,7 +249,7 @@ class Levels(NamedTuple):
 
 
 def match_levels(cfg, records):
-    """`Levels` of the objects of some pictures, taken evenly."""
+    """`Levels` of the objects of some images, taken evenly."""
     geometry = Geometry(on_cpu(cfg))
     records = [record for record in records if record["annotations"]]
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, min(len(records), MAX_MATCHED)).astype(int)]
@@ -305,35 +305,35 @@ def write(output, tables, histograms, levels):
 
 
 def draw_labels(tables):
-    """Some pictures with their boxes, so chosen that every class is shown if they can show it.
+    """Some images with their boxes, so chosen that every class is shown if they can show it.
 
     Returns:
-        list of (H, W, 3) uint8, RGB, and a list of their titles. Pictures that cannot be read are left out.
+        list of (H, W, 3) uint8, RGB, and a list of their titles. Images that cannot be read are left out.
     """
     names = list(dict.fromkeys(name for table in tables for name in table.classes))
     colors = dict(zip(names, class_colors(len(names)), strict=True))
     drawn, titles = [], []
-    for table, number in chosen_pictures(tables, names):
+    for table, number in chosen_images(tables, names):
         try:
-            picture = read_picture(table.file_names[number], "RGB")
+            image = read_image(table.file_names[number], "RGB")
         except InputError:
             continue
-        its = table.picture == number
+        its = table.image == number
         boxes, labels = table.boxes[its], [table.classes[label] for label in table.label[its]]
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-        drawn.append(draw_boxes(picture, boxes, labels, [colors[label] for label in labels]))
+        drawn.append(draw_boxes(image, boxes, labels, [colors[label] for label in labels]))
         titles.append(f"{table.name}: {os.path.basename(table.file_names[number])}")
         if len(drawn) == MAX_DRAWN:
             break
     return drawn, titles
 
 
-def chosen_pictures(tables, names):
-    """Pictures as (table, number): first those that show most classes not shown yet, then others, evenly."""
+def chosen_images(tables, names):
+    """Images as (table, number): first those that show most classes not shown yet, then others, evenly."""
     shown = []
     for table in tables:
         has = np.zeros((len(table.file_names), len(names)), dtype=bool)
-        has[table.picture, [names.index(table.classes[label]) for label in table.label]] = True
+        has[table.image, [names.index(table.classes[label]) for label in table.label]] = True
         shown.append(has)
     shown = np.concatenate(shown) if shown else np.zeros((0, 0), dtype=bool)
     numbers = [(table, number) for table in tables for number in range(len(table.file_names))]

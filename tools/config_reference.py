@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/config.md from the comments in projects/ATSS/atss/config.py; with --check, see that it is current."""
+"""Write docs/config.md from the comments in projects/ATSS/atss/config/defaults.py; with --check, see that it is current."""
 
 import argparse
 import ast
@@ -27,7 +27,7 @@ What the project adds to [Detectron2's keys](https://detectron2.readthedocs.io/e
 They stand in yaml files (`configs/` has examples), and as pairs of key and value at the end of a command:
 `MODEL.ATSS.TOPK 15`.
 
-`python tools/config_reference.py` writes this page from [config.py](../projects/ATSS/atss/config.py).
+`python tools/config_reference.py` writes this page from [defaults.py](../projects/ATSS/atss/config/defaults.py).
 """
 ABSENT = object()
 

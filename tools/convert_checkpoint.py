@@ -21,8 +21,8 @@ import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it sil
 import torch
 
 from atss.checkpoints.conversion import convert
+from atss.config import load_config, parse_with_opts
 from atss.errors import InputError, one_line_errors
-from atss.run import load_config, parse_with_opts
 
 BASE = Path(__file__).resolve().parent.parent / "configs/Base-ATSS.yaml"
 

@@ -5,8 +5,8 @@
         MODEL.WEIGHTS output/model_final.pth
 
 Format onnx gives model.onnx and example.py, which runs it with onnxruntime, numpy and Pillow; format torch gives
-model.pt2, of torch.export. Both take any number of pictures of any size. Before anything is written, the exported model
-and the PyTorch model look at the same pictures and must find the same.
+model.pt2, of torch.export. Both take any number of images of any size. Before anything is written, the exported model
+and the PyTorch model look at the same images and must find the same.
 """
 
 import argparse
@@ -21,18 +21,18 @@ import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it sil
 
 # isort: split
 from atss import export
+from atss.config import load_config, parse_with_opts
 from atss.data import read_dataset
-from atss.data.pictures import read_picture
+from atss.data.image_io import read_image
 from atss.data.sources import EXTENSIONS, list_folder, upright_size, with_extension
 from atss.errors import InputError, first_line, one_line_errors
 from atss.predictor import Predictor
-from atss.run import load_config, parse_with_opts
 
 # Goes beside an ONNX file.
 EXAMPLE = os.path.join(os.path.dirname(export.__file__), "example.py")
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
-# Pictures that are compared at most, in batches of these sizes.
-MOST_PICTURES, BATCHES = 12, (1, 2, 3)
+# Images that are compared at most, in batches of these sizes.
+MOST_IMAGES, BATCHES = 12, (1, 2, 3)
 
 
 def get_parser():
@@ -44,8 +44,8 @@ def get_parser():
         "--no-nms", action="store_true", help="leave non-maximum suppression out: the model gives its candidates"
     )
     parser.add_argument(
-        "--pictures", nargs="+", metavar="PATH",
-        help="files or folders of pictures to compare with; default: those of DATASETS.TEST",
+        "--images", nargs="+", metavar="PATH",
+        help="files or folders of images to compare with; default: those of DATASETS.TEST",
     )  # fmt: skip
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
@@ -58,9 +58,9 @@ def main(args):
         raise InputError("TEST.AUG.ENABLED: multi-scale testing cannot be exported; set it to False")
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"--output {args.output}: is a file; name a folder")
-    paths = choose(named(args.pictures) if args.pictures else of_datasets(cfg))
+    paths = choose(named(args.images) if args.images else of_datasets(cfg))
     predictor = Predictor(cfg)
-    pictures = [predictor.prepare(read_picture(path))["image"] for path in paths]
+    images = [predictor.prepare(read_image(path))["image"] for path in paths]
     with draft_for(args.output) as draft:
         path = os.path.join(draft, FILES[args.format])
         print(f"Exporting {cfg.MODEL.WEIGHTS} ...", flush=True)
@@ -71,7 +71,7 @@ def main(args):
             reason = first_line(error.__cause__ or error)
             raise InputError(f"--format {args.format}: this model cannot be exported ({reason})") from error
         print("Comparing it with PyTorch ...", flush=True)
-        compare(predictor.model, load(path), pictures, not args.no_nms)
+        compare(predictor.model, load(path), images, not args.no_nms)
         if args.format == "onnx":
             shutil.copy(EXAMPLE, draft)
         written = sorted(os.listdir(draft), reverse=True)
@@ -93,22 +93,22 @@ def make_format(name):
 
 
 def named(names):
-    """Pictures that files and folders name: list of (path, (width, height))."""
+    """Images that files and folders name: list of (path, (width, height))."""
     paths = []
     for name in names:
         found = [name]
         if os.path.isdir(name):
             found = [os.path.join(name, file) for file in with_extension(list_folder(name), *EXTENSIONS)]
         if not found or not os.path.exists(found[0]):
-            raise InputError(f"--pictures {name}: no picture there")
+            raise InputError(f"--images {name}: no image there")
         paths += found
-    pictures = []
+    images = []
     for path in paths:
         try:
-            pictures.append((path, upright_size(path)))
+            images.append((path, upright_size(path)))
         except (OSError, ValueError) as error:
-            raise InputError(f"--pictures {path}: the picture cannot be read ({first_line(error)})") from error
-    return pictures
+            raise InputError(f"--images {path}: the image cannot be read ({first_line(error)})") from error
+    return images
 
 
 def of_datasets(cfg):
@@ -116,31 +116,31 @@ def of_datasets(cfg):
     try:
         records = [record for name in cfg.DATASETS.TEST for record in read_dataset(name)]
     except InputError as error:
-        raise InputError(f"{error}; or name pictures to compare with: --pictures") from error
+        raise InputError(f"{error}; or name images to compare with: --images") from error
     if not records:
-        raise InputError("DATASETS.TEST has no pictures to compare with: name some with --pictures")
+        raise InputError("DATASETS.TEST has no images to compare with: name some with --images")
     return [(record["file_name"], (record["width"], record["height"])) for record in records]
 
 
-def choose(pictures):
-    """Paths of a dozen pictures of all shapes, shuffled, so that those of a batch differ."""
-    ordered = sorted(pictures, key=lambda picture: (picture[1][0] / picture[1][1], picture))
-    last, number = len(ordered) - 1, min(len(ordered), MOST_PICTURES)
+def choose(images):
+    """Paths of a dozen images of all shapes, shuffled, so that those of a batch differ."""
+    ordered = sorted(images, key=lambda image: (image[1][0] / image[1][1], image))
+    last, number = len(ordered) - 1, min(len(ordered), MOST_IMAGES)
     chosen = [ordered[round(last * i / max(number - 1, 1))][0] for i in range(number)]
     random.Random(0).shuffle(chosen)
     return chosen
 
 
-def batches(pictures):
-    """The pictures in batches of one and of more, some of them twice where there are only one or two."""
-    pictures, sizes = islice(cycle(pictures), max(len(pictures), sum(BATCHES[:2]))), cycle(BATCHES)
-    while batch := list(islice(pictures, next(sizes))):
+def batches(images):
+    """The images in batches of one and of more, some of them twice where there are only one or two."""
+    images, sizes = islice(cycle(images), max(len(images), sum(BATCHES[:2]))), cycle(BATCHES)
+    while batch := list(islice(images, next(sizes))):
         yield batch
 
 
-def compare(detector, model, pictures, suppressed):
+def compare(detector, model, images, suppressed):
     """Print how the exported model and the detector differ; raise an InputError where that is too much."""
-    comparison = export.compare(detector, model, batches(pictures), suppressed)
+    comparison = export.compare(detector, model, batches(images), suppressed)
     if comparison.disagreements:
         raise InputError(
             f"the exported model does not agree with PyTorch's, and is not written: {len(comparison.disagreements)} "
@@ -148,8 +148,8 @@ def compare(detector, model, pictures, suppressed):
         )
     if not comparison.num_boxes:
         raise InputError(
-            f"the model finds nothing in the {comparison.num_pictures} pictures, so there is nothing to compare: name "
-            "others with --pictures, or lower MODEL.ATSS.SCORE_THRESH_TEST"
+            f"the model finds nothing in the {comparison.num_images} images, so there is nothing to compare: name "
+            "others with --images, or lower MODEL.ATSS.SCORE_THRESH_TEST"
         )
     print(f"They agree: {comparison}")
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Write a page that tells the story of a run: its training, its figures, and its mistakes as pictures.
+"""Write a page that tells the story of a run: its training, its figures, and its mistakes as images.
 
     python tools/report.py output/
 
-makes output/report.html, one file to open in a browser, and its pictures in output/report/. It can be done after a
+makes output/report.html, one file to open in a browser, and its images in output/report/. It can be done after a
 training, after an evaluation alone, and while a training goes on.
 """
 

@@ -5,7 +5,7 @@
 
 Every round starts the training again with --resume, waits for a random while and kills something with SIGKILL: the
 launcher, one of the processes, or one of their data workers. Before some rounds the newest checkpoint is cut off at a
-random length. The model is the demo's with fewer channels, the pictures are generated.
+random length. The model is the demo's with fewer channels, the images are generated.
 """
 
 import argparse

@@ -18,8 +18,8 @@ import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it sil
 # isort: split
 import yaml
 
+from atss.config import parse_with_opts
 from atss.errors import InputError, one_line_errors
-from atss.run import parse_with_opts
 from atss.study.report import write_report
 from atss.study.runner import Progress, command, execute, plan
 from atss.study.tables import TABLES
@@ -43,7 +43,7 @@ def main(args):
     if len(args.opts) % 2:
         raise InputError(f"{' '.join(args.opts)}: keys and values must come in pairs")
     # Every row's config is read before the first runs: a wrong one shows before hours are spent.
-    with each_said_once(logging.getLogger("atss.run")):
+    with each_said_once(logging.getLogger("atss.config.load")):
         tables = {
             number: [plan(row, args.seeds, args.config_file, args.opts, args.output) for row in TABLES[number].rows]
             for number in dict.fromkeys(args.table)
@@ -97,7 +97,7 @@ def write_tables(tables, args):
         cfg = rows[0][0].cfg
         setting = (
             f"{Path(args.config_file).name} on {', '.join(cfg.DATASETS.TRAIN)}, {cfg.SOLVER.MAX_ITER} iterations of "
-            f"{cfg.SOLVER.IMS_PER_BATCH} pictures, evaluated on {', '.join(cfg.DATASETS.TEST)}, "
+            f"{cfg.SOLVER.IMS_PER_BATCH} images, evaluated on {', '.join(cfg.DATASETS.TEST)}, "
             f"seeds {', '.join(map(str, args.seeds))}."
         )
         write_report(TABLES[number], results, setting, Path(args.output))

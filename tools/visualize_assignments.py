@@ -3,7 +3,7 @@
 
     python tools/visualize_assignments.py --config-file configs/atss_R_50_FPN_1x.yaml --output drawn/
 
-draws some pictures of the dataset, a column a rule and a row a pyramid level, and writes positives.png and
+draws some images of the dataset, a column a rule and a row a pyramid level, and writes positives.png and
 positives.csv over all of its objects. No weights are needed.
 """
 
@@ -25,20 +25,20 @@ from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 from PIL import Image
 from tabulate import tabulate
 
-from atss.assigners import ASSIGNER_REGISTRY
+from atss.config import load_config, parse_with_opts
 from atss.data import read_dataset
+from atss.data.image_io import read_image
 from atss.data.mapper import check_size
-from atss.data.pictures import read_picture
 from atss.errors import InputError, one_line_errors
-from atss.head import build_assigner
-from atss.run import load_config, parse_with_opts
+from atss.modeling.assigners import ASSIGNER_REGISTRY
+from atss.modeling.head import build_assigner
 from atss.study.positives import Bin, Geometry, binned, count_positives, on_cpu
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; those that stand out from photographs come first.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Pictures are drawn in grey, and so much of them, so that colours stand for objects only.
-PICTURE_ALPHA = 0.6
+# Images are drawn in grey, and so much of them, so that colours stand for objects only.
+IMAGE_ALPHA = 0.6
 # Root of a panel's area.
 PANEL_INCHES = 2.4
 DPI = 120
@@ -48,7 +48,7 @@ DOT, MIN_DOT, MAX_DOT = 0.75, 1.1, 4.0
 MAX_OUTLINED = 12
 # Bins with fewer objects are in the table, not in the plot.
 MIN_PLOTTED = 5
-# COCO's limits of small and medium areas, in pixels of the original picture.
+# COCO's limits of small and medium areas, in pixels of the original image.
 SMALL, MEDIUM = 32**2, 96**2
 
 
@@ -59,10 +59,10 @@ def get_parser():
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
     parser.add_argument("--rules", nargs="+", default=rules, metavar="RULE", help=f"default: {' '.join(rules)}")
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--pictures", type=int, default=4, metavar="N", help="draw the first N pictures with objects")
-    chosen.add_argument("--file-name", nargs="+", metavar="NAME", help="draw these pictures of the dataset")
+    chosen.add_argument("--images", type=int, default=4, metavar="N", help="draw the first N images with objects")
+    chosen.add_argument("--file-name", nargs="+", metavar="NAME", help="draw these images of the dataset")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for what is drawn")
-    parser.add_argument("--no-plot", action="store_true", help="draw pictures only")
+    parser.add_argument("--no-plot", action="store_true", help="draw images only")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
 
@@ -73,7 +73,7 @@ def main(args):
     records = read_dataset(dataset_of(cfg, args.dataset))
     geometry = Geometry(cfg)
     rules = {rule.removesuffix("Assigner"): build_assigner(on_cpu(cfg, rule)) for rule in args.rules}
-    chosen = choose(records, args.file_name) if args.file_name else first_with_objects(records, geometry, args.pictures)
+    chosen = choose(records, args.file_name) if args.file_name else first_with_objects(records, geometry, args.images)
     make_folder(args.output)
     for number, record in enumerate(chosen):
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
@@ -107,12 +107,12 @@ def dataset_of(cfg, name):
 
 
 def choose(records, file_names):
-    """The pictures of these names; a name may leave out the folder."""
+    """The images of these names; a name may leave out the folder."""
     chosen = []
     for name in file_names:
         found = [r for r in records if name in (r["file_name"], os.path.basename(r["file_name"]))]
         if not found:
-            raise InputError(f"--file-name: the dataset has no picture {name!r}")
+            raise InputError(f"--file-name: the dataset has no image {name!r}")
         chosen += found
     return chosen
 
@@ -130,10 +130,10 @@ def make_folder(path):
 
 
 def draw_assignments(record, geometry, rules, levels):
-    """A picture with the positives of its objects, a column a rule and a row a level that has any.
+    """An image with the positives of its objects, a column a rule and a row a level that has any.
 
     Args:
-        record: dict of the picture in Detectron2's standard form.
+        record: dict of the image in Detectron2's standard form.
         geometry: `Geometry` of the detector.
         rules: dict from name to assigner.
         levels: names of the levels, finest first.
@@ -142,18 +142,18 @@ def draw_assignments(record, geometry, rules, levels):
         matplotlib figure.
 
     Raises:
-        InputError: the picture is missing, cannot be read, or has another size than its dict says.
+        InputError: the image is missing, cannot be read, or has another size than its dict says.
     """
-    picture = read_picture(record["file_name"])
-    check_size(record, picture)
-    picture = cv2.cvtColor(geometry.resize(record).apply_image(picture), cv2.COLOR_BGR2GRAY)
+    image = read_image(record["file_name"])
+    check_size(record, image)
+    image = cv2.cvtColor(geometry.resize(record).apply_image(image), cv2.COLOR_BGR2GRAY)
     boxes, grid = geometry.boxes(record), geometry.grid(record)
     matches = {name: assigner(grid, [boxes])[0].split(grid.level_sizes) for name, assigner in rules.items()}
     anchors = grid.boxes().split(grid.level_sizes)
     used = [n for n in range(len(levels)) if any((by_level[n] >= 0).any() for by_level in matches.values())] or [0]
 
-    inches_a_pixel = PANEL_INCHES / (picture.shape[0] * picture.shape[1]) ** 0.5
-    width, height = picture.shape[1] * inches_a_pixel, picture.shape[0] * inches_a_pixel
+    inches_a_pixel = PANEL_INCHES / (image.shape[0] * image.shape[1]) ** 0.5
+    width, height = image.shape[1] * inches_a_pixel, image.shape[0] * inches_a_pixel
     size = (width * len(rules) + 0.4, height * len(used) + 0.5)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     panels = figure.subplots(len(used), len(rules), squeeze=False)
@@ -162,16 +162,16 @@ def draw_assignments(record, geometry, rules, levels):
         panels[0, column].set_title(f"{name}\n{total} positives", fontsize=10)
         for row, n in enumerate(used):
             dot = min(max(DOT * 72 * inches_a_pixel * grid.strides[n], MIN_DOT), MAX_DOT)
-            draw_panel(panels[row, column], picture, boxes, anchors[n], by_level[n], dot)
+            draw_panel(panels[row, column], image, boxes, anchors[n], by_level[n], dot)
     for row, n in enumerate(used):
         panels[row, 0].set_ylabel(f"{levels[n]}, stride {grid.strides[n]}", fontsize=10)
     return figure
 
 
-def draw_panel(axes, picture, boxes, anchors, matches, dot):
+def draw_panel(axes, image, boxes, anchors, matches, dot):
     """One level of one rule: boxes of objects with positives here are solid, the others dotted."""
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, alpha=PICTURE_ALPHA)
-    axes.set(xticks=[], yticks=[], xlim=(0, picture.shape[1]), ylim=(picture.shape[0], 0))
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, alpha=IMAGE_ALPHA)
+    axes.set(xticks=[], yticks=[], xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     positive = matches >= 0
     for index, box in enumerate(boxes.tolist()):
         solid = (matches == index).any()
@@ -196,14 +196,14 @@ def color_of(index):
 
 
 def save_small(figure, path):
-    """Write a drawn picture as a PNG with 256 colours, half of them greys: a fraction of the size in full colour."""
+    """Write a drawn image as a PNG with 256 colours, half of them greys: a fraction of the size in full colour."""
     figure.savefig(path)
     shades = [LinearSegmentedColormap.from_list("", ["0.8", color])(np.linspace(0.1, 1, 20)) for color in COLORS[:-1]]
     greys = LinearSegmentedColormap.from_list("", ["black", "white"])(np.linspace(0, 1, 136))
     palette = Image.new("P", (1, 1))
     palette.putpalette((np.concatenate([greys, *shades])[:, :3] * 255).round().astype(np.uint8).tobytes())
-    with Image.open(path) as picture:
-        small = picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
 
 
@@ -254,9 +254,7 @@ def plot(positives, typical):
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.grid(alpha=0.25)
-    panels["size"].set(
-        xlabel="root of the object's area, in pixels of the resized picture", ylabel="positives an object"
-    )
+    panels["size"].set(xlabel="root of the object's area, in pixels of the resized image", ylabel="positives an object")
     panels["aspect ratio"].set(xlabel="height / width of the object")
     panels["size"].legend(frameon=False, fontsize=9)
     return figure
@@ -275,7 +273,7 @@ def table(positives):
     return "\n".join(
         [
             tabulate(rows, columns, floatfmt=".1f"),
-            "Positives an object; small, medium and large by the area of its box in the original picture (32^2, 96^2);",
+            "Positives an object; small, medium and large by the area of its box in the original image (32^2, 96^2);",
             "without: objects that have no positive.",
         ]
     )

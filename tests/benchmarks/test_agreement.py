@@ -7,14 +7,14 @@ import torch
 
 import agreement
 import peers
-from atss.anchors import AnchorGrid, make_cell_anchors
-from boxes import grid_of, random_objects
+from atss.modeling.anchors import AnchorGrid, make_cell_anchors
+from tests.modeling.assigners.boxes import grid_of, random_objects
 
-ARGS = SimpleNamespace(topk=9, pictures=5, seed=0)
+ARGS = SimpleNamespace(topk=9, images=5, seed=0)
 
 
 def labels_of(matches):
-    """Matches as the paper's code would give them: labels of one picture, and no regression targets."""
+    """Matches as the paper's code would give them: labels of one image, and no regression targets."""
     return [matches[0] + 1], None
 
 
@@ -33,7 +33,7 @@ def test_every_anchor_that_differs_is_counted():
         matches[0, :7] += 1
         return labels_of(matches)
 
-    assert agreement.compare("atss", agreement.ONE, theirs, ARGS).differing == 7 * ARGS.pictures
+    assert agreement.compare("atss", agreement.ONE, theirs, ARGS).differing == 7 * ARGS.images
 
 
 def test_labels_stand_for_objects_background_and_ignored():
@@ -60,13 +60,13 @@ def test_levels_that_have_no_more_than_k_anchors_leave_no_choice():
     assert not agreement.has_tie("atss", grid, torch.tensor([[0.0, 0, 16, 16]]), 4)
 
 
-def test_pictures_with_ties_are_replaced(monkeypatch):
-    answers = iter([True, False] * ARGS.pictures)
+def test_images_with_ties_are_replaced(monkeypatch):
+    answers = iter([True, False] * ARGS.images)
     monkeypatch.setattr(agreement, "has_tie", lambda *_: next(answers))
 
     found = agreement.compare("atss", agreement.ONE, lambda *a: labels_of(peers.naive(9)(*a)), ARGS)
 
-    assert found.left_out == ARGS.pictures
+    assert found.left_out == ARGS.images
 
 
 def test_ious_have_no_added_pixel():

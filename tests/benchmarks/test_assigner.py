@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import peers
-from boxes import grid_of, naive, random_objects
-from conftest import run
+from tests.helpers import run
+from tests.modeling.assigners.boxes import grid_of, naive, random_objects
 
 
 @pytest.mark.parametrize("anchors", [{}, {"aspect_ratios": [0.5, 1.0, 2.0]}])
@@ -21,18 +21,18 @@ def test_the_full_matrix_algorithm_is_algorithm_1(anchors):
 
 
 def test_it_prints_a_line_for_every_implementation_and_draws(tmp_path):
-    picture = tmp_path / "time.png"
+    image = tmp_path / "time.png"
     result = run(
         "benchmarks/assigner.py", "--objects", 100, 1000, "--batch", 1, "--size", "64x96", "96x128", "--seconds", 0,
-        "--anchors", 2, "--plot", picture,
+        "--anchors", 2, "--plot", image,
     )  # fmt: skip
 
     lines = result.stdout.splitlines()
     assert sum(bool(re.match(r" +\d+ +torch .* full matrix \d+x$", line)) for line in lines) == 4
     assert sum(line.startswith("floors: writing the result ") for line in lines) == 2
-    assert sum("from 100 to 1000 objects a picture torch " in line for line in lines) == 2
+    assert sum("from 100 to 1000 objects an image torch " in line for line in lines) == 2
     assert "the writing of the result aside" in lines[-2]
-    assert picture.stat().st_size > 10_000
+    assert image.stat().st_size > 10_000
 
 
 def test_it_measures_every_rule_that_is_asked_for():
@@ -43,7 +43,7 @@ def test_it_measures_every_rule_that_is_asked_for():
 
     parts = result.stdout.split("\n\n")[1:6]
     for rule, part in zip(["iou", "scale_range", "center_sampling", "topk_iou", "atss"], parts, strict=True):
-        assert part.startswith(f"{rule}: 2 x 64x96, 1 anchor(s) a location, k = 9, 129 anchors a picture")
+        assert part.startswith(f"{rule}: 2 x 64x96, 1 anchor(s) a location, k = 9, 129 anchors an image")
         # The rules beside ATSS have nothing to compare with but the paper's code.
         last = r"-" if rule != "atss" else r"full matrix \d+x"
         assert len(re.findall(rf"^ +3 +torch +[\d.]+ +[\d.]+ +[\d.]+  {last}$", part, re.MULTILINE)) == 1

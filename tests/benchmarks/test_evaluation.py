@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 
 import evaluation
-from conftest import run
+from tests.helpers import run
 
 
 def test_it_prints_seconds_figures_and_a_ratio():
-    result = run("benchmarks/evaluation.py", "--pictures", 20)
+    result = run("benchmarks/evaluation.py", "--images", 20)
 
     line = r"^ +{} +[\d.]+ +[\d.]+((?: +[\d.]+){{6}})$"
     ours, theirs = (re.findall(line.format(name), result.stdout, re.M) for name in ("this project", "pycocotools"))
-    assert "20 pictures, 80 classes" in result.stdout and "2000 detections of 15 classes a picture" in result.stdout
+    assert "20 images, 80 classes" in result.stdout and "2000 detections of 15 classes an image" in result.stdout
     assert len(ours) == 1 and ours == theirs and 20 < float(ours[0].split()[0]) < 80
     assert re.search(
         r"^this project: [\d.]+x as fast as pycocotools, precisions differ by at most 0.0e\+00$", result.stdout, re.M
@@ -22,15 +22,15 @@ def test_it_prints_seconds_figures_and_a_ratio():
 
 
 def test_the_generated_set_is_like_coco_val():
-    args = SimpleNamespace(pictures=60, detections=100, spread=15, seed=0)
+    args = SimpleNamespace(images=60, detections=100, spread=15, seed=0)
     coco, results = evaluation.generate(args)
     again = evaluation.generate(args)
 
     assert results == again[1] and coco.dataset == again[0].dataset
     assert len(results) == 6000 and 6 < len(coco.anns) / 60 < 8
     assert any(a["iscrowd"] for a in coco.anns.values()) and len({a["category_id"] for a in coco.anns.values()}) > 40
-    per_picture = [len({r["category_id"] for r in results if r["image_id"] == i}) for i in coco.imgs]
-    assert 10 < np.mean(per_picture) <= 15
+    per_image = [len({r["category_id"] for r in results if r["image_id"] == i}) for i in coco.imgs]
+    assert 10 < np.mean(per_image) <= 15
 
 
 def test_a_setting_that_makes_no_sense_is_refused():

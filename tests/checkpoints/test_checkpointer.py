@@ -4,12 +4,12 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-import layouts
 from atss.checkpoints import Checkpointer, check_weights, is_pretrained
 from atss.checkpoints.formats import BOTTOM_UP
+from atss.config import load_config
 from atss.errors import InputError
-from atss.run import load_config
-from conftest import pairs
+from tests.checkpoints import layouts
+from tests.helpers import pairs
 
 
 @pytest.fixture
@@ -159,7 +159,9 @@ def test_fine_tuning_keeps_all_that_fits_and_names_what_does_not(saved, animals,
     remade = {"head.class_logits.weight", "head.class_logits.bias"}
     for key, value in model.state_dict().items():
         assert torch.equal(value, start[key] if key in remade else theirs.state_dict()[key]), key
-    [warning] = [r.getMessage() for r in caplog.records if (r.name, r.levelname) == ("atss.checkpoints", "WARNING")]
+    [warning] = [
+        r.getMessage() for r in caplog.records if (r.name, r.levelname) == ("atss.checkpoints.checkpointer", "WARNING")
+    ]
     assert "2 keys of the head" in warning and all(key in warning for key in remade)
 
 

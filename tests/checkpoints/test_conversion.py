@@ -7,13 +7,13 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-import layouts
 from atss.checkpoints import Checkpointer, is_pretrained
 from atss.checkpoints.conversion import EPS, convert, shapes_of
 from atss.checkpoints.formats import BOTTOM_UP
+from atss.config import load_config
 from atss.errors import InputError
-from atss.run import load_config
-from conftest import ROOT, error_line, run
+from tests.checkpoints import layouts
+from tests.helpers import ROOT, error_line, run
 
 BASE = "configs/Base-ATSS.yaml"
 CPU = ["MODEL.DEVICE", "cpu"]
@@ -321,14 +321,14 @@ def test_the_command_writes_all_or_nothing_and_the_rest_just_works(tmp_path, coc
     assert "mapped  bbox_head.atss_cls.bias -> head.class_logits.bias\n" in keys
     assert "left    backbone.bn1.num_batches_tracked\n" in keys and "filled  head.box_tower.0.bias (0)\n" in keys
 
-    annotations, pictures = coco_file()
-    entries = [["animals", annotations, pictures]]
+    annotations, images = coco_file()
+    entries = [["animals", annotations, images]]
     small = ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96", "OUTPUT_DIR", tmp_path / "out"]
     data = ["DATASETS.REGISTER", entries, "DATASETS.TEST", "('animals',)", "MODEL.ATSS.CLASS_NAMES", "[]"]
     run("train_net.py", "--config-file", output / "config.yaml", "--eval-only", *data, *small)
     assert (tmp_path / "out/inference/coco_instances_results.json").is_file()
     run(
-        "demo/demo.py", "--config-file", output / "config.yaml", "--input", f"{pictures}/0.png",
+        "demo/demo.py", "--config-file", output / "config.yaml", "--input", f"{images}/0.png",
         "--output", tmp_path / "drawn", "--opts", *small,
     )  # fmt: skip
     assert (tmp_path / "drawn/0.png").is_file()

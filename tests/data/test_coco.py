@@ -12,8 +12,8 @@ from atss.errors import InputError
 
 
 def test_registered_by_name_file_and_folder(coco_file):
-    path, pictures = coco_file()
-    register_coco_format("animals", path, pictures)
+    path, images = coco_file()
+    register_coco_format("animals", path, images)
 
     dicts = DatasetCatalog.get("animals")
 
@@ -21,7 +21,7 @@ def test_registered_by_name_file_and_folder(coco_file):
     assert [d["annotations"][0]["category_id"] for d in dicts] == [0, 1, 0], "ids 3 and 7 become 0 and 1"
     meta = MetadataCatalog.get("animals")
     assert meta.thing_classes == ["cat", "dog"]
-    assert (meta.json_file, meta.image_root, meta.evaluator_type) == (path, pictures, "coco")
+    assert (meta.json_file, meta.image_root, meta.evaluator_type) == (path, images, "coco")
 
 
 def test_registering_again_takes_the_new_files(coco_file):
@@ -32,7 +32,7 @@ def test_registering_again_takes_the_new_files(coco_file):
 
 
 def test_only_what_detection_needs_is_asked_for(coco_file):
-    """No area, no iscrowd, no segmentation, no info; pictures without objects."""
+    """No area, no iscrowd, no segmentation, no info; images without objects."""
 
     def strip(content):
         content["annotations"] = [
@@ -74,21 +74,21 @@ def set_key(kind, index, key, value):
     ],
 )
 def test_what_is_malformed_is_named(coco_file, change, named):
-    path, pictures = coco_file(change)
+    path, images = coco_file(change)
 
     with pytest.raises(InputError) as caught:
-        load("malformed", coco_source(path, pictures))
+        load("malformed", coco_source(path, images))
 
     assert named in str(caught.value) and "\n" not in str(caught.value)
-    assert path in str(caught.value) or pictures in str(caught.value)
+    assert path in str(caught.value) or images in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", '{"images": [', "[]", "not json", "[" * 100000])
 def test_what_is_no_coco_file_is_named(coco_file, text):
-    path, pictures = coco_file(text=text)
+    path, images = coco_file(text=text)
 
     with pytest.raises(InputError, match=path):
-        load("malformed", coco_source(path, pictures))
+        load("malformed", coco_source(path, images))
 
 
 def test_a_missing_file_is_named():
@@ -96,7 +96,7 @@ def test_a_missing_file_is_named():
         load("missing", coco_source("nowhere.json", "nowhere"))
 
 
-def test_missing_pictures_are_counted(coco_file):
+def test_missing_images_are_counted(coco_file):
     path, _ = coco_file()
 
     with pytest.raises(InputError, match=r"elsewhere/0\.png.*3 of 3"):

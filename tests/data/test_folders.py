@@ -12,16 +12,16 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import default_argument_parser
 from detectron2.utils import logger as detectron2_logger
 
-import own_data
 import train_net as train_net_module
+from atss.config import load_config
 from atss.data import read_dataset, register_folder
 from atss.data.catalog import load
 from atss.data.folders import find_dataset
 from atss.errors import InputError
 from atss.evaluation.coco import BoxEvaluator
-from atss.run import load_config
-from conftest import DEMO_CONFIG, TINY, pairs
-from own_data import as_records, records, write_coco, write_text, write_voc, write_yolo
+from tests import own_data
+from tests.helpers import DEMO_CONFIG, TINY, pairs
+from tests.own_data import as_records, records, write_coco, write_text, write_voc, write_yolo
 
 YAML = "names: [cat, dog]\ntrain: {train}\nval: {val}\n"
 
@@ -43,7 +43,7 @@ def said(caplog):
 
 
 @pytest.mark.parametrize(
-    "annotations, pictures",
+    "annotations, images",
     [
         ("annotations/{part}.json", "{part}"),
         ("annotations/instances_{part}2017.json", "{part}2017"),
@@ -57,15 +57,15 @@ def said(caplog):
         ("annotations/{part}.json", "annotations"),
     ],
 )
-def test_coco_folders(tmp_path, annotations, pictures):
-    write_coco(tmp_path, annotations, pictures)
+def test_coco_folders(tmp_path, annotations, images):
+    write_coco(tmp_path, annotations, images)
 
     assert find_dataset(str(tmp_path)).layout == "COCO"
     assert read(tmp_path) == records()
 
 
 @pytest.mark.parametrize(
-    "pictures, labels, yaml, layout",
+    "images, labels, yaml, layout",
     [
         ("images/{part}", "labels/{part}", YAML.format(train="images/train", val="images/val"), "YOLO"),
         ("{part}/images", "{part}/labels", YAML.format(train="../train/images", val="../val/images"), "YOLO"),
@@ -83,15 +83,15 @@ def test_coco_folders(tmp_path, annotations, pictures):
         ("{part}/images", "{part}/labels", None, "YOLO without a yaml file"),
     ],
 )
-def test_yolo_folders(tmp_path, pictures, labels, yaml, layout):
-    write_yolo(tmp_path, pictures, labels)
+def test_yolo_folders(tmp_path, images, labels, yaml, layout):
+    write_yolo(tmp_path, images, labels)
     write_text(*((tmp_path / "data.yaml", yaml) if yaml else (tmp_path / "classes.txt", "cat\ndog\n")))
 
     assert find_dataset(str(tmp_path)).layout == layout
     assert read(tmp_path) == records()
 
 
-def test_yolo_parts_as_lists_of_pictures(tmp_path):
+def test_yolo_parts_as_lists_of_images(tmp_path):
     write_yolo(tmp_path, "images", "labels")
     write_text(tmp_path / "train.txt", "./images/a.png\n./images/b.png\n")
     write_text(tmp_path / "val.txt", "./images/c.png\n./images/d.png\n")
@@ -104,9 +104,9 @@ def test_yolo_parts_as_lists_of_pictures(tmp_path):
     "settings",
     [
         {},
-        {"annotations": "{part}/Annotations", "pictures": "{part}/JPEGImages", "lists": False},
-        {"annotations": "{part}/annotations", "pictures": "{part}/images", "lists": False},
-        {"annotations": "{part}", "pictures": "{part}", "lists": False},
+        {"annotations": "{part}/Annotations", "images": "{part}/JPEGImages", "lists": False},
+        {"annotations": "{part}/annotations", "images": "{part}/images", "lists": False},
+        {"annotations": "{part}", "images": "{part}", "lists": False},
     ],
 )
 def test_voc_folders(tmp_path, settings):
@@ -117,7 +117,7 @@ def test_voc_folders(tmp_path, settings):
 
 
 def test_without_parts_all_is_train(tmp_path):
-    train = {"train": own_data.PICTURES["train"]}
+    train = {"train": own_data.IMAGES["train"]}
     write_coco(tmp_path / "coco", "annotations/instances_default.json", "images", train)
     write_voc(tmp_path / "voc", lists=False, parts=train)
     write_voc(tmp_path / "beside", ".", ".", False, train)
@@ -130,7 +130,7 @@ def test_without_parts_all_is_train(tmp_path):
 
 @pytest.mark.parametrize("called", ["val", "valid", "validation"])
 def test_names_of_the_part_to_validate_on(tmp_path, called):
-    parts = {"train": own_data.PICTURES["train"], called: own_data.PICTURES["val"]}
+    parts = {"train": own_data.IMAGES["train"], called: own_data.IMAGES["val"]}
     write_coco(tmp_path / "coco", parts=parts)
     write_yolo(tmp_path / "yolo", parts=parts)
     write_voc(tmp_path / "voc", "{part}", "{part}", False, parts=parts)
@@ -177,9 +177,7 @@ def test_two_files_of_the_same_part_are_refused_with_both_names(tmp_path):
 
 
 def test_files_of_no_part_beside_others_are_parts_of_their_own(tmp_path):
-    write_coco(
-        tmp_path, "fold_{part}.json", "images", {"one": own_data.PICTURES["train"], "two": own_data.PICTURES["val"]}
-    )
+    write_coco(tmp_path, "fold_{part}.json", "images", {"one": own_data.IMAGES["train"], "two": own_data.IMAGES["val"]})
 
     with pytest.raises(InputError, match=r"has no part train, val or test, but fold_one, fold_two; .*DATASETS\.TRAIN"):
         settled(tmp_path)
@@ -232,7 +230,7 @@ def test_evaluators_get_a_json_file_with_the_same_objects(write, tmp_path):
 
     objects = {image_id: evaluator._coco_api.imgToAnns[image_id] for image_id in evaluator._coco_api.imgs}
     assert {d["image_id"]: [a["bbox"] for a in d["annotations"]] for d in dicts} == {
-        image_id: [a["bbox"] for a in of_picture] for image_id, of_picture in objects.items()
+        image_id: [a["bbox"] for a in of_image] for image_id, of_image in objects.items()
     }
 
 
@@ -268,13 +266,13 @@ def test_the_folder_alone_settles_datasets_and_classes(tmp_path):
 
 
 def test_the_test_part_is_evaluated_on_where_there_is_no_val(tmp_path):
-    write_yolo(tmp_path / "pets", parts={"train": own_data.PICTURES["train"], "test": own_data.PICTURES["val"]})
+    write_yolo(tmp_path / "pets", parts={"train": own_data.IMAGES["train"], "test": own_data.IMAGES["val"]})
 
     assert settled(tmp_path / "pets").DATASETS.TEST == ("pets_test",)
 
 
 def test_with_neither_nothing_is_evaluated_and_a_warning_says_so(tmp_path, said):
-    write_coco(tmp_path / "pets", parts={"train": own_data.PICTURES["train"]})
+    write_coco(tmp_path / "pets", parts={"train": own_data.IMAGES["train"]})
 
     assert settled(tmp_path / "pets").DATASETS.TEST == ()
     assert any("nothing will be evaluated" in line and "DATASETS.TEST" in line for line in said())

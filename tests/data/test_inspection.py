@@ -1,4 +1,4 @@
-"""What is found wrong with a dataset without opening a picture, and by opening them all."""
+"""What is found wrong with a dataset without opening an image, and by opening them all."""
 
 import json
 import math
@@ -11,8 +11,8 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from atss.data.coco import classes_of, dicts_of
-from atss.data.inspection import Table, inspect, sound_content, unnamed_pictures
-from atss.data.picture_inspection import inspect_pictures
+from atss.data.image_inspection import inspect_images
+from atss.data.inspection import Table, inspect, sound_content, unnamed_images
 
 W = "warning"
 
@@ -22,11 +22,11 @@ def table_of(coco_file):
     """Function: change of the small dataset, name -> its `Table`."""
 
     def make(change=lambda content: None, name="animals"):
-        path, pictures = coco_file(change)
+        path, images = coco_file(change)
         with open(path, encoding="utf-8") as file:
             content, problems = sound_content(json.load(file))
         assert problems == []
-        return Table.of(name, dicts_of(content, pictures), classes_of(content).values())
+        return Table.of(name, dicts_of(content, images), classes_of(content).values())
 
     return make
 
@@ -44,7 +44,7 @@ def change_box(index, box):
 def test_a_good_dataset_has_no_problems(table_of):
     tables = [table_of()]
 
-    assert inspect(tables, ["animals"]) + unnamed_pictures(tables) + inspect_pictures(tables) == []
+    assert inspect(tables, ["animals"]) + unnamed_images(tables) + inspect_images(tables) == []
 
 
 def copy_object(**changes):
@@ -74,18 +74,18 @@ def list_again(content):
             "1.png (64 x 48): dog [5.0, 5.0, 0.0",
         ),
         (change_box(1, [5, 5, 20, -3]), W, "boxes without area", "1 of 3 objects", "1.png"),
-        (change_box(1, [64, 5, 20, 3]), W, "boxes outside of their picture", "1 of 3 objects", "1.png"),
-        (change_box(1, [5, -30, 20, 30]), W, "boxes outside of their picture", "1 of 3 objects", "1.png"),
-        (change_box(1, [5, 5, 20, 44]), W, "boxes that reach out of their picture", "1 of 3 objects", "1.png"),
-        (change_box(1, [-1, 5, 20, 20]), W, "boxes that reach out of their picture", "1 of 3 objects", "1.png"),
+        (change_box(1, [64, 5, 20, 3]), W, "boxes outside of their image", "1 of 3 objects", "1.png"),
+        (change_box(1, [5, -30, 20, 30]), W, "boxes outside of their image", "1 of 3 objects", "1.png"),
+        (change_box(1, [5, 5, 20, 44]), W, "boxes that reach out of their image", "1 of 3 objects", "1.png"),
+        (change_box(1, [-1, 5, 20, 20]), W, "boxes that reach out of their image", "1 of 3 objects", "1.png"),
         (change_box(1, [5, 5, 0.5, 20]), W, "boxes that are less than a pixel wide or high", "1 of 3 objects", "1.png"),
         (copy_object(), W, "objects given twice", "1 of 4 objects", "0.png (64 x 48): cat [5.0, 5.0, 20.0, 30.0]"),
-        (list_again, W, "pictures listed twice", "1 of 4 pictures", "1.png"),
+        (list_again, W, "images listed twice", "1 of 4 images", "1.png"),
         (add_class, W, "classes without objects", "1 of 3 classes", "owl"),
         (lambda c: c["categories"][1].update(name="cat"), W, "classes of the same name", "1 of 2 classes", "cat"),
-        (lambda c: c["annotations"].pop(2), "note", "pictures without objects", "1 of 3 pictures", "2.png"),
+        (lambda c: c["annotations"].pop(2), "note", "images without objects", "1 of 3 images", "2.png"),
         (lambda c: c["annotations"].clear(), "error", "no object to learn", "1 of 1 datasets", "animals has no box"),
-        (lambda c: c["images"][0].update(file_name="x.png"), "error", "missing pictures", "1 of 3 pictures", "x.png"),
+        (lambda c: c["images"][0].update(file_name="x.png"), "error", "missing images", "1 of 3 images", "x.png"),
     ],
 )
 def test_each_problem_is_counted_and_shown_by_an_example(table_of, change, severity, kind, extent, example):
@@ -120,14 +120,14 @@ def test_of_three_equal_objects_two_are_too_many(table_of):
     assert found(inspect([table_of(twice)]))["objects given twice"].count == 2
 
 
-def test_pictures_that_no_entry_names(table_of, tmp_path):
+def test_images_that_no_entry_names(table_of, tmp_path):
     tables = [table_of(lambda c: (c["images"].pop(), c["annotations"].pop()))]
 
-    (problem,) = unnamed_pictures(tables)
+    (problem,) = unnamed_images(tables)
 
     assert (problem.severity, problem.count) == ("note", 1) and problem.examples[0].endswith("2.png")
     others = [table_of(name="others")]
-    assert unnamed_pictures(tables + others) == [], "another part names it"
+    assert unnamed_images(tables + others) == [], "another part names it"
 
 
 def test_datasets_side_by_side(table_of, tmp_path):
@@ -138,8 +138,8 @@ def test_datasets_side_by_side(table_of, tmp_path):
 
     assert problems["different classes"].severity == "error"
     assert problems["different classes"].examples == ["animals has cat, dog, but others has cat, owl"]
-    both = problems["pictures in both"]
-    assert (both.severity, both.extent(), both.where) == ("warning", "3 of 3 pictures", "animals, others")
+    both = problems["images in both"]
+    assert (both.severity, both.extent(), both.where) == ("warning", "3 of 3 images", "animals, others")
 
 
 def moved(table, folder, name):
@@ -157,8 +157,8 @@ def test_copies_in_another_folder_are_found_by_name_and_size_or_by_their_bytes(t
 
     other = moved(table, folder, "others")
 
-    assert found(inspect([table, other]))["pictures in both"].extent() == "2 of 3 pictures"
-    both = found(inspect_pictures([table, other]))["pictures in both"]
+    assert found(inspect([table, other]))["images in both"].extent() == "2 of 3 images"
+    both = found(inspect_images([table, other]))["images in both"]
     assert both.count == 2 and both.examples[0] == f"{table.file_names[0]} = {other.file_names[0]}"
 
 
@@ -170,9 +170,7 @@ def test_boxes_of_both_modes_are_the_same(table_of):
     table = Table.of("mixed", records, ["cat"])
 
     assert table.boxes.tolist() == [[5, 6, 7, 8], [5, 6, 12, 14]]
-    assert [problem.kind for problem in inspect([table])] == ["missing pictures"], (
-        "a size that is not given is no limit"
-    )
+    assert [problem.kind for problem in inspect([table])] == ["missing images"], "a size that is not given is no limit"
 
 
 @pytest.mark.parametrize(
@@ -184,13 +182,13 @@ def test_boxes_of_both_modes_are_the_same(table_of):
         (lambda c: c["annotations"][0].update(bbox=[0, 0, math.inf, 1]), {"malformed annotations": 1}),
         (lambda c: c["annotations"][0].update(area=None), {"malformed annotations": 1}),
         (lambda c: c["annotations"][0].update(iscrowd=2), {"malformed annotations": 1}),
-        (lambda c: c["annotations"][0].update(image_id=[]), {"objects of no picture": 1}),
+        (lambda c: c["annotations"][0].update(image_id=[]), {"objects of no image": 1}),
         (lambda c: c["annotations"][0].update(category_id=5), {"objects of unknown classes": 1}),
-        (lambda c: c.update(images=None, categories=[]), {"no dataset": 1, "objects of no picture": 3}),
+        (lambda c: c.update(images=None, categories=[]), {"no dataset": 1, "objects of no image": 3}),
     ],
 )
 def test_malformed_entries_are_left_out_and_what_is_left_is_a_dataset(coco_file, change, kinds):
-    path, pictures = coco_file()
+    path, images = coco_file()
     content = json.loads(Path(path).read_text())
     change(content)
 
@@ -202,38 +200,38 @@ def test_malformed_entries_are_left_out_and_what_is_left_is_a_dataset(coco_file,
         counts[problem.kind] = max(counts.get(problem.kind, 0), problem.count)
     assert counts == kinds
     assert sound_content(sound)[1] == [] or not sound["images"] or not sound["categories"]
-    dicts_of(sound, pictures)
+    dicts_of(sound, images)
 
 
-def test_pictures_are_opened(table_of, tmp_path):
+def test_images_are_opened(table_of, tmp_path):
     table = table_of()
-    pictures = table.file_names
-    Path(pictures[0]).write_bytes(Path(pictures[0]).read_bytes()[:60])
+    images = table.file_names
+    Path(images[0]).write_bytes(Path(images[0]).read_bytes()[:60])
     turned = Image.Exif()
     turned[274] = 6
-    Image.new("RGB", (64, 48)).save(pictures[1], exif=turned)
-    Image.new("RGB", (64, 49)).save(pictures[2])
+    Image.new("RGB", (64, 48)).save(images[1], exif=turned)
+    Image.new("RGB", (64, 49)).save(images[2])
 
-    problems = found(inspect_pictures([table]))
+    problems = found(inspect_images([table]))
 
-    assert problems["pictures that cannot be read"].severity == "error"
-    assert "0.png" in problems["pictures that cannot be read"].examples[0]
-    sizes = problems["pictures of another size than their entry says"]
+    assert problems["images that cannot be read"].severity == "error"
+    assert "0.png" in problems["images that cannot be read"].examples[0]
+    sizes = problems["images of another size than their entry says"]
     assert (sizes.severity, sizes.count) == ("error", 2)
     assert "1.png: is 48 x 64, not 64 x 48, which it is before its EXIF orientation turns it" in sizes.examples[0]
     assert sizes.examples[1].endswith("2.png: is 64 x 49, not 64 x 48")
 
 
-def test_kinds_of_pictures_are_notes(table_of):
+def test_kinds_of_images_are_notes(table_of):
     table = table_of()
     Image.new("RGBA", (64, 48), (1, 2, 3, 4)).save(table.file_names[0])
     Image.new("L", (64, 48)).save(table.file_names[1])
     Image.fromarray(np.zeros((48, 64), dtype=np.uint16)).save(table.file_names[2])
 
-    problems = found(inspect_pictures([table]))
+    problems = found(inspect_images([table]))
 
     assert {kind: problem.severity for kind, problem in problems.items()} == dict.fromkeys(
-        ["transparent pictures", "grey pictures", "pictures of 16 bits"], "note"
+        ["transparent images", "grey images", "images of 16 bits"], "note"
     )
 
 
@@ -241,6 +239,6 @@ def test_the_same_file_twice_in_a_dataset(table_of):
     table = table_of()
     shutil.copy(table.file_names[0], table.file_names[2])
 
-    problem = found(inspect_pictures([table]))["pictures that are there twice"]
+    problem = found(inspect_images([table]))["images that are there twice"]
 
     assert problem.severity == "warning" and problem.examples == [f"{table.file_names[0]} = {table.file_names[2]}"]

@@ -8,11 +8,11 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.utils import logger as detectron2_logger
 from PIL import Image
 
+from atss.config import load_config
 from atss.data import check_data, train_loader
 from atss.data.loaders import has_area, read_dataset, train_dicts
 from atss.errors import InputError
-from atss.run import load_config
-from conftest import DEMO_CONFIG, TINY, pairs
+from tests.helpers import DEMO_CONFIG, TINY, pairs
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def without_second_object(content):
 
 
 @pytest.mark.parametrize("filtered, number", [("False", 3), ("True", 2)])
-def test_pictures_without_objects_stay_unless_filtered(config, filtered, number):
+def test_images_without_objects_stay_unless_filtered(config, filtered, number):
     cfg = config(without_second_object, **{"DATALOADER.FILTER_EMPTY_ANNOTATIONS": filtered})
 
     assert len(train_dicts(cfg)) == number
@@ -70,7 +70,7 @@ def test_crowd_boxes_are_no_objects_and_by_config_regions_without_loss(config, i
     assert [len(records[i]["instances"]) for i in range(3)] == [1, 0, 1]
     if ignore_crowd:
         assert [r["ignore_boxes"].shape for _, r in sorted(records.items())] == [(0, 4), (1, 4), (0, 4)]
-        # The picture was enlarged from 48 to 96 pixels, and its boxes with it.
+        # The image was enlarged from 48 to 96 pixels, and its boxes with it.
         assert records[1]["ignore_boxes"].tolist() == [[10, 10, 50, 70]]
         assert records[1]["ignore_boxes"].dtype == torch.float32
     else:
@@ -107,19 +107,19 @@ def test_datasets_without_any_box_are_refused(config):
 
 
 def test_warnings_are_logged_before_training_and_errors_stop_it(config, coco_file, caplog):
-    """Also of datasets that Detectron2 reads: here, pictures that are in training and test data."""
+    """Also of datasets that Detectron2 reads: here, images that are in training and test data."""
     detectron2_logger._LOG_COUNTER.clear()
-    path, pictures = coco_file()
+    path, images = coco_file()
     for name in ("registered_train", "registered_val"):
-        DatasetCatalog.register(name, lambda name=name: load_coco_json(path, pictures, name))
+        DatasetCatalog.register(name, lambda name=name: load_coco_json(path, images, name))
     cfg = config(**{"DATASETS.TRAIN": ("registered_train",), "DATASETS.TEST": ("registered_val",)})
 
     check_data(cfg)
 
     (line,) = {r.getMessage() for r in caplog.records if r.name == "atss.data"}
-    assert line.startswith("registered_train, registered_val: pictures in both (3 of 3 pictures), such as ")
-    (Path(pictures) / "1.png").unlink()
-    with pytest.raises(InputError, match=r"registered_train: missing pictures \(1 of 3 pictures\), such as .*1\.png"):
+    assert line.startswith("registered_train, registered_val: images in both (3 of 3 images), such as ")
+    (Path(images) / "1.png").unlink()
+    with pytest.raises(InputError, match=r"registered_train: missing images \(1 of 3 images\), such as .*1\.png"):
         check_data(cfg)
 
 
@@ -134,14 +134,14 @@ def test_classes_that_the_head_does_not_have_are_refused(config):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("damage", ["remove", "truncate", "text"])
-def test_pictures_that_cannot_be_read_stop_training_by_name(config, damage, workers):
+def test_images_that_cannot_be_read_stop_training_by_name(config, damage, workers):
     cfg = config(**{"DATALOADER.NUM_WORKERS": workers})
     path = Path(train_dicts(cfg)[1]["file_name"])
     loader = train_loader(cfg)
     if damage == "remove":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[:60] if damage == "truncate" else b"no picture")
+        path.write_bytes(path.read_bytes()[:60] if damage == "truncate" else b"no image")
 
     with pytest.raises(InputError) as caught:
         batches = iter(loader)
@@ -151,7 +151,7 @@ def test_pictures_that_cannot_be_read_stop_training_by_name(config, damage, work
     assert str(path) in str(caught.value).splitlines()[-1]
 
 
-def test_a_size_that_is_not_the_pictures_is_named(config):
+def test_a_size_that_is_not_the_images_is_named(config):
     cfg = config(lambda c: c["images"][1].update(width=640))
 
     with pytest.raises(InputError, match=r"1\.png.*width and height"):
@@ -175,7 +175,7 @@ def test_what_was_checked_is_not_read_again(config, monkeypatch):
     assert len(next(iter(train_loader(cfg)))) == 4
 
 
-def test_a_picture_of_which_nothing_would_be_left_is_named(config):
+def test_a_image_of_which_nothing_would_be_left_is_named(config):
     def narrow(content):
         content["images"][1].update(width=20000, height=3)
         content["annotations"][1]["bbox"] = [0, 0, 100, 3]

@@ -1,4 +1,4 @@
-"""Pictures come to the size, and to the pixels, that each codebase gives them."""
+"""Images come to the size, and to the pixels, that each codebase gives them."""
 
 import cv2
 import numpy as np
@@ -9,15 +9,15 @@ from PIL import Image
 from atss.data import EvalResize
 
 
-def picture(height, width):
+def image(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 427), (427, 640), (100, 1000), (333, 500), (800, 1333)])
 def test_like_detectron2_it_is_detectron2s(size):
-    theirs = T.ResizeShortestEdge([800, 800], 1333).get_transform(picture(*size)).apply_image(picture(*size))
+    theirs = T.ResizeShortestEdge([800, 800], 1333).get_transform(image(*size)).apply_image(image(*size))
 
-    ours = EvalResize(800, 1333).get_transform(picture(*size)).apply_image(picture(*size))
+    ours = EvalResize(800, 1333).get_transform(image(*size)).apply_image(image(*size))
 
     assert np.array_equal(ours, theirs)
 
@@ -32,24 +32,24 @@ def test_like_detectron2_it_is_detectron2s(size):
     ],
 )
 def test_like_maskrcnn_benchmark_the_long_side_is_rounded_down(size, expected):
-    transform = EvalResize(800, 1333, "maskrcnn-benchmark").get_transform(picture(*size))
+    transform = EvalResize(800, 1333, "maskrcnn-benchmark").get_transform(image(*size))
 
     assert (transform.new_h, transform.new_w) == expected
-    resized = np.asarray(Image.fromarray(picture(*size)).resize(expected[::-1], Image.Resampling.BILINEAR))
-    assert np.array_equal(transform.apply_image(picture(*size)), resized)
+    resized = np.asarray(Image.fromarray(image(*size)).resize(expected[::-1], Image.Resampling.BILINEAR))
+    assert np.array_equal(transform.apply_image(image(*size)), resized)
 
 
 def test_like_mmdetection_opencv_resizes():
-    transform = EvalResize(800, 1333, "mmdetection").get_transform(picture(480, 640))
+    transform = EvalResize(800, 1333, "mmdetection").get_transform(image(480, 640))
 
-    resized = transform.apply_image(picture(480, 640)[:, :, ::-1])
+    resized = transform.apply_image(image(480, 640)[:, :, ::-1])
 
-    expected = cv2.resize(picture(480, 640)[:, :, ::-1].copy(), (1067, 800), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(image(480, 640)[:, :, ::-1].copy(), (1067, 800), interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(resized, expected)
 
 
-def test_a_size_of_zero_leaves_pictures_as_they_are():
-    assert np.array_equal(EvalResize(0, 0).get_transform(picture(9, 7)).apply_image(picture(9, 7)), picture(9, 7))
+def test_a_size_of_zero_leaves_images_as_they_are():
+    assert np.array_equal(EvalResize(0, 0).get_transform(image(9, 7)).apply_image(image(9, 7)), image(9, 7))
 
 
 def test_another_codebase_is_refused():

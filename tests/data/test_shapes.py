@@ -18,7 +18,7 @@ def drawn(tmp_path_factory):
     return folder, json.loads((folder.parent / "train.json").read_text())
 
 
-def test_same_seed_same_pictures(drawn, tmp_path):
+def test_same_seed_same_images(drawn, tmp_path):
     folder, content = drawn
     shapes.generate(tmp_path / "again", 5, seed=1)
     again = json.loads((tmp_path / "again.json").read_text())
@@ -30,14 +30,14 @@ def test_same_seed_same_pictures(drawn, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_another_seed_gives_other_pictures():
+def test_another_seed_gives_other_images():
     first, second = (np.asarray(shapes.draw(np.random.default_rng([seed, 0]))[0]) for seed in (1, 2))
 
     assert first.shape != second.shape or (first != second).any()
 
 
 def test_objects_of_every_kind(drawn):
-    """Sides from 8 pixels to most of the picture, aspect ratios to 4:1, all classes, empty and crowded pictures."""
+    """Sides from 8 pixels to most of the image, aspect ratios to 4:1, all classes, empty and crowded images."""
     _, content = drawn
     sides = np.array([a["bbox"][2:] for a in content["annotations"]])
     ratios = sides[:, 0] / sides[:, 1]
@@ -60,13 +60,13 @@ def test_objects_overlap(drawn):
     assert overlaps > 30
 
 
-def test_the_pictures_of_the_study_are_full_of_overlapping_and_long_objects():
-    pictures = [shapes.draw(np.random.default_rng([0, i]), shapes.CLUTTER) for i in range(100)]
-    boxes = [[box for _, box in objects] for _, objects in pictures]
+def test_the_images_of_the_study_are_full_of_overlapping_and_long_objects():
+    images = [shapes.draw(np.random.default_rng([0, i]), shapes.CLUTTER) for i in range(100)]
+    boxes = [[box for _, box in objects] for _, objects in images]
 
     overlaps = [shapes.iou(a, b) for found in boxes for i, a in enumerate(found) for b in found[:i]]
     ratios = [(x2 - x1) / (y2 - y1) for found in boxes for x1, y1, x2, y2 in found]
-    assert {picture.size for picture, _ in pictures} == {(128, 128)}
+    assert {image.size for image, _ in images} == {(128, 128)}
     assert min(map(len, boxes)) >= 1 and 4 < sum(map(len, boxes)) / 100 < 8
     assert sum(iou > 0.1 for iou in overlaps) > 50 and max(overlaps) <= 0.5
     assert sum(max(ratio, 1 / ratio) > 3 for ratio in ratios) > 50
@@ -93,8 +93,8 @@ def test_files_are_in_coco_format(drawn):
     dicts = load("shapes_test", coco_source(f"{folder}.json", str(folder)))
 
     assert len(dicts) == 200
-    with Image.open(dicts[7]["file_name"]) as picture:
-        assert picture.size == (dicts[7]["width"], dicts[7]["height"])
+    with Image.open(dicts[7]["file_name"]) as image:
+        assert image.size == (dicts[7]["width"], dicts[7]["height"])
 
 
 def test_registered_with_their_classes():

@@ -1,4 +1,4 @@
-"""The order of the pictures to train on: a function of the seed, whatever happens to the run and its workers."""
+"""The order of the images to train on: a function of the seed, whatever happens to the run and its workers."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 
 from atss.data import train_loader
-from atss.data.train_loader import Batches, Pictures, Place, sampler_of
+from atss.data.train_loader import Batches, MappedImages, Place, sampler_of
 from atss.data.workers import MAX_DEATHS, restarted
 from atss.errors import InputError
 
@@ -40,7 +40,7 @@ def config(tiny_config):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_pictures_and_augmentation_do_not_depend_on_workers(config, workers):
+def test_images_and_augmentation_do_not_depend_on_workers(config, workers):
     expected = first(train_loader(config()), 9)
 
     found = first(train_loader(config(**{"DATALOADER.NUM_WORKERS": workers})), 9)
@@ -75,7 +75,7 @@ def test_what_the_model_draws_is_left_alone(config):
     assert (torch.rand(3).tolist(), np.random.rand()) == expected
 
 
-def test_batches_are_of_wide_or_of_tall_pictures(config):
+def test_batches_are_of_wide_or_of_tall_images(config):
     for batch in first(train_loader(config()), 20):
         assert len({r["width"] > r["height"] for r in batch}) == 1
     mixed = first(train_loader(config(**{"DATALOADER.ASPECT_RATIO_GROUPING": False})), 20)
@@ -83,7 +83,7 @@ def test_batches_are_of_wide_or_of_tall_pictures(config):
 
 
 def test_processes_share_the_order_of_one(monkeypatch):
-    """Two processes with batches of 2 see what one with batches of 4 does, every picture at the same place."""
+    """Two processes with batches of 2 see what one with batches of 4 does, every image at the same place."""
 
     def batches(rank, world_size, batch_size):
         monkeypatch.setattr(comm, "get_rank", lambda: rank)
@@ -108,30 +108,30 @@ def test_detectron2s_samplers_with_a_seed(name):
 
 def unreadable_first(record):
     if record["file_name"] in ("0.png", "1.png"):
-        raise InputError(f"{record['file_name']}: the picture cannot be read")
+        raise InputError(f"{record['file_name']}: the image cannot be read")
     return dict(record)
 
 
-def test_an_unreadable_picture_is_replaced_by_one_of_the_same_orientation_and_named():
+def test_an_unreadable_image_is_replaced_by_one_of_the_same_orientation_and_named():
     dicts = [{"file_name": f"{i}.png"} for i in range(8)]
     wide = [True] * 4 + [False] * 4
-    pictures = Pictures(dicts, unreadable_first, wide, seed=1, skip_unreadable=True)
+    images = MappedImages(dicts, unreadable_first, wide, seed=1, skip_unreadable=True)
 
-    found = [pictures[Place(position, 0)] for position in range(20)]
+    found = [images[Place(position, 0)] for position in range(20)]
 
     assert {record["file_name"] for record in found} == {"2.png", "3.png"}
-    assert all(record["unusable"][0] == ("0.png", "0.png: the picture cannot be read") for record in found)
-    assert any(("1.png", "1.png: the picture cannot be read") in record["unusable"] for record in found)
-    assert pictures[Place(3, 0)] == pictures[Place(3, 0)], "the same one at the same place"
-    assert pictures[Place(3, 5)]["unusable"] == []
+    assert all(record["unusable"][0] == ("0.png", "0.png: the image cannot be read") for record in found)
+    assert any(("1.png", "1.png: the image cannot be read") in record["unusable"] for record in found)
+    assert images[Place(3, 0)] == images[Place(3, 0)], "the same one at the same place"
+    assert images[Place(3, 5)]["unusable"] == []
 
 
-def test_unreadable_pictures_alone_are_refused():
+def test_unreadable_images_alone_are_refused():
     def never(record):
         raise InputError(f"{record['file_name']}: gone")
 
-    with pytest.raises(InputError, match=r"0\.png: gone; 20 pictures in a row"):
-        Pictures([{"file_name": "0.png"}], never, [False], seed=1, skip_unreadable=True)[Place(0, 0)]
+    with pytest.raises(InputError, match=r"0\.png: gone; 20 images in a row"):
+        MappedImages([{"file_name": "0.png"}], never, [False], seed=1, skip_unreadable=True)[Place(0, 0)]
 
 
 def test_a_worker_that_is_killed_costs_no_batch(config, caplog):

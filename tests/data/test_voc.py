@@ -1,10 +1,10 @@
-"""Pascal VOC's xml files: how numbers are meant, which picture belongs to a file, and what is refused."""
+"""Pascal VOC's xml files: how numbers are meant, which image belongs to a file, and what is refused."""
 
 import pytest
 from PIL import Image
 
 from atss.data.voc import find_voc, read_xml
-from own_data import write_picture, write_text, write_voc, xml
+from tests.own_data import write_image, write_text, write_voc, xml
 
 SIZE = (64, 48)
 BOX = [10, 20, 30, 15]
@@ -48,7 +48,7 @@ def test_parts_count_alike_and_have_the_same_classes(tmp_path):
     assert [category["name"] for category in val["categories"]] == ["cat", "dog"]
 
 
-def test_a_picture_has_the_name_of_its_xml_file_whatever_that_says(tmp_path):
+def test_a_image_has_the_name_of_its_xml_file_whatever_that_says(tmp_path):
     write_voc(tmp_path, parts=parts_with(BOX))
     write_text(tmp_path / "Annotations/a.xml", xml("C:\\old\\folder\\other.jpg", SIZE, [("cat", BOX)]))
 
@@ -56,7 +56,7 @@ def test_a_picture_has_the_name_of_its_xml_file_whatever_that_says(tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, (0, 0), ("?", "?")])
-def test_a_size_that_is_not_given_is_the_pictures(tmp_path, size):
+def test_a_size_that_is_not_given_is_the_images(tmp_path, size):
     write_voc(tmp_path, parts=parts_with(BOX))
     turned = Image.Exif()
     turned[274] = 6
@@ -111,9 +111,9 @@ def test_xml_files_that_cannot_be_used_are_named_and_the_others_read(tmp_path, t
     assert len(content.coco["annotations"]) == 1
 
 
-def test_pictures_that_are_missing_stay_named(tmp_path):
+def test_images_that_are_missing_stay_named(tmp_path):
     write_voc(tmp_path, parts=parts_with(BOX))
-    write_picture(tmp_path / "JPEGImages/other.png", SIZE)
+    write_image(tmp_path / "JPEGImages/other.png", SIZE)
     (tmp_path / "JPEGImages/a.png").unlink()
 
     assert read(tmp_path).coco["images"][0]["file_name"] == "JPEGImages/a.png"

@@ -6,9 +6,9 @@ from PIL import Image
 from atss.data.inspection import sound_content
 from atss.data.yolo import find_yolo_folders, find_yolo_yaml, read_line
 from atss.errors import InputError
-from own_data import PICTURES, write_picture, write_text, write_yolo
+from tests.own_data import IMAGES, write_image, write_text, write_yolo
 
-PARTS = {"train": PICTURES["train"]}
+PARTS = {"train": IMAGES["train"]}
 YAML = "names: [cat, dog]\ntrain: images/train\n"
 
 
@@ -45,7 +45,7 @@ def test_boxes_polygons_and_boxes_with_points(line, keypoints, box):
         ("1 0.5 0.5 0.1 0.1 0.9", "expected class, x, y, width and height"),
         ("1.5 0.5 0.5 0.1 0.1", "whole class number"),
         ("1 0.5 0.5 nan 0.1", "finite numbers"),
-        ("1 320 240 64 48", "parts of the picture's width and height, 0 to 1"),
+        ("1 320 240 64 48", "parts of the image's width and height, 0 to 1"),
     ],
 )
 def test_lines_that_are_malformed_are_named_with_file_and_number_and_the_others_read(tmp_path, line, said):
@@ -85,7 +85,7 @@ def test_names_are_texts_whatever_yaml_makes_of_them(tmp_path):
     assert [category["name"] for category in read(tmp_path).coco["categories"]] == ["no", "1"]
 
 
-def test_sizes_are_those_of_the_upright_pictures(tmp_path):
+def test_sizes_are_those_of_the_upright_images(tmp_path):
     write_yolo(tmp_path, parts=PARTS)
     write_text(tmp_path / "data.yaml", YAML)
     turned = Image.Exif()
@@ -122,7 +122,7 @@ def test_a_test_part_that_is_named_but_not_there_is_none(tmp_path):
     assert list(find_yolo_yaml(str(tmp_path))) == ["train"]
 
 
-def test_parts_that_share_a_folder_do_not_miss_each_others_pictures(tmp_path):
+def test_parts_that_share_a_folder_do_not_miss_each_others_images(tmp_path):
     write_yolo(tmp_path, "images", "labels")
     write_text(tmp_path / "train.txt", "images/a.png\nimages/b.png\n")
     write_text(tmp_path / "val.txt", "images/c.png\nimages/d.png\nimages/gone.png\n")
@@ -130,19 +130,19 @@ def test_parts_that_share_a_folder_do_not_miss_each_others_pictures(tmp_path):
 
     assert problems(read(tmp_path), "warning") == []
     (error,) = problems(read(tmp_path, "val"), "error")
-    assert error.examples == [f"{tmp_path}/images/gone.png: the picture is missing"]
+    assert error.examples == [f"{tmp_path}/images/gone.png: the image is missing"]
 
 
-def test_labels_without_pictures_and_pictures_without_any_labels_are_named(tmp_path):
+def test_labels_without_images_and_images_without_any_labels_are_named(tmp_path):
     write_yolo(tmp_path)
-    write_text(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: images/train\nval: pictures\n")
+    write_text(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: images/train\nval: images\n")
     write_text(tmp_path / "labels/train/gone.txt", "0 0.5 0.5 0.1 0.1\n")
-    write_picture(tmp_path / "pictures/c.png", (8, 8))
-    (tmp_path / "images/train/a.png").write_text("no picture")
+    write_image(tmp_path / "images/c.png", (8, 8))
+    (tmp_path / "images/train/a.png").write_text("no image")
 
     (warning,) = problems(read(tmp_path), "warning")
-    assert (warning.kind, warning.examples) == ("label files without a picture", ["labels/train/gone.txt"])
+    assert (warning.kind, warning.examples) == ("label files without an image", ["labels/train/gone.txt"])
     (unreadable,) = problems(read(tmp_path), "error")
-    assert "images/train/a.png: the picture cannot be read" in unreadable.examples[0]
+    assert "images/train/a.png: the image cannot be read" in unreadable.examples[0]
     (error,) = problems(read(tmp_path, "val"), "error")
     assert error.kind == "no labels at all"

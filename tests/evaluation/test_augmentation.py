@@ -7,15 +7,15 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from atss.box_coding import BoxCoding
 from atss.data import EvalResize, read_dataset, test_loader
+from atss.engine import Trainer
 from atss.evaluation import MultiScaleTest
 from atss.evaluation.augmentation import View, suppress
+from atss.modeling.box_coding import BoxCoding
 from atss.predictor import Predictor
-from atss.trainer import Trainer
 
 FIRES = {"MODEL.ATSS.SCORE_THRESH_TEST": 0.005}
-test_loader.__test__ = False  # a loader of test pictures, not a test
+test_loader.__test__ = False  # a loader of test images, not a test
 
 
 def one_view(merge="nms"):
@@ -45,7 +45,7 @@ def test_one_view_gives_exactly_what_the_plain_model_gives(tiny_config, merge, e
 
 
 class Finder(nn.Module):
-    """Finds the bright rectangle of a picture, and notes the pictures that it sees."""
+    """Finds the bright rectangle of an image, and notes the images that it sees."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ class Finder(nn.Module):
         return [{"instances": found}]
 
     def to_instances(self, detections, image_size, size):
-        from atss.inference import resize_boxes
+        from atss.modeling.inference import resize_boxes
 
         boxes = Boxes(resize_boxes(detections.boxes, image_size, size))
         return Instances(size, pred_boxes=boxes, scores=detections.scores, pred_classes=detections.classes)
@@ -146,7 +146,7 @@ def test_the_papers_scales_by_config(tiny_config):
     assert MultiScaleTest.of(cfg, build_model(cfg)).max_detections == 1000, "of all views; a hundred of each"
 
 
-def test_evaluation_and_single_pictures_take_all_views(tiny_config, tmp_path):
+def test_evaluation_and_single_images_take_all_views(tiny_config, tmp_path):
     cfg = tiny_config(
         {
             **FIRES, "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 192), "TEST.AUG.MERGE": "vote",

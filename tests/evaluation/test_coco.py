@@ -90,7 +90,7 @@ def test_detections_of_a_file_without_annotations_are_written(evaluate, tmp_path
     assert [r["category_id"] for r in written] == [7, 7, 7]
 
 
-def test_a_picture_of_another_dataset_is_refused(evaluate, tmp_path):
+def test_a_image_of_another_dataset_is_refused(evaluate, tmp_path):
     evaluate(right)
     with pytest.raises(ValueError, match=r"not in the dataset: \[99\]"):
         evaluated(BoxEvaluator("animals", tmp_path), {0: instances([], []), 99: instances([[5, 5, 25, 35]], [0])})
@@ -99,15 +99,15 @@ def test_a_picture_of_another_dataset_is_refused(evaluate, tmp_path):
 CATEGORIES = [2, 3, 5, 7, 11]
 
 
-def random_pictures(seed, num_pictures=25):
+def random_images(seed, num_images=25):
     """A COCO-format content and {image id: Instances}, with all that COCO's rules are about.
 
     Crowds, objects twice at the same place, areas that are not the box's, entries without area and iscrowd, ids from 0,
-    a class without objects, pictures without objects or without detections, one with 150 detections of a class,
-    scores of which many are equal, and ids of pictures that are neighbours only as integers.
+    a class without objects, images without objects or without detections, one with 150 detections of a class,
+    scores of which many are equal, and ids of images that are neighbours only as integers.
     """
     random = np.random.default_rng(seed)
-    image_ids = [2**53 + i for i in random.permutation(num_pictures).tolist()]
+    image_ids = [2**53 + i for i in random.permutation(num_images).tolist()]
     content = {
         "images": [{"id": i, "file_name": f"{i}.png", "width": 400, "height": 300} for i in image_ids],
         "categories": [{"id": i, "name": f"class {i}"} for i in CATEGORIES],
@@ -180,7 +180,7 @@ def same(figures):
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("limit", [None, 20, 300])
 def test_the_figures_are_those_of_pycocotools(seed, limit, both, capsys, tmp_path):
-    content, found = random_pictures(seed)
+    content, found = random_images(seed)
     ours, theirs = both(content, limit)
 
     results, printed = evaluated(ours, found), table(capsys.readouterr().out)
@@ -195,8 +195,8 @@ def test_the_figures_are_those_of_pycocotools(seed, limit, both, capsys, tmp_pat
     assert 5 < results["AP"] < 95 and results["AP50"] > results["AP75"] + 1 and np.isnan(results["AP-class 11"])
 
 
-def test_the_figures_of_some_pictures_are_those_of_pycocotools(both):
-    content, found = random_pictures(0)
+def test_the_figures_of_some_images_are_those_of_pycocotools(both):
+    content, found = random_images(0)
     ours, theirs = both(content)
     some = [image["id"] for image in content["images"][::2]]
 
@@ -207,14 +207,14 @@ def test_the_figures_of_some_pictures_are_those_of_pycocotools(both):
 
 
 def test_an_evaluator_can_be_used_again(both):
-    content, found = random_pictures(0)
+    content, found = random_images(0)
     ours, _ = both(content)
 
     assert evaluated(ours, found) == same(evaluated(ours, found))
 
 
 def test_figures_do_not_depend_on_how_many_overlaps_are_computed_at_a_time(both, monkeypatch):
-    content, found = random_pictures(0)
+    content, found = random_images(0)
     ours, _ = both(content)
     expected = evaluated(ours, found)
 
@@ -226,7 +226,7 @@ def test_figures_do_not_depend_on_how_many_overlaps_are_computed_at_a_time(both,
 @pytest.mark.parametrize("later, ap50", [("right", 100 * 51 / 101), ("left", 100)])
 def test_of_equal_overlaps_the_later_object_is_taken(later, ap50, both):
     """A detection half-way between two objects, then one that only the right object can be given to."""
-    content, _ = random_pictures(0, 1)
+    content, _ = random_images(0, 1)
     image_id, boxes = content["images"][0]["id"], {"left": [0, 0, 10, 10], "right": [4, 0, 10, 10]}
     content["annotations"] = [
         {"id": i, "image_id": image_id, "category_id": 2, "bbox": boxes[side]}
@@ -241,11 +241,11 @@ def test_of_equal_overlaps_the_later_object_is_taken(later, ap50, both):
 
 
 @pytest.mark.parametrize("rule", ["crowds", "areas", "equal scores", "limit"])
-def test_the_random_pictures_put_every_rule_to_the_test(rule):
+def test_the_random_images_put_every_rule_to_the_test(rule):
     """Without what a rule is about, or with another limit, the figures of most of the random sets are others."""
     differ = []
     for seed in range(10):
-        content, found = random_pictures(seed)
+        content, found = random_images(seed)
         results = coco_results(found)
         before = figures(content, results)
         if rule == "crowds":

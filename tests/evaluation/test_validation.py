@@ -1,4 +1,4 @@
-"""Validation losses: those of the model as at inference, averaged over pictures."""
+"""Validation losses: those of the model as at inference, averaged over images."""
 
 import copy
 
@@ -6,21 +6,21 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from atss.config import load_config
 from atss.data import read_dataset, validation_loader
-from atss.data.mapper import PictureMapper
+from atss.data.mapper import BoxDatasetMapper
 from atss.data.resize import EvalResize
 from atss.evaluation import validation_losses
-from atss.run import load_config
-from conftest import DEMO_CONFIG, TINY, pairs
+from tests.helpers import DEMO_CONFIG, TINY, pairs
 
 
-def test_they_are_the_means_over_the_pictures(tiny_config):
-    cfg = tiny_config({"SOLVER.IMS_PER_BATCH": 3})  # 8 pictures: the last batch is smaller
+def test_they_are_the_means_over_the_images(tiny_config):
+    cfg = tiny_config({"SOLVER.IMS_PER_BATCH": 3})  # 8 images: the last batch is smaller
     model = build_model(cfg)
 
     found = validation_losses(model, validation_loader(cfg, "tiny_val"))
 
-    mapper = PictureMapper(cfg, True, augmentations=[EvalResize.of(cfg)])
+    mapper = BoxDatasetMapper(cfg, True, augmentations=[EvalResize.of(cfg)])
     records = [mapper(record) for record in read_dataset("tiny_val")]
     expected = {"loss_cls": 0.0, "loss_box": 0.0, "loss_centerness": 0.0}
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_the_model_is_left_as_it_was(tiny_config, training):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "its statistics, too"
 
 
-def test_pictures_are_as_at_testing_with_all_their_objects(tiny_config):
+def test_images_are_as_at_testing_with_all_their_objects(tiny_config):
     cfg = tiny_config({"INPUT.MIN_SIZE_TEST": 96, "INPUT.MAX_SIZE_TEST": 128})
 
     records = [record for batch in validation_loader(cfg, "tiny_val") for record in batch]
@@ -61,12 +61,12 @@ def test_a_dataset_without_objects_has_none(coco_file, filtered):
     assert validation_losses(build_model(cfg), validation_loader(cfg, "tests_only")) == {}
 
 
-def test_several_processes_have_as_many_batches_of_different_pictures(tiny_config, monkeypatch):
+def test_several_processes_have_as_many_batches_of_different_images(tiny_config, monkeypatch):
     cfg, seen = tiny_config({"SOLVER.IMS_PER_BATCH": 3}), []
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
     for rank in range(3):
         monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
         seen.append([[record["image_id"] for record in batch] for batch in validation_loader(cfg, "tiny_val")])
 
-    assert [[len(batch) for batch in batches] for batches in seen] == [[1, 1]] * 3, "6 of 8 pictures"
+    assert [[len(batch) for batch in batches] for batches in seen] == [[1, 1]] * 3, "6 of 8 images"
     assert len({image for batches in seen for batch in batches for image in batch}) == 6

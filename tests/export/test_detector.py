@@ -6,11 +6,11 @@ import sys
 import pytest
 import torch
 
-from atss.box_coding import BoxCoding, PointCoding
 from atss.export import ExportedATSS, suppress
 from atss.export.verification import match, pick, side_by_side, without_suppression
-from atss.inference import Detections
-from two_levels import make_detector
+from atss.modeling.box_coding import BoxCoding, PointCoding
+from atss.modeling.inference import Detections
+from tests.export.two_levels import make_detector
 
 VARIANTS = {
     "the paper's": {},
@@ -31,15 +31,15 @@ VARIANTS = {
 
 
 @torch.no_grad()
-def assert_same(detector, pictures, suppression):
+def assert_same(detector, images, suppression):
     """What both find in a batch is the same: with suppression in the same order, without it one for one."""
     reference = detector
     if suppression is None:
         reference = copy.copy(detector)
         reference.head = copy.copy(detector.head)
         reference.head.box_selector = without_suppression(detector.head.box_selector)
-    expected = [x["instances"] for x in reference([{"image": picture} for picture in pictures])]
-    batch = ExportedATSS(detector, suppression)(*side_by_side(pictures))
+    expected = [x["instances"] for x in reference([{"image": image} for image in images])]
+    batch = ExportedATSS(detector, suppression)(*side_by_side(images))
 
     for instances, *found in zip(expected, *batch, strict=True):
         wanted = Detections(instances.pred_boxes.tensor, instances.scores, instances.pred_classes)
@@ -56,43 +56,43 @@ def assert_same(detector, pictures, suppression):
 
 @pytest.mark.parametrize("suppression", [suppress, None], ids=["NMS", "no NMS"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-def test_it_finds_what_the_detector_finds(pictures, variant, suppression):
+def test_it_finds_what_the_detector_finds(images, variant, suppression):
     detector = make_detector(**variant)
-    for batch in (pictures[:1], pictures[1:]):
+    for batch in (images[:1], images[1:]):
         assert_same(detector, batch, suppression)
 
 
-def test_every_class_and_hundreds_of_boxes_take_part(pictures):
+def test_every_class_and_hundreds_of_boxes_take_part(images):
     """Else the tests above compare little."""
-    _, scores, classes = ExportedATSS(make_detector())(*side_by_side(pictures))
+    _, scores, classes = ExportedATSS(make_detector())(*side_by_side(images))
 
     assert (scores > 0).sum() > 200 and classes.unique().tolist() == [-1, 0, 1, 2]
     assert scores.max() > 0.5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (16, 16), (17, 16)])
-def test_smallest_pictures(size):
-    picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def test_smallest_images(size):
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
-    assert_same(make_detector(), [picture], suppress)
+    assert_same(make_detector(), [image], suppress)
 
 
-def test_shapes_and_types(pictures):
+def test_shapes_and_types(images):
     for suppression, number in ((suppress, 20), (None, 2 * 1000)):
-        boxes, scores, classes = ExportedATSS(make_detector(), suppression)(*side_by_side(pictures))
+        boxes, scores, classes = ExportedATSS(make_detector(), suppression)(*side_by_side(images))
 
         assert boxes.shape == (4, number, 4) and scores.shape == classes.shape == (4, number)
         assert (boxes.dtype, scores.dtype, classes.dtype) == (torch.float32, torch.float32, torch.int64)
 
 
-def test_with_suppression_the_best_come_first(pictures):
-    _, scores, _ = ExportedATSS(make_detector(), suppress)(*side_by_side(pictures))
+def test_with_suppression_the_best_come_first(images):
+    _, scores, _ = ExportedATSS(make_detector(), suppress)(*side_by_side(images))
 
     assert (scores[:, 1:] <= scores[:, :-1]).all()
 
 
-def test_what_lies_beside_a_picture_does_not_count_and_neither_how_much(pictures):
-    exported, (batch, sizes) = ExportedATSS(make_detector(), suppress), side_by_side(pictures)
+def test_what_lies_beside_a_image_does_not_count_and_neither_how_much(images):
+    exported, (batch, sizes) = ExportedATSS(make_detector(), suppress), side_by_side(images)
     wider = torch.full((4, 3, 200, 170), 77, dtype=torch.uint8)
     for number, (height, width) in enumerate(sizes.tolist()):
         wider[number, :, :height, :width] = batch[number, :, :height, :width]

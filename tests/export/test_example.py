@@ -1,4 +1,4 @@
-"""The example that goes with an ONNX file prepares pictures, and suppresses, exactly as the project does."""
+"""The example that goes with an ONNX file prepares images, and suppresses, exactly as the project does."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from PIL import Image
 from torchvision.ops import batched_nms
 
 from atss.data import RESIZE_LIKE, EvalResize
-from atss.data.pictures import read_picture
+from atss.data.image_io import read_image
 from atss.export import example
-from atss.inference import resize_boxes
+from atss.modeling.inference import resize_boxes
 
 
 def detector(**settings):
@@ -32,16 +32,16 @@ def test_sizes_are_those_of_the_project(like):
 
 @pytest.mark.parametrize("like", RESIZE_LIKE)
 @pytest.mark.parametrize("size", [(200, 300), (301, 207), (40, 55), (80, 80)])
-def test_resized_pictures_are_those_of_the_project(like, size):
-    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+def test_resized_images_are_those_of_the_project(like, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
 
-    resized = detector(resize_like=like).resize(picture)
+    resized = detector(resize_like=like).resize(image)
 
-    assert np.array_equal(resized, EvalResize(80, 133, like).get_transform(picture).apply_image(picture))
+    assert np.array_equal(resized, EvalResize(80, 133, like).get_transform(image).apply_image(image))
 
 
 @pytest.mark.parametrize("extent", [0, 1])
-def test_boxes_in_the_original_picture_are_those_of_the_project(extent):
+def test_boxes_in_the_original_image_are_those_of_the_project(extent):
     boxes = np.random.default_rng(0).uniform(0, 100, (50, 4)).astype(np.float32)
 
     found = detector(pixel_extent=extent).in_original(boxes, (80, 120), (427, 640))
@@ -77,12 +77,12 @@ def with_palette(random):
 
 @pytest.mark.parametrize("make", [grey_of_16_bits, transparent, with_palette])
 def test_files_are_read_as_the_project_reads_them(make, tmp_path):
-    make(np.random.default_rng(0)).save(tmp_path / "picture.png")
+    make(np.random.default_rng(0)).save(tmp_path / "image.png")
 
-    assert np.array_equal(example.read(tmp_path / "picture.png"), read_picture(tmp_path / "picture.png", "RGB"))
+    assert np.array_equal(example.read(tmp_path / "image.png"), read_image(tmp_path / "image.png", "RGB"))
 
 
-def test_turned_pictures_are_upright(tmp_path):
+def test_turned_images_are_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(
@@ -90,14 +90,14 @@ def test_turned_pictures_are_upright(tmp_path):
     )
 
     assert example.read(tmp_path / "a.jpg").shape == (30, 20, 3)
-    assert np.array_equal(example.read(tmp_path / "a.jpg"), read_picture(tmp_path / "a.jpg", "RGB"))
+    assert np.array_equal(example.read(tmp_path / "a.jpg"), read_image(tmp_path / "a.jpg", "RGB"))
 
 
 def test_boxes_and_labels_are_drawn():
-    picture = np.full((200, 300, 3), 127, np.uint8)
+    image = np.full((200, 300, 3), 127, np.uint8)
     boxes = np.float32([[50, 60, 150, 160]])
 
-    changed = (np.asarray(example.draw(picture, boxes, ["cat 90%"], np.array([1]))) != 127).any(-1)
+    changed = (np.asarray(example.draw(image, boxes, ["cat 90%"], np.array([1]))) != 127).any(-1)
 
     assert changed[60, 50:151].all() and changed[160, 50:151].all() and changed[60:161, 150].all()
     assert not changed[120, 60:140].any() and not changed[:50].any() and not changed[:, 200:].any()

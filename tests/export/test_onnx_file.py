@@ -29,28 +29,28 @@ class Suppression(nn.Module):
 
 
 def test_suppression_is_that_of_pytorch(tmp_path):
-    def inputs(num_pictures, num_boxes, seed=0):
+    def inputs(num_images, num_boxes, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        corners = torch.rand(num_pictures, num_boxes, 2, generator=generator) * 50
-        sides = 20 + torch.rand(num_pictures, num_boxes, 2, generator=generator) * 60
-        scores = torch.rand(num_pictures, num_boxes, generator=generator)
+        corners = torch.rand(num_images, num_boxes, 2, generator=generator) * 50
+        sides = 20 + torch.rand(num_images, num_boxes, 2, generator=generator) * 60
+        scores = torch.rand(num_images, num_boxes, generator=generator)
         scores[:, ::5] = 0
-        classes = torch.randint(0, 4, (num_pictures, num_boxes), generator=generator)
+        classes = torch.randint(0, 4, (num_images, num_boxes), generator=generator)
         return torch.cat([corners, corners + sides], -1), scores, classes
 
     batch, number = torch.export.Dim("batch", min=1), torch.export.Dim("number", min=1)
     shapes = [{0: batch, 1: number}] * 3
     run = exported(Suppression(), inputs(2, 30), shapes, tmp_path / "nms.onnx")
 
-    for num_pictures, num_boxes in ((1, 40), (3, 25), (2, 3)):
-        boxes, scores, classes = inputs(num_pictures, num_boxes, seed=num_boxes)
+    for num_images, num_boxes in ((1, 40), (3, 25), (2, 3)):
+        boxes, scores, classes = inputs(num_images, num_boxes, seed=num_boxes)
         expected = suppress(boxes, scores, classes, 0.5, 4, 5)
         kept = run(boxes, scores, classes)
-        for picture in range(num_pictures):
+        for image in range(num_images):
             for label in range(4):  # the five best of a class at least
-                of_class = expected[picture] & (classes[picture] == label)
-                best = of_class.nonzero().squeeze(1)[scores[picture][of_class].argsort(descending=True)][:5]
-                assert kept[picture][best].all()
+                of_class = expected[image] & (classes[image] == label)
+                best = of_class.nonzero().squeeze(1)[scores[image][of_class].argsort(descending=True)][:5]
+                assert kept[image][best].all()
         assert not (kept & ~expected).any()
     assert not run(boxes, torch.zeros_like(scores), classes).any()
 

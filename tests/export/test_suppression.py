@@ -5,24 +5,24 @@ from torchvision.ops import batched_nms
 from atss.export import suppress, suppress_op
 
 
-def random_batch(num_pictures, num_boxes, num_classes, seed=0):
+def random_batch(num_images, num_boxes, num_classes, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    corners = torch.rand(num_pictures, num_boxes, 2, generator=generator) * 100
-    sides = 10 + torch.rand(num_pictures, num_boxes, 2, generator=generator) * 60
-    scores = torch.rand(num_pictures, num_boxes, generator=generator)
-    classes = torch.randint(0, num_classes, (num_pictures, num_boxes), generator=generator)
+    corners = torch.rand(num_images, num_boxes, 2, generator=generator) * 100
+    sides = 10 + torch.rand(num_images, num_boxes, 2, generator=generator) * 60
+    scores = torch.rand(num_images, num_boxes, generator=generator)
+    classes = torch.randint(0, num_classes, (num_images, num_boxes), generator=generator)
     return torch.cat([corners, corners + sides], dim=-1), scores, classes
 
 
 @pytest.mark.parametrize("function", [suppress, suppress_op])
-def test_it_is_torchvisions_picture_by_picture_and_class_by_class(function):
+def test_it_is_torchvisions_image_by_image_and_class_by_class(function):
     boxes, scores, classes = random_batch(3, 200, 5)
 
     kept = function(boxes, scores, classes, 0.5, 5, 200)
 
-    for picture in range(3):
-        expected = batched_nms(boxes[picture], scores[picture], classes[picture], 0.5)
-        assert kept[picture].nonzero().squeeze(1).tolist() == sorted(expected.tolist())
+    for image in range(3):
+        expected = batched_nms(boxes[image], scores[image], classes[image], 0.5)
+        assert kept[image].nonzero().squeeze(1).tolist() == sorted(expected.tolist())
 
 
 def test_boxes_of_score_0_are_none():
@@ -36,8 +36,8 @@ def test_boxes_of_score_0_are_none():
     assert not suppress(boxes, torch.zeros_like(scores), classes, 0.5, 2, 50).any()
 
 
-def test_many_classes_and_pictures_cost_no_precision():
-    """IoUs as close to the threshold as float32 tells apart, for the last class of the last of many pictures."""
+def test_many_classes_and_images_cost_no_precision():
+    """IoUs as close to the threshold as float32 tells apart, for the last class of the last of many images."""
     first, second = [1000.0, 1000, 1010, 1010], [1000.0, 1000, 1010, 1005]
     boxes = torch.tensor([first, second]).expand(64, 2, 4)
     scores, classes = torch.tensor([0.9, 0.8]).expand(64, 2), torch.full((64, 2), 1202)
@@ -63,8 +63,8 @@ def test_an_exported_program_takes_any_number_of_boxes():
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(Suppression(), random_batch(2, 10, 3), dynamic_shapes=[{0: batch}] * 3).module()
 
-    for num_pictures, left in ((1, 0), (1, 1), (3, 1), (2, 2), (4, 10)):
-        boxes, scores, classes = random_batch(num_pictures, 10, 3, seed=left)
+    for num_images, left in ((1, 0), (1, 1), (3, 1), (2, 2), (4, 10)):
+        boxes, scores, classes = random_batch(num_images, 10, 3, seed=left)
         scores[1:], scores[:, left:] = 0, 0
         kept = program(boxes, scores, classes)
         assert torch.equal(kept, suppress(boxes, scores, classes, 0.5, 3, 10)) and kept.any() == (left > 0)

@@ -9,7 +9,7 @@ import torch
 
 from atss.export import ExportedATSS, capture, save_torch, suppress
 from atss.export.verification import side_by_side
-from two_levels import make_detector
+from tests.export.two_levels import make_detector
 
 METADATA = {"class_names": ["cat", "dog", "pig"], "suppressed": True}
 
@@ -26,8 +26,8 @@ def path(exported, tmp_path_factory):
     return path
 
 
-def test_elsewhere_it_finds_what_it_finds_here(exported, path, pictures, tmp_path):
-    """One picture, several, and one whose feature maps have a cell at most."""
+def test_elsewhere_it_finds_what_it_finds_here(exported, path, images, tmp_path):
+    """One image, several, and one whose feature maps have a cell at most."""
     script = """
         import sys
         sys.modules.update(atss=None, detectron2=None)
@@ -38,7 +38,7 @@ def test_elsewhere_it_finds_what_it_finds_here(exported, path, pictures, tmp_pat
             torch.save([model(*batch) for batch in torch.load(sys.argv[2])], sys.argv[3])
         print(extra["metadata.json"])
     """
-    batches = [side_by_side(batch) for batch in (pictures[:1], pictures, [pictures[0][:, :9, :1]])]
+    batches = [side_by_side(batch) for batch in (images[:1], images, [images[0][:, :9, :1]])]
     torch.save(batches, tmp_path / "batches.pt")
 
     arguments = [sys.executable, "-c", textwrap.dedent(script), path, tmp_path / "batches.pt", tmp_path / "found.pt"]

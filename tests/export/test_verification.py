@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from atss.anchors import AnchorGrid, make_cell_anchors
-from atss.box_coding import BoxCoding
 from atss.export import Comparison, ExportedATSS, compare, suppress
 from atss.export.selection import best
-from atss.export.verification import Candidates, compare_picture, match, suppressed
-from atss.inference import BoxSelector, Detections
-from two_levels import make_detector
+from atss.export.verification import Candidates, compare_image, match, suppressed
+from atss.modeling.anchors import AnchorGrid, make_cell_anchors
+from atss.modeling.box_coding import BoxCoding
+from atss.modeling.inference import BoxSelector, Detections
+from tests.export.two_levels import make_detector
 
 SELECTOR = BoxSelector(score_threshold=0.1, nms_threshold=0.5, max_detections=3)
 
@@ -34,7 +34,7 @@ class Given:
 
 def compared(found, expected, candidates=None):
     comparison = Comparison()
-    compare_picture(comparison, detections(*found), detections(*expected), candidates or Given(*expected), SELECTOR)
+    compare_image(comparison, detections(*found), detections(*expected), candidates or Given(*expected), SELECTOR)
     return comparison
 
 
@@ -147,14 +147,14 @@ def test_boxes_with_next_to_no_area_are_undecided():
 
 
 @pytest.mark.parametrize("is_suppressed", [True, False])
-def test_noise_far_below_the_tolerance_is_no_disagreement_and_more_is(pictures, is_suppressed):
+def test_noise_far_below_the_tolerance_is_no_disagreement_and_more_is(images, is_suppressed):
     detector = make_detector()
     exported = ExportedATSS(detector)
 
     def model_with_noise(size):
         @torch.no_grad()
-        def model(pictures, sizes):
-            boxes, scores, classes = exported(pictures, sizes)
+        def model(images, sizes):
+            boxes, scores, classes = exported(images, sizes)
             noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0))
             scores = (scores + noise * size * (scores > 0)).clamp(min=0)
             if is_suppressed:
@@ -166,7 +166,7 @@ def test_noise_far_below_the_tolerance_is_no_disagreement_and_more_is(pictures, 
         return model
 
     def differences(size):
-        return compare(detector, model_with_noise(size), [pictures], is_suppressed)
+        return compare(detector, model_with_noise(size), [images], is_suppressed)
 
     assert not differences(1e-4).disagreements
     assert differences(1e-2).disagreements

@@ -5,11 +5,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import nn
 
-from atss.anchors import make_cell_anchors
-from atss.box_coding import BoxCoding
-from atss.detector import ATSS
-from atss.head import ATSSHead
-from atss.inference import BoxSelector
+from atss.modeling.anchors import make_cell_anchors
+from atss.modeling.box_coding import BoxCoding
+from atss.modeling.detector import ATSS
+from atss.modeling.head import ATSSHead
+from atss.modeling.inference import BoxSelector
 
 STRIDES, CHANNELS, NUM_CLASSES = [8, 16], 64, 3
 

@@ -17,10 +17,10 @@ import check_dataset
 import convert_checkpoint
 import demo
 import train_net
+from atss.config import load_config, parse_with_opts
 from atss.data import catalog
 from atss.errors import one_line_errors
-from atss.run import load_config, parse_with_opts
-from conftest import DEMO_CONFIG, TINY, pairs
+from tests.helpers import DEMO_CONFIG, TINY, pairs
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ class Doors:
 
         Args:
             call: function without arguments that runs the command.
-            has_begun: True where the command may have begun to write: no checkpoint and no drawn picture then.
+            has_begun: True where the command may have begun to write: no checkpoint and no drawn image then.
         """
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as ended, one_line_errors(), warnings.catch_warnings():

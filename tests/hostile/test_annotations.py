@@ -5,10 +5,10 @@ import os
 
 import pytest
 
+from atss.config import load_config
 from atss.data import coco, sources
-from atss.run import load_config
-from conftest import DEMO_CONFIG, TINY, pairs
-from own_data import write_picture, write_text
+from tests.helpers import DEMO_CONFIG, TINY, pairs
+from tests.own_data import write_image, write_text
 
 HUGE = 10**400
 DEEP = 100_000
@@ -57,7 +57,7 @@ CHANGES = {
        for value in (None, "0", 0.5, True, [0], {}, 99, -1, 2**63, HUGE)},
     **{f"category_id is {str(value)[:12]!r}": changed("annotations", "category_id", value)
        for value in (None, "3", 3.5, [3], 99, 2**64)},
-    **{f"id of a picture is {str(value)[:12]!r}": changed("images", "id", value)
+    **{f"id of an image is {str(value)[:12]!r}": changed("images", "id", value)
        for value in (None, "0", 1, 2**63, HUGE, [], float("nan"))},
     **{f"id of a class is {str(value)[:12]!r}": changed("categories", "id", value)
        for value in (None, "3", 7, 2**63, {})},
@@ -72,7 +72,7 @@ CHANGES = {
                          ("annotations", "image_id"), ("categories", "id"), ("categories", "name"))},
     **{f"{key} is {value!r}": replaced(key, value) for key in ("images", "annotations", "categories")
        for value in (None, 3, "text", {}, [None], [[]])},
-    "no pictures": replaced("images", []),
+    "no images": replaced("images", []),
     "no classes": replaced("categories", []),
     "no objects": replaced("annotations", []),
     "only crowds": lambda content: [a.update(iscrowd=1) for a in content["annotations"]],
@@ -80,9 +80,9 @@ CHANGES = {
 }  # fmt: skip
 
 
-def refused(doors, annotations, pictures, quick="--quick"):
+def refused(doors, annotations, images, quick="--quick"):
     """The line of training, after a look with check_dataset, which must find an error, too."""
-    entries = [["hostile", annotations, pictures]]
+    entries = [["hostile", annotations, images]]
     settings = {"DATASETS.REGISTER": entries, "DATASETS.TRAIN": ("hostile",), "DATASETS.TEST": ()}
     doors.check(quick, "--config-file", DEMO_CONFIG, *pairs({**TINY, **settings}))
     return doors.train(settings, data=False)
@@ -96,10 +96,10 @@ def test_coco_entries(doors, coco_file, change):
 
 
 @pytest.mark.parametrize("name", [name for name in PATHS if "above" in name or "absolute" in name or "system" in name])
-def test_pictures_outside_of_their_folder_are_said_to_be(doors, coco_file, name):
+def test_images_outside_of_their_folder_are_said_to_be(doors, coco_file, name):
     line = refused(doors, *coco_file(changed("images", "file_name", PATHS[name])))
 
-    assert "'file_name' must start from the picture folder and stay in it" in line
+    assert "'file_name' must start from the image folder and stay in it" in line
 
 
 TEXTS = {
@@ -109,7 +109,7 @@ TEXTS = {
     "nothing": "null",
     "number": "3",
     "list": "[]",
-    "list of pictures": '[{"id": 1}]',
+    "list of images": '[{"id": 1}]',
     "empty object": "{}",
     "infinite": "1e999",
     "not a number": "NaN",
@@ -129,10 +129,10 @@ def test_coco_files(doors, coco_file, text):
 
 
 def test_coco_files_that_are_not_utf_8(doors, coco_file, tmp_path):
-    annotations, pictures = coco_file()
+    annotations, images = coco_file()
     for data in (b"\xff\xfe{}", b'{"images": "\xff"}', json.dumps({"images": []}).encode("utf-16")):
         (tmp_path / "annotations.json").write_bytes(data)
-        assert "annotations.json" in refused(doors, annotations, pictures)
+        assert "annotations.json" in refused(doors, annotations, images)
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: None],
@@ -153,18 +153,18 @@ def test_coco_files_that_memory_does_not_hold(doors, coco_file, monkeypatch):
     def load(file):
         raise MemoryError
 
-    annotations, pictures = coco_file()
+    annotations, images = coco_file()
     monkeypatch.setattr(coco.json, "load", load)
 
-    assert "larger than this machine's memory" in refused(doors, annotations, pictures)
+    assert "larger than this machine's memory" in refused(doors, annotations, images)
 
 
 def test_keys_that_come_twice_count_once(coco_file, tmp_path):
-    annotations, pictures = coco_file()
+    annotations, images = coco_file()
     text = (tmp_path / "annotations.json").read_text().replace('"width": 64', '"width": "wide", "width": 64')
     (tmp_path / "annotations.json").write_text(text)
 
-    cfg = load_config(DEMO_CONFIG, pairs({**TINY, "DATASETS.REGISTER": [["twice", annotations, pictures]],
+    cfg = load_config(DEMO_CONFIG, pairs({**TINY, "DATASETS.REGISTER": [["twice", annotations, images]],
                                           "DATASETS.TRAIN": ("twice",), "DATASETS.TEST": ()}))  # fmt: skip
 
     assert cfg.MODEL.ATSS.NUM_CLASSES == 2
@@ -218,14 +218,14 @@ XMLS = {
     "huge": with_box(ymax="1e300"),
     "long number": with_box(ymax="9" * 5000),
     "huge size": voc(size="<size><width>1e300</width><height>48</height></size>"),
-    "size beyond any picture": voc(size="<size><width>999999999</width><height>48</height></size>"),
+    "size beyond any image": voc(size="<size><width>999999999</width><height>48</height></size>"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", XMLS.values(), ids=XMLS)
 def test_voc_files(doors, tmp_path, text):
     folder = tmp_path / "pets"
-    write_picture(folder / "JPEGImages/a.png", (64, 48))
+    write_image(folder / "JPEGImages/a.png", (64, 48))
     write_text(folder / "Annotations/a.xml", text)
 
     line, said = folder_refused(doors, folder)
@@ -234,11 +234,11 @@ def test_voc_files(doors, tmp_path, text):
 
 
 @pytest.mark.parametrize("name", ["../../secret.png", "/etc/secret.png", "..\\..\\secret.png", "..", ""])
-def test_voc_files_name_no_picture_outside(doors, tmp_path, name):
-    """A picture of that name lies outside; the one inside is missing."""
+def test_voc_files_name_no_image_outside(doors, tmp_path, name):
+    """An image of that name lies outside; the one inside is missing."""
     folder = tmp_path / "pets"
-    write_picture(tmp_path / "secret.png", (64, 48))
-    write_picture(folder / "JPEGImages/b.png", (64, 48))
+    write_image(tmp_path / "secret.png", (64, 48))
+    write_image(folder / "JPEGImages/b.png", (64, 48))
     write_text(folder / "Annotations/a.xml", voc(name=name))
 
     line, _ = folder_refused(doors, folder)
@@ -248,7 +248,7 @@ def test_voc_files_name_no_picture_outside(doors, tmp_path, name):
 
 def test_voc_lists_name_no_file_outside(doors, tmp_path):
     folder = tmp_path / "pets"
-    write_picture(folder / "JPEGImages/a.png", (64, 48))
+    write_image(folder / "JPEGImages/a.png", (64, 48))
     write_text(folder / "Annotations/a.xml", voc())
     write_text(tmp_path / "secret.xml", "top secret")
     write_text(folder / "ImageSets/Main/train.txt", "a\n../../secret\n..\\..\\secret\n/etc/passwd\n")
@@ -260,7 +260,7 @@ def test_voc_lists_name_no_file_outside(doors, tmp_path):
 
 def test_files_of_voc_and_yolo_that_are_too_large(doors, tmp_path, monkeypatch):
     folder = tmp_path / "pets"
-    write_picture(folder / "JPEGImages/a.png", (64, 48))
+    write_image(folder / "JPEGImages/a.png", (64, 48))
     with open(tmp_path / "large", "wb") as file:
         file.truncate(sources.MAX_TEXT + 1)  # takes no room on the disk
     (folder / "Annotations").mkdir()
@@ -292,7 +292,7 @@ YAMLS = {
 @pytest.mark.parametrize("text", YAMLS.values(), ids=YAMLS)
 def test_yolo_yaml_files(doors, tmp_path, text):
     folder = tmp_path / "pets"
-    write_picture(folder / "images/a.png", (64, 48))
+    write_image(folder / "images/a.png", (64, 48))
     write_text(folder / "labels/a.txt", "0 0.5 0.5 0.2 0.2")
     write_text(folder / "data.yaml", text)
 
@@ -325,7 +325,7 @@ LABELS = {
 @pytest.mark.parametrize("text", LABELS.values(), ids=LABELS)
 def test_yolo_labels(doors, tmp_path, text):
     folder = tmp_path / "pets"
-    write_picture(folder / "images/a.png", (64, 48))
+    write_image(folder / "images/a.png", (64, 48))
     write_text(folder / "labels/a.txt", text)
     write_text(folder / "data.yaml", "train: images\nnames: [cat, dog]")
 
@@ -335,11 +335,11 @@ def test_yolo_labels(doors, tmp_path, text):
 
 
 @pytest.mark.parametrize("listed", ["/etc/passwd", "../secret.png", "..\\secret.png", "images/../../secret.png"])
-def test_yolo_lists_name_no_picture_outside(doors, tmp_path, listed):
+def test_yolo_lists_name_no_image_outside(doors, tmp_path, listed):
     folder = tmp_path / "pets"
-    write_picture(folder / "images/a.png", (64, 48))
+    write_image(folder / "images/a.png", (64, 48))
     write_text(folder / "labels/a.txt", "0 0.5 0.5 0.2 0.2")
-    write_picture(tmp_path / "secret.png", (64, 48))
+    write_image(tmp_path / "secret.png", (64, 48))
     write_text(folder / "train.txt", f"images/a.png\n{listed}\n")
     write_text(folder / "data.yaml", "train: train.txt\nnames: [cat]")
 
@@ -348,7 +348,7 @@ def test_yolo_lists_name_no_picture_outside(doors, tmp_path, listed):
 
 def test_a_yaml_file_may_name_folders_anywhere(tmp_path):
     """It is the user's own config; Roboflow writes ../train/images."""
-    write_picture(tmp_path / "elsewhere/images/a.png", (64, 48))
+    write_image(tmp_path / "elsewhere/images/a.png", (64, 48))
     write_text(tmp_path / "elsewhere/labels/a.txt", "0 0.5 0.5 0.2 0.2")
     for number, value in enumerate(("../elsewhere/images", str(tmp_path / "elsewhere/images"))):
         folder = tmp_path / f"pets{number}"
@@ -364,7 +364,7 @@ def test_a_yaml_file_may_name_folders_anywhere(tmp_path):
 @pytest.mark.parametrize("name", ["annotations/train.json", "train.json", "data.yaml", "labels/a.txt"])
 def test_folders_with_what_is_no_file(doors, tmp_path, name, make):
     folder = tmp_path / "pets"
-    write_picture(folder / "images/a.png", (64, 48))
+    write_image(folder / "images/a.png", (64, 48))
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / "labels").mkdir(exist_ok=True)
     make(folder / name)

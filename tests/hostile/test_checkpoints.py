@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-import layouts
 from atss.checkpoints.reading import read_file, read_weights
 from atss.errors import InputError
-from conftest import DEMO_CONFIG, error_line, run
+from tests.checkpoints import layouts
+from tests.helpers import DEMO_CONFIG, error_line, run
 
 SMALL = layouts.Architecture(channels=64)
 ALLOWED = {"MODEL.ATSS.ALLOW_PICKLE": True}

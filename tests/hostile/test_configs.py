@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from conftest import DEMO_CONFIG, error_line, run
+from tests.helpers import DEMO_CONFIG, error_line, run
 
 DEEP = 5000
 

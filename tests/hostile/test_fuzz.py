@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from atss.config import load_config
 from atss.data.coco import dicts_of
 from atss.data.inspection import Table, inspect, sound_content
-from atss.data.mapper import PictureMapper
+from atss.data.mapper import BoxDatasetMapper
 from atss.errors import InputError
-from atss.run import load_config
-from conftest import DEMO_CONFIG, TINY, pairs
+from tests.helpers import DEMO_CONFIG, TINY, pairs
 
 ONCE = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 # A model without datasets.
@@ -79,7 +79,7 @@ def mutated(draw, good=GOOD):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for i in range(2):
         Image.new("RGB", (64, 48), (50 * i, 90, 120)).save(folder / f"{i}.png")
     return folder
@@ -87,10 +87,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    """The mapper, and function: what it gave of a picture -> losses and gradients of the predictions."""
+    """The mapper, and function: what it gave of an image -> losses and gradients of the predictions."""
     torch.manual_seed(0)
     cfg = load_config(DEMO_CONFIG, pairs(ALONE), read_datasets=False)
-    model, mapper = build_model(cfg).train(), PictureMapper(cfg, is_train=True)
+    model, mapper = build_model(cfg).train(), BoxDatasetMapper(cfg, is_train=True)
     # What is predicted is the same for all boxes.
     _, grid, predicted = model.predict([mapper(record) for record in dicts_of(GOOD, str(folder))][:1])
     predicted = type(predicted)(*(None if x is None else x.detach() for x in predicted))

@@ -5,9 +5,9 @@ import json
 import numpy as np
 from PIL import Image
 
+from atss.config import load_config
 from atss.report.boxes import Boxes, read_content, to_arrays
-from atss.run import load_config
-from conftest import DEMO_CONFIG, pairs
+from tests.helpers import DEMO_CONFIG, pairs
 
 LOSSES = ("loss_cls", "loss_box", "loss_centerness")
 
@@ -22,16 +22,16 @@ def result(image_id, category_id, box, score):
     return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
 
 
-def content_of(num_pictures, classes, annotations):
-    """A file's content: pictures 1, 2, ... of 120 x 90 pixels, classes of ids 10, 20, ..."""
+def content_of(num_images, classes, annotations):
+    """A file's content: images 1, 2, ... of 120 x 90 pixels, classes of ids 10, 20, ..."""
     return {
-        "images": [{"id": i, "file_name": f"{i}.png", "width": 120, "height": 90} for i in range(1, num_pictures + 1)],
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 120, "height": 90} for i in range(1, num_images + 1)],
         "categories": [{"id": 10 * k, "name": name} for k, name in enumerate(classes, 1)],
         "annotations": [{"id": i, **entry} for i, entry in enumerate(annotations, 1)],
     }
 
 
-def random_boxes(seed, num_pictures=12, num_classes=4):
+def random_boxes(seed, num_images=12, num_classes=4):
     """Content and results of which every kind of mistake, crowds and equal scores are part."""
     random = np.random.default_rng(seed)
     annotations, results = [], []
@@ -39,7 +39,7 @@ def random_boxes(seed, num_pictures=12, num_classes=4):
     def box():
         return [*random.uniform(0, 60, 2), *random.uniform(8, 50, 2)]
 
-    for image_id in range(1, num_pictures + 1):
+    for image_id in range(1, num_images + 1):
         for _ in range(random.integers(0, 7)):
             category_id, place = 10 * int(random.integers(1, num_classes)), box()
             annotations.append(annotation(image_id, category_id, place, int(random.random() < 0.15)))
@@ -51,7 +51,7 @@ def random_boxes(seed, num_pictures=12, num_classes=4):
         for _ in range(random.integers(0, 4)):
             guess = 10 * int(random.integers(1, num_classes + 1))
             results.append(result(image_id, guess, box(), int(random.integers(1, 20)) / 20))
-    return content_of(num_pictures, [f"class {k}" for k in range(num_classes)], annotations), results
+    return content_of(num_images, [f"class {k}" for k in range(num_classes)], annotations), results
 
 
 def arrays(content, results):
@@ -59,11 +59,11 @@ def arrays(content, results):
     return to_arrays(read_content("made", content, ""), results)
 
 
-def made(objects, detections, num_pictures=1, num_classes=3):
-    """`Boxes` of (class, box) and (class, box, score), all in picture 0 unless a fourth entry says which."""
+def made(objects, detections, num_images=1, num_classes=3):
+    """`Boxes` of (class, box) and (class, box, score), all in image 0 unless a fourth entry says which."""
     annotations = [annotation(1, 10 * (k + 1), list(box), *rest) for k, box, *rest in objects]
     results = [result(1, 10 * (k + 1), list(box), score) for k, box, score in detections]
-    found = arrays(content_of(num_pictures, ["a", "b", "c"][:num_classes], annotations), results)
+    found = arrays(content_of(num_images, ["a", "b", "c"][:num_classes], annotations), results)
     assert isinstance(found, Boxes)
     return found
 
@@ -84,7 +84,7 @@ def evaluated(iteration, ap, prefix=""):
     return {"iteration": iteration, **{f"{prefix}{key}": value for key, value in {**figures, **losses}.items()}}
 
 
-def make_run(root, contents, results=(), metrics=None, pictures=True):
+def make_run(root, contents, results=(), metrics=None, images=True):
     """Write a run and its datasets `made_0`, `made_1`, ... into a folder.
 
     Args:
@@ -92,7 +92,7 @@ def make_run(root, contents, results=(), metrics=None, pictures=True):
         contents: list of contents, one a dataset.
         results: list of results, one a dataset, or texts for their files; none for the last ones.
         metrics: list of lines, dicts or texts; None for no file.
-        pictures: whether there are picture files.
+        images: whether there are image files.
 
     Returns:
         path of the run, `root`/run.
@@ -103,7 +103,7 @@ def make_run(root, contents, results=(), metrics=None, pictures=True):
         data = root / f"data_{place}"
         data.mkdir()
         (data / "annotations.json").write_text(json.dumps(content))
-        for image in content["images"] if pictures else []:
+        for image in content["images"] if images else []:
             shade = np.random.default_rng(image["id"]).integers(0, 255, (9, 12, 3), dtype=np.uint8)
             Image.fromarray(shade).resize((120, 90)).save(data / image["file_name"])
         entries.append([f"made_{place}", str(data / "annotations.json"), str(data)])

@@ -1,4 +1,4 @@
-"""The page in a real browser: it loads all its pictures, nothing from elsewhere, and has no errors."""
+"""The page in a real browser: it loads all its images, nothing from elsewhere, and has no errors."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from atss.report import write_report
-from runs import evaluated, log, make_run, random_boxes
+from tests.report.runs import evaluated, log, make_run, random_boxes
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -99,7 +99,7 @@ def test_dark_pages_have_dark_charts_and_narrow_ones_fit(opened):
 
 
 def test_the_test_sees_what_goes_wrong(opened):
-    """A picture that is none, one from elsewhere, an error of a script."""
+    """An image that is none, one from elsewhere, an error of a script."""
     found, console = opened(
         '<img src="data:image/png;base64,AAAA" alt="none"><img src="https://example.org/x.png" alt="outside">'
         "<script>nothing.here()</script>"

@@ -8,7 +8,7 @@ from atss.report.boxes import read_content
 from atss.report.findings import find
 from atss.report.mistakes import FALSE_FIND, RIGHT
 from atss.report.thresholds import SCORES
-from runs import annotation, content_of, random_boxes, result
+from tests.report.runs import annotation, content_of, random_boxes, result
 
 BOX, OTHER, FAR = [5, 5, 20, 20], [50, 5, 20, 20], [80, 60, 20, 20]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atss.report.metrics import count_not_finite, curve, read_metrics, smooth, training_seconds
-from runs import evaluated, log
+from tests.report.runs import evaluated, log
 
 
 @pytest.fixture

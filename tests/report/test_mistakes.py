@@ -16,7 +16,7 @@ from atss.report.mistakes import (
     confusion_matrix,
     judge,
 )
-from runs import arrays, made, random_boxes
+from tests.report.runs import arrays, made, random_boxes
 
 BOX = (10, 10, 40, 40)
 NEAR_IT = (14, 10, 40, 40)  # IoU 0.82

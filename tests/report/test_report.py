@@ -11,11 +11,11 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from atss.config import load_config
 from atss.errors import InputError
 from atss.report import write_report
-from atss.run import load_config
-from conftest import DEMO_CONFIG
-from runs import annotation, content_of, evaluated, log, make_run, random_boxes, result
+from tests.helpers import DEMO_CONFIG
+from tests.report.runs import annotation, content_of, evaluated, log, make_run, random_boxes, result
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>", 'a & "b" 猫🦊 $x^2$']
 METRICS = [*log(60), evaluated(599, 20.0), evaluated(1200, 31.5)]
@@ -68,8 +68,8 @@ def test_it_tells_the_whole_story(whole):
                   "Best score thresholds", "What is taken for what", "Labels and predictions", "Mistakes",
                   "What becomes of detections", "What becomes of objects", "How this was made"):  # fmt: skip
         assert title in shown, title
-    assert "best AP of the training 31.5, after 1,200 iterations" in text and "12 pictures" in text
-    assert "Training time 10 min" in text and "0.5 s an iteration, 16 pictures a second" in text
+    assert "best AP of the training 31.5, after 1,200 iterations" in text and "12 images" in text
+    assert "Training time 10 min" in text and "0.5 s an iteration, 16 images a second" in text
     assert "left out" not in text
 
 
@@ -79,7 +79,7 @@ def test_all_names_are_shown_as_they_are(whole):
     assert all(name in text for name in NAMES) and "<script" not in page
 
 
-def test_pictures_are_inside_and_the_same_as_files(whole):
+def test_images_are_inside_and_the_same_as_files(whole):
     folder, page, _ = whole
 
     sources = [html.unescape(source) for source in re.findall(r'<img src="([^"]*)"', page)]
@@ -98,7 +98,7 @@ def test_nothing_points_outside(whole):
     assert "@import" not in page and "url(" not in page
 
 
-def test_every_picture_has_a_text_and_a_size(whole):
+def test_every_image_has_a_text_and_a_size(whole):
     _, page, _ = whole
 
     images = re.findall(r"<img [^>]*>", page)
@@ -147,16 +147,16 @@ def test_figures_of_a_dataset_that_is_gone_come_from_the_training(tmp_path, quic
     _, text = report(folder)
 
     assert "AP 33.3" in text and "figures of metrics.json, after 100 iterations" in text
-    assert "Curves, confusions, pictures and mistakes left out" in text and "annotations.json" in text
+    assert "Curves, confusions, images and mistakes left out" in text and "annotations.json" in text
 
 
-def test_pictures_that_are_gone_are_left_out(tmp_path, quick):
+def test_images_that_are_gone_are_left_out(tmp_path, quick):
     content, results = random_boxes(0)
 
-    page, text = report(make_run(tmp_path, [content], [results], pictures=False))
+    page, text = report(make_run(tmp_path, [content], [results], images=False))
 
-    assert re.search(r"\d+ pictures left out: \S+1.png: the picture is missing", text)
-    assert ".jpg" not in page.replace("picture is", "") and "Precision and recall" in headings(page)
+    assert re.search(r"\d+ images left out: \S+1.png: the image is missing", text)
+    assert ".jpg" not in page.replace("image is", "") and "Precision and recall" in headings(page)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_strange_boxes_are_no_trouble(tmp_path, content, results, shown):
             "not in COCO's format of results",
         ),
         ("[7]", "not in COCO's format of results"),
-        ('[{"image_id": 999, "category_id": 10, "bbox": [1, 2, 3, 4], "score": 0.5}]', "1 of 1 boxes are of pictures"),
+        ('[{"image_id": 999, "category_id": 10, "bbox": [1, 2, 3, 4], "score": 0.5}]', "1 of 1 boxes are of images"),
     ],
 )
 def test_boxes_that_cannot_be_used_are_left_out(tmp_path, results, why):
@@ -254,7 +254,7 @@ def test_annotations_of_another_format(tmp_path, quick):
 
     _, text = report(folder)
 
-    assert "1 picture · 1 object · 2 classes · 1 detection" in text and "AP 100.0" in text
+    assert "1 image · 1 object · 2 classes · 1 detection" in text and "AP 100.0" in text
 
 
 def test_a_run_of_a_gpu_has_its_report_anywhere(tmp_path, quick, caplog):

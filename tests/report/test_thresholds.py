@@ -5,7 +5,7 @@ import pytest
 
 from atss.report.mistakes import match_classes
 from atss.report.thresholds import SCORES, best_scores, sweep
-from runs import arrays, made, random_boxes
+from tests.report.runs import arrays, made, random_boxes
 
 BOX, FAR = (10, 10, 20, 20), (70, 60, 20, 20)
 

@@ -8,11 +8,11 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 
-from atss.assigners import ATSSAssigner, CenterSamplingAssigner, ScaleRangeAssigner
-from atss.data.mapper import PictureMapper
-from atss.run import load_config
+from atss.config import load_config
+from atss.data.mapper import BoxDatasetMapper
+from atss.modeling.assigners import ATSSAssigner, CenterSamplingAssigner, ScaleRangeAssigner
 from atss.study.positives import Bin, Geometry, binned, count_positives, positives_of, positives_per_object
-from conftest import DEMO_CONFIG, TINY, pairs
+from tests.helpers import DEMO_CONFIG, TINY, pairs
 
 # Training and testing see the same sizes, which no stride divides.
 ODD_SIZES = {
@@ -40,7 +40,7 @@ def config_of(coco_file):
 
 def test_counts_are_those_of_a_training_step(tiny_config):
     cfg = tiny_config(ODD_SIZES)
-    model, load = build_model(cfg), PictureMapper(cfg, True)
+    model, load = build_model(cfg), BoxDatasetMapper(cfg, True)
     expected = []
     for record in DatasetCatalog.get("tiny_val"):
         loaded = load(record)
@@ -78,7 +78,7 @@ def test_mean_over_the_training_datasets_with_the_rule_of_the_config(tiny_config
 
 
 def test_sizes_are_those_that_the_loader_resizes_to(config_of):
-    # 64 x 48 pictures become 160 x 120; the boxes are 20 x 30.
+    # 64 x 48 images become 160 x 120; the boxes are 20 x 30.
     cfg = config_of(settings={"INPUT.MIN_SIZE_TEST": 120, "INPUT.MAX_SIZE_TEST": 400})
 
     positives = positives_of(cfg, ["positives_small"])
@@ -104,12 +104,12 @@ def test_crowds_and_boxes_without_area_are_no_objects(config_of):
     assert len(positives_of(config_of(change), ["positives_small"]).counts) == 1
 
 
-def test_pictures_are_not_opened(config_of):
+def test_images_are_not_opened(config_of):
     def change(content):
         for image in content["images"]:
             image["width"] = image["height"] = 4000
 
-    # The pictures in the folder are 64 x 48.
+    # The images in the folder are 64 x 48.
     assert len(positives_of(config_of(change), ["positives_small"]).counts) == 3
 
 
@@ -121,13 +121,13 @@ def test_without_objects_the_mean_is_not_a_number(config_of):
 
 @pytest.fixture
 def geometry(tiny_config):
-    """Of the paper's anchors in pictures of 800 pixels."""
+    """Of the paper's anchors in images of 800 pixels."""
     sizes = {"INPUT.MIN_SIZE_TEST": 800, "INPUT.MAX_SIZE_TEST": 1333}
     return Geometry(tiny_config({**sizes, "MODEL.ATSS.ANCHOR_SCALE": 8.0}))
 
 
 def lone_objects(sides, ratio=1.0, number=60):
-    """Dicts of 800 x 1200 pictures with an object each: sides at random between two, height / width as given."""
+    """Dicts of 800 x 1200 images with an object each: sides at random between two, height / width as given."""
     random = torch.Generator().manual_seed(1)
     records = []
     for _ in range(number):

@@ -9,10 +9,10 @@ import time
 import pytest
 
 import study
+from atss.config import parse_with_opts
 from atss.errors import InputError
-from atss.run import parse_with_opts
 from atss.study import runner
-from conftest import DEMO_CONFIG, ROOT, TINY, pairs
+from tests.helpers import DEMO_CONFIG, ROOT, TINY, pairs
 
 # Does what train_net.py does for the study: writes metrics.json, a line an evaluation; fails where it is told to.
 TRAIN = """
@@ -206,7 +206,7 @@ def test_what_is_said_of_the_base_config_is_said_once_a_study(go, caplog, monkey
 
         go("--table", "1", "--dry-run", opts=["MODEL.DEVICE", "cuda"])
 
-        assert [record.message for record in caplog.records if record.name == "atss.run"] == [
+        assert [record.message for record in caplog.records if record.name == "atss.config.load"] == [
             "MODEL.DEVICE is cuda, but there is no CUDA GPU here: running on the CPU."
         ]
 

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 import check_dataset as tool
+from atss.config import parse_with_opts
 from atss.data.inspection import Table
 from atss.errors import InputError
-from atss.run import parse_with_opts
-from conftest import DEMO_CONFIG, TINY, pairs, run
-from own_data import PICTURES, write_coco, write_text, write_voc, write_yolo
+from tests.helpers import DEMO_CONFIG, TINY, pairs, run
+from tests.own_data import IMAGES, write_coco, write_text, write_voc, write_yolo
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_what_is_in_it(check, tmp_path, write, layout):
     assert ["pets_train", "2", "0", "3", "1.5", "0"] in rows and ["pets_val", "2", "1", "1", "0.5", "0"] in rows
     assert ["cat", "2", "2", "0", "0"] in rows and ["dog", "1", "1", "1", "1"] in rows
     assert "0 errors, 1 warning" in said and "pets_val: classes without objects, 1 of 2 classes\n    cat" in said
-    assert "pets_val: pictures without objects, 1 of 2 pictures" in said
+    assert "pets_val: images without objects, 1 of 2 images" in said
 
 
 def test_histograms_and_positives_count_every_object(check, tmp_path):
@@ -55,7 +55,7 @@ def test_histograms_and_positives_count_every_object(check, tmp_path):
         "16 to 32": 1,
         "32 to 64": 1,
     }
-    assert "ATSSAssigner gives 4 objects in 3 pictures" in said and "resized to 96 pixels" in said
+    assert "ATSSAssigner gives 4 objects in 3 images" in said and "resized to 96 pixels" in said
     levels = [line.split() for line in said.splitlines() if re.match(r"P\d ", line)]
     assert [level[:3] for level in levels] == [[f"P{n}", f"{2**n}", f"{4 * 2**n}"] for n in range(3, 8)]
     positives = sum(int(level[3]) for level in levels)
@@ -69,7 +69,7 @@ def test_bars_are_as_long_as_their_share():
     assert lines[0].startswith("   a     1,000 █")
 
 
-def test_pictures_with_their_labels_and_the_histograms_are_drawn(check, tmp_path):
+def test_images_with_their_labels_and_the_histograms_are_drawn(check, tmp_path):
     write_coco(tmp_path / "pets")
 
     _, said = check(tmp_path / "pets", "--output", tmp_path / "out")
@@ -77,34 +77,34 @@ def test_pictures_with_their_labels_and_the_histograms_are_drawn(check, tmp_path
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["histograms.png", "labels.jpg"]
     assert f"Written: {tmp_path}/out/labels.jpg" in said
     with Image.open(tmp_path / "out/labels.jpg") as drawn:
-        assert drawn.width > 3 * 400, "three pictures with objects, side by side"
+        assert drawn.width > 3 * 400, "three images with objects, side by side"
 
 
-def test_pictures_are_chosen_so_that_every_class_is_shown():
+def test_images_are_chosen_so_that_every_class_is_shown():
     rng = np.random.default_rng(0)
     label = np.concatenate([np.zeros(400, dtype=np.int64), np.arange(30)])
-    picture = np.concatenate([np.repeat(np.arange(200), 2), rng.integers(0, 200, 30)])
+    image = np.concatenate([np.repeat(np.arange(200), 2), rng.integers(0, 200, 30)])
     classes = [f"class {k}" for k in range(30)]
     boxes, crowd = np.ones((len(label), 4)), np.zeros(len(label), dtype=bool)
-    table = Table("many", classes, [f"{i}.jpg" for i in range(200)], np.full((200, 2), 9), picture, label, boxes, crowd)
+    table = Table("many", classes, [f"{i}.jpg" for i in range(200)], np.full((200, 2), 9), image, label, boxes, crowd)
 
-    chosen = [number for _, number in tool.chosen_pictures([table], classes)]
+    chosen = [number for _, number in tool.chosen_images([table], classes)]
 
-    needed = len(set(picture[400:]))
-    assert set(label[np.isin(picture, chosen[:needed])]) == set(range(30)) and len(set(chosen)) == len(chosen)
+    needed = len(set(image[400:]))
+    assert set(label[np.isin(image, chosen[:needed])]) == set(range(30)) and len(set(chosen)) == len(chosen)
     few = table._replace(label=label % 4, classes=classes[:4])
-    first = [number for _, number in tool.chosen_pictures([few], classes[:4])][: tool.MAX_DRAWN]
-    assert {k for number in first for k in few.label[picture == number]} == {0, 1, 2, 3}
+    first = [number for _, number in tool.chosen_images([few], classes[:4])][: tool.MAX_DRAWN]
+    assert {k for number in first for k in few.label[image == number]} == {0, 1, 2, 3}
     assert max(first) > 150 and min(first) < 50, "the others come from everywhere"
 
 
-def test_without_opening_pictures(check, tmp_path):
+def test_without_opening_images(check, tmp_path):
     write_coco(tmp_path / "pets")
-    write_text(tmp_path / "pets/train/a.png", "no picture")
+    write_text(tmp_path / "pets/train/a.png", "no image")
 
     assert check(tmp_path / "pets", "--quick")[0] == 0
     status, said = check(tmp_path / "pets")
-    assert status == 1 and "error: pets_train: pictures that cannot be read, 1 of 2 pictures\n" in said
+    assert status == 1 and "error: pets_train: images that cannot be read, 1 of 2 images\n" in said
 
 
 def test_datasets_of_a_config_by_name(check, shapes):
@@ -120,7 +120,7 @@ def test_a_run_that_used_the_folder_knows_it(check, tmp_path):
 
 
 def test_parts_that_are_missing_are_a_warning(check, tmp_path):
-    write_coco(tmp_path / "pets", parts={"train": PICTURES["train"]})
+    write_coco(tmp_path / "pets", parts={"train": IMAGES["train"]})
 
     status, said = check(tmp_path / "pets", "--quick")
 
@@ -168,7 +168,7 @@ def test_a_file_that_is_no_dataset_is_described_beside_one_that_is(check, tmp_pa
 
 
 def test_nothing_but_problems(check, tmp_path):
-    write_voc(tmp_path / "pets", parts={"train": PICTURES["val"][1:]})
+    write_voc(tmp_path / "pets", parts={"train": IMAGES["val"][1:]})
     write_text(tmp_path / "pets/Annotations/d.xml", "<annotation>")
 
     status, said = check(tmp_path / "pets", "--output", tmp_path / "out")

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode, get_cfg
 import config_reference
 from atss import add_atss_config
 from atss.errors import InputError
-from conftest import ROOT, error_line, run
+from tests.helpers import ROOT, error_line, run
 
 
 def add_keys(cfg):

@@ -17,14 +17,14 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 import export_model as tool
+from atss.config import load_config, parse_with_opts
 from atss.data import EvalResize
 from atss.errors import InputError
 from atss.export import compare
 from atss.export.onnx_file import OPSET, load_onnx
 from atss.predictor import Predictor
-from atss.run import load_config, parse_with_opts
-from conftest import DEMO_CONFIG, TINY, error_line, pairs, run
-from two_levels import make_detector
+from tests.export.two_levels import make_detector
+from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
 
 SETTINGS = {
     **TINY,
@@ -62,7 +62,7 @@ def exported(config, tmp_path_factory):
     return folder, run("tools/export_model.py", *arguments(config, "--output", folder))
 
 
-def pictures_of(config):
+def images_of(config):
     return sorted(Path(config["DATASETS.REGISTER"][1][2]).iterdir())
 
 
@@ -82,7 +82,7 @@ def test_it_says_how_far_both_models_are_apart(exported):
     folder, result = exported
 
     agreement = result.stdout.splitlines()[-2]
-    assert agreement.startswith("They agree: ") and "boxes in 8 pictures" in agreement
+    assert agreement.startswith("They agree: ") and "boxes in 8 images" in agreement
     assert "largest differences: boxes " in agreement and ", scores " in agreement
     assert result.stdout.splitlines()[-1] == f"Written: {folder}: model.onnx, example.py"
     assert sorted(path.name for path in folder.iterdir()) == ["example.py", "model.onnx"]
@@ -97,7 +97,7 @@ def test_exporters_say_nothing(exported):
 
 
 def test_the_example_finds_what_the_predictor_finds(config, exported, tmp_path):
-    paths, predictor = pictures_of(config)[:3], Predictor(load_config(DEMO_CONFIG, pairs(config)))
+    paths, predictor = images_of(config)[:3], Predictor(load_config(DEMO_CONFIG, pairs(config)))
     wide = tmp_path / "wide.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 333, 3), np.uint8)).save(wide)
 
@@ -106,25 +106,25 @@ def test_the_example_finds_what_the_predictor_finds(config, exported, tmp_path):
     rows = [line.split("\t") for line in printed.splitlines()]
     for path in (*paths, wide):
         found = predictor.predict(path, min_score=0.2)
-        of_picture = [row[1:] for row in rows if row[0] == str(path)]
-        assert len(found) > 5 and [name for name, *_ in of_picture] == found.names
-        values = np.array([[float(x) for x in row[1:]] for row in of_picture])
+        of_image = [row[1:] for row in rows if row[0] == str(path)]
+        assert len(found) > 5 and [name for name, *_ in of_image] == found.names
+        values = np.array([[float(x) for x in row[1:]] for row in of_image])
         np.testing.assert_allclose(values[:, 0], found.scores, atol=1e-3)
         np.testing.assert_allclose(values[:, 1:], found.boxes, atol=0.1)
 
 
 def test_the_example_draws(config, exported, tmp_path):
-    path = pictures_of(config)[0]
+    path = images_of(config)[0]
 
     example(exported[0], path, "--threshold", 0.2, "--output", tmp_path / "drawn")
 
-    with Image.open(tmp_path / "drawn" / f"{path.stem}.png") as drawn, Image.open(path) as picture:
-        assert drawn.size == picture.size
-        assert (np.asarray(drawn) != np.asarray(picture)).any()
+    with Image.open(tmp_path / "drawn" / f"{path.stem}.png") as drawn, Image.open(path) as image:
+        assert drawn.size == image.size
+        assert (np.asarray(drawn) != np.asarray(image)).any()
 
 
-def test_the_example_names_a_picture_that_cannot_be_read(exported, tmp_path):
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+def test_the_example_names_a_image_that_cannot_be_read(exported, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
 
     result = example(exported[0], tmp_path / "bad.jpg", check=False)
 
@@ -137,14 +137,14 @@ def test_inputs_outputs_and_what_the_example_needs_to_know(exported):
     sides = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
              for v in [*model.graph.input, *model.graph.output]}  # fmt: skip
     assert sides == {
-        "pictures": ["batch", 3, "height", "width"],
+        "images": ["batch", 3, "height", "width"],
         "sizes": ["batch", 2],
         "boxes": ["batch", 50, 4],
         "scores": ["batch", 50],
         "classes": ["batch", 50],
     }
     types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.output]}
-    assert types["pictures"] == onnx.TensorProto.UINT8
+    assert types["images"] == onnx.TensorProto.UINT8
     assert types["sizes"] == types["classes"] == onnx.TensorProto.INT64
     assert types["boxes"] == types["scores"] == onnx.TensorProto.FLOAT
     assert {p.key: p.value for p in model.metadata_props} == {
@@ -167,36 +167,36 @@ def test_the_file_holds_no_paths_of_the_machine_that_made_it(exported):
     assert b"site-packages" not in content and b".py" not in content
 
 
-def test_pictures_of_any_size_in_batches_of_any_number(config, exported):
+def test_images_of_any_size_in_batches_of_any_number(config, exported):
     """Sizes down to a pixel, and none that the exporter or the command has seen."""
     random = torch.Generator().manual_seed(0)
     sizes = [(1, 1), (31, 33), (64, 64), (65, 129), (257, 90)]
-    pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random) for size in sizes]
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random) for size in sizes]
     detector = Predictor(load_config(DEMO_CONFIG, pairs(config))).model
 
     comparison = compare(
-        detector, load_onnx(exported[0] / "model.onnx"), [*([p] for p in pictures), pictures], suppressed=True
+        detector, load_onnx(exported[0] / "model.onnx"), [*([p] for p in images), images], suppressed=True
     )
 
     assert not comparison.disagreements and comparison.num_undecided <= 2
-    assert comparison.num_pictures == 10 and comparison.num_boxes > 300
+    assert comparison.num_images == 10 and comparison.num_boxes > 300
     assert comparison.box_difference < 1e-2 and comparison.score_difference < 1e-4
 
 
-def test_what_lies_beside_a_picture_does_not_count(exported):
+def test_what_lies_beside_a_image_does_not_count(exported):
     model, random = load_onnx(exported[0] / "model.onnx"), torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (2, 3, 100, 140), dtype=torch.uint8, generator=random)
+    images = torch.randint(0, 256, (2, 3, 100, 140), dtype=torch.uint8, generator=random)
     sizes = torch.tensor([[100, 90], [70, 140]])
     wider = torch.full((2, 3, 300, 200), 200, dtype=torch.uint8)
-    for place, picture, (height, width) in zip(wider, pictures, sizes.tolist(), strict=True):
-        place[:, :height, :width] = picture[:, :height, :width]
+    for place, image, (height, width) in zip(wider, images, sizes.tolist(), strict=True):
+        place[:, :height, :width] = image[:, :height, :width]
 
-    for expected, found in zip(model(pictures, sizes), model(wider, sizes), strict=True):
+    for expected, found in zip(model(images, sizes), model(wider, sizes), strict=True):
         torch.testing.assert_close(found, expected)
 
 
 def test_places_without_a_box(exported):
-    """The smallest picture has fewer boxes than places."""
+    """The smallest image has fewer boxes than places."""
     boxes, scores, classes = load_onnx(exported[0] / "model.onnx")(
         torch.zeros(1, 3, 1, 1, dtype=torch.uint8), torch.tensor([[1, 1]])
     )
@@ -210,14 +210,14 @@ def test_torch_format(config, tmp_path, monkeypatch, capsys):
     """With a smaller model, to save time."""
     detector, resize = make_detector(), EvalResize(80, 133)
 
-    def prepare(picture):
-        resized = resize.get_transform(picture).apply_image(picture)
+    def prepare(image):
+        resized = resize.get_transform(image).apply_image(image)
         return {"image": torch.from_numpy(resized.transpose(2, 0, 1).copy())}
 
     monkeypatch.setattr(tool, "Predictor", lambda cfg: SimpleNamespace(model=detector, prepare=prepare))
-    folder = pictures_of(config)[0].parent
+    folder = images_of(config)[0].parent
 
-    main(config, "--format", "torch", "--no-nms", "--pictures", folder, "--output", tmp_path / "out")
+    main(config, "--format", "torch", "--no-nms", "--images", folder, "--output", tmp_path / "out")
 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.pt2"]
     assert "They agree" in capsys.readouterr().out
@@ -225,11 +225,11 @@ def test_torch_format(config, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def made_up(monkeypatch):
-    """Function: lets the exported model be one that finds a box with this score in every picture."""
+    """Function: lets the exported model be one that finds a box with this score in every image."""
 
     def make_up(score):
-        def model(pictures, sizes):
-            number = len(pictures)
+        def model(images, sizes):
+            number = len(images)
             box = torch.tensor([5.0, 5, 50, 60]).expand(number, 1, 4)
             return box, torch.full((number, 1), score), torch.zeros(number, 1, dtype=torch.int64)
 
@@ -254,7 +254,7 @@ def test_a_model_that_does_not_agree_is_not_written(config, tmp_path, made_up):
 def test_a_model_that_finds_nothing_is_not_written(config, tmp_path, made_up):
     made_up(0.0)
 
-    with pytest.raises(InputError, match=r"finds nothing.*--pictures.*MODEL\.ATSS\.SCORE_THRESH_TEST"):
+    with pytest.raises(InputError, match=r"finds nothing.*--images.*MODEL\.ATSS\.SCORE_THRESH_TEST"):
         main({**config, "MODEL.ATSS.SCORE_THRESH_TEST": 1.0}, "--output", tmp_path / "out")
 
     assert not list(tmp_path.iterdir())
@@ -292,10 +292,10 @@ def test_onnx_missing(config, tmp_path, monkeypatch):
         ({"MODEL.WEIGHTS": "''"}, [], r"MODEL\.WEIGHTS"),
         ({"MODEL.WEIGHTS": "nowhere.pth"}, [], r"nowhere\.pth"),
         ({"TEST.AUG.ENABLED": True}, [], r"TEST\.AUG\.ENABLED.*multi-scale"),
-        ({"DATASETS.TEST": "()"}, [], r"DATASETS\.TEST.*--pictures"),
-        ({}, ["--pictures", "nowhere.jpg"], r"--pictures nowhere\.jpg"),
-        ({}, ["--pictures", "tests/tools"], "--pictures tests/tools: no picture"),
-        ({}, ["--pictures", "README.md"], r"--pictures README\.md: the picture cannot be read"),
+        ({"DATASETS.TEST": "()"}, [], r"DATASETS\.TEST.*--images"),
+        ({}, ["--images", "nowhere.jpg"], r"--images nowhere\.jpg"),
+        ({}, ["--images", "tests/tools"], "--images tests/tools: no image"),
+        ({}, ["--images", "README.md"], r"--images README\.md: the image cannot be read"),
         ({}, ["--output", "README.md"], r"--output README\.md: is a file"),
         ({}, ["--output", "README.md/below"], r"--output README\.md/below: cannot write"),
     ],
@@ -313,16 +313,16 @@ def test_an_error_takes_one_line(config, tmp_path):
     assert "nowhere.pth" in error_line(run("tools/export_model.py", *command, check=False))
 
 
-def test_a_dozen_pictures_of_all_shapes_are_compared():
-    pictures = [(f"{i}.jpg", (100 + i, 100)) for i in range(1000)]
+def test_a_dozen_images_of_all_shapes_are_compared():
+    images = [(f"{i}.jpg", (100 + i, 100)) for i in range(1000)]
 
-    chosen = tool.choose(pictures)
+    chosen = tool.choose(images)
 
     widths = sorted(int(path.removesuffix(".jpg")) for path in chosen)
     assert len(chosen) == 12 and widths[0] == 0 and widths[-1] == 999
     assert max(b - a for a, b in pairwise(widths)) < 100
-    assert chosen != sorted(chosen) and chosen == tool.choose(pictures)
-    assert sorted(tool.choose(pictures[:3])) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert chosen != sorted(chosen) and chosen == tool.choose(images)
+    assert sorted(tool.choose(images[:3])) == ["0.jpg", "1.jpg", "2.jpg"]
 
 
 @pytest.mark.parametrize("number, sizes", [(12, [1, 2, 3, 1, 2, 3]), (8, [1, 2, 3, 1, 1]), (2, [1, 2]), (1, [1, 2])])

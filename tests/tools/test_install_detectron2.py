@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import install_detectron2 as installer
-from conftest import run
+from tests.helpers import run
 
 
 @pytest.fixture

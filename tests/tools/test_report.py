@@ -1,7 +1,7 @@
 """`python tools/report.py` on a run that was made up."""
 
-from conftest import error_line, run
-from runs import evaluated, log, make_run, random_boxes
+from tests.helpers import error_line, run
+from tests.report.runs import evaluated, log, make_run, random_boxes
 
 
 def test_it_prints_where_the_page_is(tmp_path):

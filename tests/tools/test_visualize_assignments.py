@@ -1,4 +1,4 @@
-"""`python tools/visualize_assignments.py` on generated pictures."""
+"""`python tools/visualize_assignments.py` on generated images."""
 
 import csv
 
@@ -9,11 +9,11 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import visualize_assignments as tool
-from atss.assigners import ASSIGNER_REGISTRY, ATSSAssigner, ScaleRangeAssigner
+from atss.config import parse_with_opts
 from atss.errors import InputError
-from atss.run import parse_with_opts
+from atss.modeling.assigners import ASSIGNER_REGISTRY, ATSSAssigner, ScaleRangeAssigner
 from atss.study.positives import Geometry, positives_of
-from conftest import DEMO_CONFIG, TINY, error_line, pairs, run
+from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
 
 RULES = ["ATSSAssigner", "ScaleRangeAssigner"]
 
@@ -26,8 +26,8 @@ def main(shapes, *flags):
     tool.main(parse_with_opts(tool.get_parser(), arguments(shapes, *flags)))
 
 
-def test_pictures_plot_table_and_bins(tiny_config, shapes, tmp_path):
-    result = run("tools/visualize_assignments.py", *arguments(shapes, "--pictures", 2, "--output", tmp_path / "out"))
+def test_images_plot_table_and_bins(tiny_config, shapes, tmp_path):
+    result = run("tools/visualize_assignments.py", *arguments(shapes, "--images", 2, "--output", tmp_path / "out"))
 
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["0_000000.png", "1_000001.png", "positives.csv", "positives.png"]
@@ -40,7 +40,7 @@ def test_pictures_plot_table_and_bins(tiny_config, shapes, tmp_path):
 
 
 def test_bins_hold_every_object_and_every_positive(tiny_config, shapes, tmp_path):
-    main(shapes, "--rules", *RULES, "--pictures", 0, "--output", tmp_path)
+    main(shapes, "--rules", *RULES, "--images", 0, "--output", tmp_path)
 
     with open(tmp_path / "positives.csv", encoding="utf-8") as file:
         bins = list(csv.DictReader(file))
@@ -53,7 +53,7 @@ def test_bins_hold_every_object_and_every_positive(tiny_config, shapes, tmp_path
             assert total == pytest.approx(counts.sum().item(), abs=0.1)
 
 
-def test_pictures_by_name_without_the_plot(shapes, tmp_path):
+def test_images_by_name_without_the_plot(shapes, tmp_path):
     main(shapes, "--rules", *RULES, "--file-name", "000005.jpg", "--no-plot", "--output", tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["0_000005.png"]
@@ -94,7 +94,7 @@ def test_rows_are_the_levels_with_positives(tiny_config):
     assert [axes.get_ylabel() for axes in figure.axes] == used
 
 
-def test_a_picture_without_objects_is_drawn(tiny_config):
+def test_a_image_without_objects_is_drawn(tiny_config):
     geometry, record = Geometry(tiny_config()), DatasetCatalog.get("tiny_val")[0]
 
     figure = tool.draw_assignments({**record, "annotations": []}, geometry, {"ATSS": geometry.assigner}, ["P3"] * 5)
@@ -102,12 +102,12 @@ def test_a_picture_without_objects_is_drawn(tiny_config):
     assert [axes.get_title() for axes in figure.axes] == ["ATSS\n0 positives"]
 
 
-def test_drawn_pictures_keep_the_colours_of_the_objects(shapes, tmp_path):
-    main(shapes, "--rules", "ATSSAssigner", "--pictures", 1, "--no-plot", "--output", tmp_path)
+def test_drawn_images_keep_the_colours_of_the_objects(shapes, tmp_path):
+    main(shapes, "--rules", "ATSSAssigner", "--images", 1, "--no-plot", "--output", tmp_path)
 
-    picture = np.array(Image.open(tmp_path / "0_000000.png").convert("RGB")).astype(int)
+    image = np.array(Image.open(tmp_path / "0_000000.png").convert("RGB")).astype(int)
     first = np.array([int(tool.COLORS[0][i : i + 2], 16) for i in (1, 3, 5)])
-    assert (abs(picture - first).max(-1) < 8).sum() > 50
+    assert (abs(image - first).max(-1) < 8).sum() > 50
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_bad_input_is_named(shapes, tmp_path, flags, what):
         main(shapes, "--output", tmp_path, *flags)
 
 
-def test_a_picture_that_cannot_be_read_takes_one_line(config_with_a_bad_picture, tmp_path):
-    command = arguments(config_with_a_bad_picture, "--output", tmp_path / "out")
+def test_a_image_that_cannot_be_read_takes_one_line(config_with_a_bad_image, tmp_path):
+    command = arguments(config_with_a_bad_image, "--output", tmp_path / "out")
 
     line = error_line(run("tools/visualize_assignments.py", *command, check=False))
 
@@ -134,9 +134,9 @@ def test_a_picture_that_cannot_be_read_takes_one_line(config_with_a_bad_picture,
 
 
 @pytest.fixture
-def config_with_a_bad_picture(coco_file):
-    annotations, pictures = coco_file()
-    with open(f"{pictures}/0.png", "wb") as file:
-        file.write(b"no picture")
-    names = {f"DATASETS.{use}": ("bad_picture",) for use in ("TRAIN", "TEST")}
-    return {"DATASETS.REGISTER": [["bad_picture", annotations, pictures]], **names}
+def config_with_a_bad_image(coco_file):
+    annotations, images = coco_file()
+    with open(f"{images}/0.png", "wb") as file:
+        file.write(b"no image")
+    names = {f"DATASETS.{use}": ("bad_image",) for use in ("TRAIN", "TEST")}
+    return {"DATASETS.REGISTER": [["bad_image", annotations, images]], **names}

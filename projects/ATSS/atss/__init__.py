@@ -1,4 +1,7 @@
-"""ATSS, Adaptive Training Sample Selection (arXiv 1912.02424), on Detectron2. Importing this registers everything."""
+"""ATSS, Adaptive Training Sample Selection (arXiv 1912.02424), on Detectron2. Importing this registers everything.
+
+Without Detectron2, `atss.modeling.assigners`, `anchors`, `losses` and `box_coding` work all the same.
+"""
 
 import warnings
 
@@ -8,21 +11,16 @@ warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", ca
 warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
 warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
 
-from . import anchors, assigners, backbones, box_coding, data, losses
-from .config import add_atss_config
-from .detector import ATSS
-from .head import ATSS_HEAD_REGISTRY, ATSSHead
-
-__all__ = [
-    "ATSS",
-    "ATSS_HEAD_REGISTRY",
-    "ATSSHead",
-    "add_atss_config",
-    "anchors",
-    "assigners",
-    "backbones",
-    "box_coding",
-    "data",
-    "losses",
-]
 __version__ = "0.1.0"
+
+try:
+    import detectron2
+except ImportError:
+    detectron2 = None
+
+if detectron2:
+    from . import data
+    from .config import add_atss_config
+    from .modeling import ATSS, ATSS_HEAD_REGISTRY, ATSSHead
+
+    __all__ = ["ATSS", "ATSS_HEAD_REGISTRY", "ATSSHead", "add_atss_config", "data"]

@@ -13,7 +13,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class InputError(Exception):
-    """A config, dataset, picture or checkpoint that cannot be used. Its text is one line for the user."""
+    """A config, dataset, image or checkpoint that cannot be used. Its text is one line for the user."""
 
 
 class AgreedError(InputError):

@@ -1,4 +1,4 @@
-"""A trained model for pictures: from files or arrays to boxes with names."""
+"""A trained model for images: from files or arrays to boxes with names."""
 
 import os
 from collections import defaultdict
@@ -12,21 +12,21 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from .checkpoints import Checkpointer
+from .config import load_config
 from .data import EvalResize
-from .data.pictures import read_picture, to_rgb
+from .data.image_io import read_image, to_rgb
 from .errors import InputError
 from .evaluation import MultiScaleTest
-from .run import load_config
 
-# Pictures that a GPU looks at together. A CPU gains nothing by it, but for small models of small pictures.
+# Images that a GPU looks at together. A CPU gains nothing by it, but for small models of small images.
 GPU_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class Found:
-    """The D objects found in a picture, best first; `len()` of it is D.
+    """The D objects found in an image, best first; `len()` of it is D.
 
-    boxes: (D, 4) float32, x1 y1 x2 y2 in pixels of the picture.
+    boxes: (D, 4) float32, x1 y1 x2 y2 in pixels of the image.
     scores: (D,) float32, from 0 to 1.
     classes: (D,) int64.
     names: list of D class names.
@@ -42,10 +42,10 @@ class Found:
 
 
 class Predictor:
-    """Loads the model of a config and finds the objects of pictures.
+    """Loads the model of a config and finds the objects of images.
 
     Args:
-        cfg: MODEL.WEIGHTS names the checkpoint, INPUT.*_SIZE_TEST the size that pictures are brought to, or TEST.AUG
+        cfg: MODEL.WEIGHTS names the checkpoint, INPUT.*_SIZE_TEST the size that images are brought to, or TEST.AUG
             the sizes.
 
     Raises:
@@ -77,65 +77,65 @@ class Predictor:
         weights = [] if weights is None else ["MODEL.WEIGHTS", str(weights)]
         return cls(load_config(str(config_file), [*weights, *map(str, opts)], read_datasets=False))
 
-    def predict(self, pictures, min_score=0.5, batch_size=None):
-        """Find the objects of a picture, or of several.
+    def predict(self, images, min_score=0.5, batch_size=None):
+        """Find the objects of an image, or of several.
 
         Args:
-            pictures: path of a file, (H, W, 3) uint8 array in BGR order (as OpenCV has it), (H, W) uint8 array of
+            images: path of a file, (H, W, 3) uint8 array in BGR order (as OpenCV has it), (H, W) uint8 array of
                 grey, or Pillow image; or an iterable of such, of any sizes.
             min_score: objects with a lower score are left out.
-            batch_size: pictures that the model sees together, at most; 8 on a GPU and 1 on a CPU where it is None.
+            batch_size: images that the model sees together, at most; 8 on a GPU and 1 on a CPU where it is None.
 
         Returns:
             `Found`; for an iterable a list of them.
 
         Raises:
-            InputError: a file cannot be read, or an array has no picture's shape.
-            TypeError: something else than a picture.
+            InputError: a file cannot be read, or an array has no image's shape.
+            TypeError: something else than an image.
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-        if not isinstance(pictures, Iterable) or isinstance(pictures, (str, os.PathLike, np.ndarray)):
-            return self.found(self(pictures), min_score)
-        numbered, found = enumerate(pictures), []
+        if not isinstance(images, Iterable) or isinstance(images, (str, os.PathLike, np.ndarray)):
+            return self.found(self(images), min_score)
+        numbered, found = enumerate(images), []
         while batch := list(islice(numbered, batch_size)):
-            instances = self.detect([self.prepare_numbered(number, picture) for number, picture in batch])
+            instances = self.detect([self.prepare_numbered(number, image) for number, image in batch])
             found += [self.found(x, min_score) for x in instances]
         return found
 
-    def __call__(self, picture):
-        """Find the objects of a picture, in Detectron2's form.
+    def __call__(self, image):
+        """Find the objects of an image, in Detectron2's form.
 
         Args:
-            picture: (H, W, 3) uint8 array in BGR order, or what else `predict` takes as a picture.
+            image: (H, W, 3) uint8 array in BGR order, or what else `predict` takes as an image.
 
         Returns:
-            `Instances` on the CPU, in pixels of the picture: `pred_boxes`, `scores`, `pred_classes`, best first.
+            `Instances` on the CPU, in pixels of the image: `pred_boxes`, `scores`, `pred_classes`, best first.
         """
-        return self.detect([self.prepare(bgr_picture(picture))])[0]
+        return self.detect([self.prepare(bgr_image(image))])[0]
 
-    def prepare(self, picture):
-        """A picture (H, W, 3), uint8 in BGR order, as the dict that the model takes."""
-        height, width = picture.shape[:2]
+    def prepare(self, image):
+        """An image (H, W, 3), uint8 in BGR order, as the dict that the model takes."""
+        height, width = image.shape[:2]
         if self.format == "RGB":
-            picture = picture[:, :, ::-1]
-        resized = self.resize.get_transform(picture).apply_image(picture)
-        image = torch.as_tensor(resized.transpose(2, 0, 1).copy())
-        return {"image": image, "height": height, "width": width}
+            image = image[:, :, ::-1]
+        resized = self.resize.get_transform(image).apply_image(image)
+        tensor = torch.as_tensor(resized.transpose(2, 0, 1).copy())
+        return {"image": tensor, "height": height, "width": width}
 
-    def prepare_numbered(self, number, picture):
+    def prepare_numbered(self, number, image):
         try:
-            return self.prepare(bgr_picture(picture))
+            return self.prepare(bgr_image(image))
         except (InputError, TypeError) as error:
-            raise type(error)(f"picture {number} of the list: {error}") from error
+            raise type(error)(f"image {number} of the list: {error}") from error
 
     @torch.no_grad()
     def detect(self, inputs):
-        """Find the objects of what `prepare` has made of N pictures.
+        """Find the objects of what `prepare` has made of N images.
 
-        Only pictures that are padded to the same size go through the model together: group normalisation looks at the
-        padding, too, and a picture's boxes shall not depend on its company.
+        Only images that are padded to the same size go through the model together: group normalisation looks at the
+        padding, too, and an image's boxes shall not depend on its company.
 
         Args:
             inputs: list of N dicts.
@@ -165,24 +165,24 @@ def class_names_of(cfg):
     return list(cfg.MODEL.ATSS.CLASS_NAMES) or [f"class {i}" for i in range(cfg.MODEL.ATSS.NUM_CLASSES)]
 
 
-def bgr_picture(picture):
+def bgr_image(image):
     """A path, array or Pillow image as a (H, W, 3) uint8 array in BGR order.
 
     Raises:
-        InputError: the file cannot be read, or the array has no picture's shape.
-        TypeError: something else than a picture.
+        InputError: the file cannot be read, or the array has no image's shape.
+        TypeError: something else than an image.
     """
-    if isinstance(picture, (str, os.PathLike)):
-        return read_picture(picture)
-    if isinstance(picture, Image.Image):
-        return np.asarray(to_rgb(picture))[:, :, ::-1]
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return np.asarray(to_rgb(image))[:, :, ::-1]
     expected = "expected a path, a (H, W, 3) uint8 array in BGR order, a (H, W) uint8 array or a Pillow image"
-    if not isinstance(picture, np.ndarray):
-        raise TypeError(f"{expected}, got {type(picture).__name__}")
-    if picture.dtype != np.uint8:
-        raise TypeError(f"{expected}, got an array of {picture.dtype}")
-    if picture.ndim == 2:
-        picture = np.repeat(picture[:, :, None], 3, axis=2)
-    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-        raise InputError(f"{expected}, got an array of shape {picture.shape}")
-    return picture
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"{expected}, got {type(image).__name__}")
+    if image.dtype != np.uint8:
+        raise TypeError(f"{expected}, got an array of {image.dtype}")
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"{expected}, got an array of shape {image.shape}")
+    return image

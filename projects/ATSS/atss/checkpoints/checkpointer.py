@@ -13,12 +13,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from ..errors import InputError, first_line
-from ..processes import agreeing, from_main
+from ..utils.comm import agreeing, from_main
 from .files import newest, remove_drafts, write_whole
 from .formats import format_of, is_pretrained
 from .reading import read_file, read_weights, weights_in
 
-logger = logging.getLogger("atss.checkpoints")
+logger = logging.getLogger(__name__)
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -146,7 +146,7 @@ class Checkpointer(DetectionCheckpointer):
             listed = "; ".join(list(misfits.values())[:3]) + ("; ..." if len(misfits) > 3 else "")
             hint = ""
             if self.needed and misfits == of_head:
-                hint = "; MODEL.ATSS.REMAKE_HEAD True (in a LazyConfig train.remake_head) fine-tunes with a new head"
+                hint = "; MODEL.ATSS.REMAKE_HEAD True fine-tunes with a new head"
             raise InputError(
                 f"{self._path}: checkpoint of another model: {len(misfits)} keys of the config's model do not fit: "
                 f"{listed}{hint}"

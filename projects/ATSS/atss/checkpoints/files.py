@@ -13,7 +13,7 @@ import zipfile
 
 from ..errors import InputError, first_line
 
-logger = logging.getLogger("atss.checkpoints")
+logger = logging.getLogger(__name__)
 
 # Of a file that is being written.
 DRAFT = ".draft"

@@ -1,4 +1,4 @@
-"""Datasets by name, and the loaders that read them; importing this registers the generated pictures."""
+"""Datasets by name, and the loaders that read them; importing this registers the generated images."""
 
 from .catalog import read_dataset, register_coco_format, register_folder, register_folder_unseen
 from .loaders import check_data, test_loader, train_loader, validation_loader

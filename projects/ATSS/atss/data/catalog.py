@@ -17,7 +17,7 @@ from detectron2.utils.logger import log_first_n
 from ..errors import InputError, first_line
 from .coco import classes_of, coco_source, dicts_of
 from .folders import find_dataset, folder_name
-from .inspection import Table, inspect, missing_pictures, sound_content
+from .inspection import Table, inspect, missing_images, sound_content
 from .problems import errors_of, refuse_errors
 from .sources import Source
 
@@ -26,7 +26,7 @@ _sources = {}
 _kept = {}
 
 
-def register_coco_format(name, annotation_file, picture_folder):
+def register_coco_format(name, annotation_file, image_folder):
     """Register a COCO-format dataset with Detectron2; its files are read when the dataset is used.
 
     A name that is registered already gets the new files.
@@ -34,10 +34,10 @@ def register_coco_format(name, annotation_file, picture_folder):
     Args:
         name: name for DATASETS.TRAIN and DATASETS.TEST.
         annotation_file: path of a json file in COCO's format for object detection.
-        picture_folder: path that the pictures' `file_name` starts from.
+        image_folder: path that the images' `file_name` starts from.
     """
-    register(name, coco_source(annotation_file, picture_folder))
-    MetadataCatalog.get(name).set(json_file=annotation_file, image_root=picture_folder)
+    register(name, coco_source(annotation_file, image_folder))
+    MetadataCatalog.get(name).set(json_file=annotation_file, image_root=image_folder)
 
 
 def register_folder(folder):
@@ -101,21 +101,21 @@ def load(name, source):
         file in COCO's format that evaluators read.
 
     Raises:
-        InputError: files are missing or malformed, or pictures that they name are.
+        InputError: files are missing or malformed, or images that they name are.
     """
     with uncollected():
         content = source.read()
         coco, problems = sound_content(content.coco)
         refuse_errors(source, content.problems + problems)
-        dicts = dicts_of(coco, content.picture_folder)
+        dicts = dicts_of(coco, content.image_folder)
     classes = classes_of(coco)
-    refuse_errors(source, missing_pictures([record["file_name"] for record in dicts]))
+    refuse_errors(source, missing_images([record["file_name"] for record in dicts]))
     for problem in content.problems:
         warn(problem._replace(where=name))
     MetadataCatalog.get(name).set(
         thing_classes=list(classes.values()),
         thing_dataset_id_to_contiguous_id={class_id: number for number, class_id in enumerate(classes)},
-        image_root=content.picture_folder,
+        image_root=content.image_folder,
         json_file=content.file or written(name, content.coco),
     )
     return dicts
@@ -175,7 +175,7 @@ def read_dataset(name, keep=False):
 
 
 def check_datasets(names, to_learn):
-    """Look for problems of datasets before a run, without opening a picture; warnings go to the log, once.
+    """Look for problems of datasets before a run, without opening an image; warnings go to the log, once.
 
     Args:
         names: of registered datasets.

@@ -24,15 +24,15 @@ from .sources import (
 
 # Annotation files of the COCO dataset that are not for boxes of objects.
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-# Pictures that are looked for in a folder to see whether it is the right one.
+# Images that are looked for in a folder to see whether it is the right one.
 LOOKED_FOR = 20
 
 
-def coco_source(annotation_file, picture_folder):
-    """The `Source` of a json file and the folder that its pictures' `file_name` starts from."""
+def coco_source(annotation_file, image_folder):
+    """The `Source` of a json file and the folder that its images' `file_name` starts from."""
 
     def read():
-        return Content(read_json(annotation_file), picture_folder, [], annotation_file)
+        return Content(read_json(annotation_file), image_folder, [], annotation_file)
 
     return Source(annotation_file, read)
 
@@ -55,8 +55,8 @@ def read_json(path):
         raise InputError(f"{path}: larger than this machine's memory") from error
 
 
-def dicts_of(coco, picture_folder):
-    """Content that is well formed -> list of dicts in Detectron2's standard form, in order of the pictures' ids.
+def dicts_of(coco, image_folder):
+    """Content that is well formed -> list of dicts in Detectron2's standard form, in order of the images' ids.
 
     Classes are numbered from 0, in order of their ids; see `classes_of`.
     """
@@ -64,7 +64,7 @@ def dicts_of(coco, picture_folder):
     records = {}
     for image in coco["images"]:
         records[image["id"]] = {
-            "file_name": os.path.join(picture_folder, image["file_name"]),
+            "file_name": os.path.join(image_folder, image["file_name"]),
             "height": image["height"],
             "width": image["width"],
             "image_id": image["id"],
@@ -88,7 +88,7 @@ def classes_of(coco):
 
 
 def find_coco(folder):
-    """Annotation files in COCO's format in a folder, and the pictures to each.
+    """Annotation files in COCO's format in a folder, and the images to each.
 
     Returns:
         dict from part to `Source`, empty where there is none. A single file whose name speaks of no part is train,
@@ -126,7 +126,7 @@ def annotation_files(folder):
 
 
 def looks_like_coco(path):
-    """Whether a file speaks of pictures and categories, or its name of a part, whatever is wrong inside."""
+    """Whether a file speaks of images and categories, or its name of a part, whatever is wrong inside."""
     if part_of(os.path.splitext(os.path.basename(path))[0]):
         return True
     if not os.path.isfile(path) or os.path.getsize(path) == 0:
@@ -138,7 +138,7 @@ def looks_like_coco(path):
 def read_found(folder, path, part):
     coco = read_json(path)
     without = without_parent_category(coco)
-    return Content(without, find_pictures(folder, path, part, coco), [], path if without is coco else None)
+    return Content(without, find_images(folder, path, part, coco), [], path if without is coco else None)
 
 
 def without_parent_category(coco):
@@ -154,19 +154,19 @@ def without_parent_category(coco):
     return {**coco, "categories": others}
 
 
-def find_pictures(folder, path, part, coco):
-    """The folder that has the pictures of an annotation file, or most of those that were looked for."""
+def find_images(folder, path, part, coco):
+    """The folder that has the images of an annotation file, or most of those that were looked for."""
     images = coco.get("images") if isinstance(coco, dict) else None
     images = [image for image in images or [] if isinstance(image, dict)] if isinstance(images, list) else []
     names = [image["file_name"] for image in images if isinstance(image.get("file_name"), str)]
     names = [names[i] for i in np.linspace(0, len(names) - 1, min(LOOKED_FOR, len(names))).astype(int)]
-    places = picture_folders(folder, path, part)
+    places = image_folders(folder, path, part)
     # The first of those with as many.
     return max(places, key=lambda place: sum(os.path.isfile(os.path.join(place, name)) for name in names))
 
 
-def picture_folders(folder, path, part):
-    """Where the pictures of an annotation file may be, likeliest first."""
+def image_folders(folder, path, part):
+    """Where the images of an annotation file may be, likeliest first."""
     stem = os.path.splitext(os.path.basename(path))[0]
     called = [word for word in re.split(r"[^a-zA-Z0-9]+", stem) if part_of(word)]
     places = []

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, found without opening a picture.
+"""What is wrong with a dataset, found without opening an image.
 
 `sound_content` sees that a content has COCO's format; `inspect` looks at what the entries say.
 """
@@ -17,11 +17,11 @@ from detectron2.structures import BoxMode
 from .problems import located, problems_of
 from .sources import EXTENSIONS
 
-# A box that reaches this far out of its picture, in pixels, does so by rounding.
+# A box that reaches this far out of its image, in pixels, does so by rounding.
 ROUNDING = 0.5
 # Larger coordinates are no pixels.
 LARGEST = 1e9
-# Nor is that a picture, in pixels of a side.
+# Nor is that an image, in pixels of a side.
 LARGEST_SIDE = 1_000_000
 NUMBERS = {int, float}
 DRIVE = re.compile("[a-zA-Z]:/")
@@ -31,7 +31,7 @@ REPAIR = "correct the entry, or remove it"
 # Values as messages show them, of which a file can have any.
 SHOWN = reprlib.Repr()
 SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 100
-THINGS = {"images": "pictures", "categories": "classes", "annotations": "objects"}
+THINGS = {"images": "images", "categories": "classes", "annotations": "objects"}
 
 
 class Rule(NamedTuple):
@@ -64,10 +64,10 @@ def sound_content(coco):
     categories, found = sound_entries("categories", coco.get("categories"), category_rules())
     problems += found
     known = {key: ids_of(coco.get(key)) for key in ("images", "categories")}
-    # Files of test pictures have no annotations.
+    # Files of test images have no annotations.
     annotations, found = sound_entries("annotations", coco.get("annotations", []), annotation_rules(**known))
     if problems:
-        # What is wrong with a picture or class is not said again of its objects.
+        # What is wrong with an image or class is not said again of its objects.
         image_ids, category_ids = ids_of(images), ids_of(categories)
         annotations = [a for a in annotations if a["image_id"] in image_ids and a["category_id"] in category_ids]
     return {"images": images, "categories": categories, "annotations": annotations}, problems + found
@@ -151,10 +151,10 @@ def image_rules():
         *entry_rules("images"),
         value_rule(kind, "file_name", is_text, "must be a text that can be printed"),
         value_rule(
-            "pictures outside of their folder",
+            "images outside of their folder",
             "file_name",
             stays_inside,
-            "must start from the picture folder and stay in it",
+            "must start from the image folder and stay in it",
         ),
     ]
     wanted = f"must be a positive integer, {LARGEST_SIDE} at most"
@@ -164,14 +164,14 @@ def image_rules():
 
 
 def annotation_rules(images, categories):
-    """Of objects, whose pictures and classes have these ids."""
+    """Of objects, whose images and classes have these ids."""
     kind = "malformed annotations"
     some = ", ".join(map(str, sorted(categories)[:10])) + (", ..." if len(categories) > 10 else "")
 
     return [
         *entry_rules("annotations"),
         Rule(
-            "objects of no picture", lambda a: is_id(a.get("image_id")) and a["image_id"] in images,
+            "objects of no image", lambda a: is_id(a.get("image_id")) and a["image_id"] in images,
             lambda a: f"no image has the id {SHOWN.repr(a.get('image_id'))}",
         ),
         Rule(
@@ -208,13 +208,13 @@ def is_box(value):
 
 
 class Table(NamedTuple):
-    """The M pictures and N objects of a dataset as columns.
+    """The M images and N objects of a dataset as columns.
 
     name: of the dataset.
     classes: list of names.
     file_names: list of M paths.
     sizes: (M, 2) int64, width and height; 0 where the dataset does not say.
-    picture, label: (N,) int64, number of an object's picture and class, from 0.
+    image, label: (N,) int64, number of an object's image and class, from 0.
     boxes: (N, 4) float64, x, y, width, height in pixels.
     crowd: (N,) bool.
     """
@@ -223,7 +223,7 @@ class Table(NamedTuple):
     classes: list
     file_names: list
     sizes: np.ndarray
-    picture: np.ndarray
+    image: np.ndarray
     label: np.ndarray
     boxes: np.ndarray
     crowd: np.ndarray
@@ -260,10 +260,10 @@ class Table(NamedTuple):
 
     def describe(self, i):
         """Object i as a line."""
-        box, (width, height) = [round(x, 2) for x in self.boxes[i].tolist()], self.sizes[self.picture[i]]
+        box, (width, height) = [round(x, 2) for x in self.boxes[i].tolist()], self.sizes[self.image[i]]
         label = self.label[i]
         name = self.classes[label] if 0 <= label < len(self.classes) else f"class {label}"
-        return f"{self.file_names[self.picture[i]]} ({width} x {height}): {name} {box}"
+        return f"{self.file_names[self.image[i]]} ({width} x {height}): {name} {box}"
 
 
 def inspect(tables, to_learn=()):
@@ -279,10 +279,10 @@ def inspect(tables, to_learn=()):
     folders = Folders()
     found = []
     for table in tables:
-        problems = missing_pictures(table.file_names, folders) + picture_problems(table) + box_problems(table)
+        problems = missing_images(table.file_names, folders) + image_problems(table) + box_problems(table)
         found += located(table.name, problems)
     found += nothing_to_learn([table for table in tables if table.name in to_learn])
-    return found + different_classes(tables) + shared_pictures(tables, folders)
+    return found + different_classes(tables) + shared_images(tables, folders)
 
 
 class Folders:
@@ -313,26 +313,26 @@ class Folders:
         return self._real[folder], name
 
 
-def missing_pictures(file_names, folders=None):
-    """Paths of pictures that are not there."""
+def missing_images(file_names, folders=None):
+    """Paths of images that are not there."""
     folders = folders or Folders()
     missing = [path for path in file_names if not folders.has(path)]
     return problems_of(
-        "error", "missing pictures", missing, len(file_names), "pictures",
-        "does the picture folder fit the annotation file?", lambda path: f"{path}: the picture is missing",
+        "error", "missing images", missing, len(file_names), "images",
+        "does the image folder fit the annotation file?", lambda path: f"{path}: the image is missing",
     )  # fmt: skip
 
 
-def picture_problems(table):
-    """Pictures and classes that have too few objects, or too many entries."""
-    num_pictures, num_classes = len(table.file_names), len(table.classes)
-    per_picture = np.bincount(table.picture, minlength=num_pictures)
+def image_problems(table):
+    """Images and classes that have too few objects, or too many entries."""
+    num_images, num_classes = len(table.file_names), len(table.classes)
+    per_image = np.bincount(table.image, minlength=num_images)
     per_class = np.bincount(table.label[table.label >= 0], minlength=num_classes)
     twice = [path for path, number in Counter(table.file_names).items() if number > 1]
     same_name = [name for name, number in Counter(table.classes).items() if number > 1]
     return [
         *problems_of(
-            "warning", "pictures listed twice", twice, num_pictures, "pictures", "unite the entries"
+            "warning", "images listed twice", twice, num_images, "images", "unite the entries"
         ),
         *problems_of(
             "warning", "classes of the same name", same_name, num_classes, "classes", "unite them, or name them apart"
@@ -342,7 +342,7 @@ def picture_problems(table):
             "is the class meant? Without objects it is neither learnt nor evaluated", lambda k: table.classes[k],
         ),
         *problems_of(
-            "note", "pictures without objects", np.flatnonzero(per_picture == 0), num_pictures, "pictures",
+            "note", "images without objects", np.flatnonzero(per_image == 0), num_images, "images",
             "training leaves them out, or, with DATALOADER.FILTER_EMPTY_ANNOTATIONS False, learns from them, too",
             lambda i: table.file_names[i],
         ),
@@ -352,12 +352,12 @@ def picture_problems(table):
 def box_problems(table):
     """Boxes that cannot be right."""
     x, y, width, height = table.boxes.T
-    picture_width, picture_height = np.where(table.sizes > 0, table.sizes, np.inf)[table.picture].T
-    over = np.maximum.reduce([-x, -y, x + width - picture_width, y + height - picture_height])
+    image_width, image_height = np.where(table.sizes > 0, table.sizes, np.inf)[table.image].T
+    over = np.maximum.reduce([-x, -y, x + width - image_width, y + height - image_height])
     area = table.has_area()
-    seen = (x < picture_width) & (y < picture_height) & (x + width > 0) & (y + height > 0)
-    order = np.lexsort((*table.boxes.T, table.crowd, table.label, table.picture))
-    same = (table.picture, table.label, *table.boxes.T, table.crowd)
+    seen = (x < image_width) & (y < image_height) & (x + width > 0) & (y + height > 0)
+    order = np.lexsort((*table.boxes.T, table.crowd, table.label, table.image))
+    same = (table.image, table.label, *table.boxes.T, table.crowd)
     again = np.zeros(len(order), dtype=bool)
     again[order[1:]] = np.logical_and.reduce([np.diff(column[order]) == 0 for column in same])
 
@@ -367,9 +367,9 @@ def box_problems(table):
     useless = "training leaves them out, evaluation counts them: correct or remove them"
     return [
         *found("boxes without area", ~area, useless),
-        *found("boxes outside of their picture", area & ~seen, useless),
+        *found("boxes outside of their image", area & ~seen, useless),
         *found(
-            "boxes that reach out of their picture",
+            "boxes that reach out of their image",
             area & seen & (over > ROUNDING),
             "training cuts them off, evaluation does not: cut them off in the annotations",
         ),
@@ -408,8 +408,8 @@ def different_classes(tables):
     return located(", ".join(table.name for table in tables), problems)
 
 
-def shared_pictures(tables, folders):
-    """Pictures that are in two datasets: the same file, or one of the same name and size in bytes."""
+def shared_images(tables, folders):
+    """Images that are in two datasets: the same file, or one of the same name and size in bytes."""
     problems = []
     places = {table.name: {folders.real(path): path for path in table.file_names} for table in tables}
     for (first, here), (second, there) in combinations(places.items(), 2):
@@ -421,8 +421,8 @@ def shared_pictures(tables, folders):
             if place not in there and place[1] in by_name and same_size(path, by_name[place[1]])
         ]
         found = problems_of(
-            "warning", "pictures in both", sorted(shared), len(here), "pictures",
-            "figures are too good on pictures that were trained on: leave them out of one of the two",
+            "warning", "images in both", sorted(shared), len(here), "images",
+            "figures are too good on images that were trained on: leave them out of one of the two",
         )  # fmt: skip
         problems += located(f"{first}, {second}", found)
     return problems
@@ -435,8 +435,8 @@ def same_size(first, second):
         return False
 
 
-def unnamed_pictures(tables):
-    """Pictures beside those of the datasets which none of them names."""
+def unnamed_images(tables):
+    """Images beside those of the datasets which none of them names."""
     folders = Folders()
     named = {folders.real(path) for table in tables for path in table.file_names}
     places = {os.path.dirname(path) for table in tables for path in table.file_names}
@@ -447,7 +447,7 @@ def unnamed_pictures(tables):
         if name.lower().endswith(EXTENSIONS) and folders.real(os.path.join(folder, name)) not in named
     ]
     problems = problems_of(
-        "note", "pictures that no entry names", beside, len(beside) + len(named), "pictures",
+        "note", "images that no entry names", beside, len(beside) + len(named), "images",
         "they take no part; give them an entry, also where they have no objects",
     )  # fmt: skip
     return located(", ".join(table.name for table in tables), problems)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import InputError
 from .catalog import check_datasets, read_dataset
-from .mapper import PictureMapper
+from .mapper import BoxDatasetMapper
 from .resize import EvalResize
 from .train_loader import TrainLoader, sampler_of
 from .workers import restarted
@@ -18,7 +18,7 @@ from .workers import restarted
 def check_data(cfg, train=True):
     """Read the datasets that a run will use and look for problems, before it writes anything.
 
-    Warnings go to the log. The pictures are not opened. Loaders will find the datasets read.
+    Warnings go to the log. The images are not opened. Loaders will find the datasets read.
 
     Raises:
         InputError: files that are missing or malformed, or nothing to learn from.
@@ -34,7 +34,7 @@ def train_loader(cfg):
     loading, dicts = cfg.DATALOADER, train_dicts(cfg)
     return TrainLoader(
         dicts,
-        PictureMapper(cfg, True),
+        BoxDatasetMapper(cfg, True),
         sampler_of(loading.SAMPLER_TRAIN, dicts, loading.REPEAT_THRESHOLD, loading.get("RANDOM_SUBSET_RATIO", 1.0)),
         cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
         group=loading.ASPECT_RATIO_GROUPING,
@@ -45,35 +45,35 @@ def train_loader(cfg):
 
 
 def test_loader(cfg, name):
-    """The pictures of dataset `name`, once each; as they are where TEST.AUG resizes them itself."""
+    """The images of dataset `name`, once each; as they are where TEST.AUG resizes them itself."""
     resize = [] if cfg.TEST.AUG.ENABLED else [EvalResize.of(cfg)]
-    # Where validation losses follow, they look at the same pictures.
+    # Where validation losses follow, they look at the same images.
     dicts = read_dataset(name, keep=cfg.TEST.VALIDATION_LOSS)
-    return OnceThrough(dicts, PictureMapper(cfg, False, augmentations=resize), 1, cfg.DATALOADER.NUM_WORKERS)
+    return OnceThrough(dicts, BoxDatasetMapper(cfg, False, augmentations=resize), 1, cfg.DATALOADER.NUM_WORKERS)
 
 
 def validation_loader(cfg, name):
     """Batches of dataset `name` with its objects, once each and as large as those of training.
 
-    Pictures without objects count as in training. With several processes the last few pictures are left out, so that
+    Images without objects count as in training. With several processes the last few images are left out, so that
     all have as many batches: the losses of a batch are averaged over processes. A dataset without objects has none.
     """
     dicts, processes = read_dataset(name), comm.get_world_size()
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS or not any(record.get("annotations") for record in dicts):
         dicts = filter_images_with_only_crowd_annotations(dicts)
     dicts = dicts[: len(dicts) // processes * processes]
-    mapper = PictureMapper(cfg, True, augmentations=[EvalResize.of(cfg)])
+    mapper = BoxDatasetMapper(cfg, True, augmentations=[EvalResize.of(cfg)])
     batch_size = max(1, cfg.SOLVER.IMS_PER_BATCH // processes)
     return dicts and OnceThrough(dicts, mapper, batch_size, cfg.DATALOADER.NUM_WORKERS)
 
 
 class OnceThrough:
-    """The share of this process of a dataset's pictures, once each and in order, in batches: lists of dicts.
+    """The share of this process of a dataset's images, once each and in order, in batches: lists of dicts.
 
     Args:
         dicts: list of dicts in Detectron2's standard form.
         mapper: function of such a dict -> dict for the detector.
-        batch_size: pictures a batch.
+        batch_size: images a batch.
         num_workers: processes that load, 0 for this one.
     """
 
@@ -91,12 +91,12 @@ class OnceThrough:
         yield from restarted(self._loader_from)
 
     def _loader_from(self, first):
-        pictures, batches = MapDataset(self.dicts, self.mapper), self.batches[first:]
-        return DataLoader(pictures, batch_sampler=batches, num_workers=self.num_workers, collate_fn=list)
+        images, batches = MapDataset(self.dicts, self.mapper), self.batches[first:]
+        return DataLoader(images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=list)
 
 
 def train_dicts(cfg, keep=False):
-    """Dicts of all pictures to train on, without boxes that have no area.
+    """Dicts of all images to train on, without boxes that have no area.
 
     Args:
         cfg: config of a run.

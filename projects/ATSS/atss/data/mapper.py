@@ -1,4 +1,4 @@
-"""From the dict of a picture to what the detector takes."""
+"""From the dict of an image to what the detector takes."""
 
 import copy
 
@@ -10,15 +10,15 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, transform_instance_annotations
 
 from ..errors import InputError, first_line
-from .pictures import MAX_PIXELS, read_picture
+from .image_io import MAX_PIXELS, read_image
 
 
-class PictureMapper(DatasetMapper):
-    """Detectron2's DatasetMapper for boxes, which reads every kind of picture and whose errors name the picture.
+class BoxDatasetMapper(DatasetMapper):
+    """Detectron2's DatasetMapper for boxes, which reads every kind of image and whose errors name the image.
 
     Args:
         ignore_crowd: True to keep crowd boxes, which Detectron2 drops: `ignore_boxes` (K, 4) float32, in pixels.
-        max_pixels: pixels that a picture may have.
+        max_pixels: pixels that an image may have.
         others: as for `DatasetMapper`; with `is_train` False annotations are left out.
     """
 
@@ -34,19 +34,19 @@ class PictureMapper(DatasetMapper):
         return {**super().from_config(cfg, is_train), **ours}
 
     def __call__(self, record):
-        """Read the picture of a dict in Detectron2's standard form, and bring it and its boxes to their size.
+        """Read the image of a dict in Detectron2's standard form, and bring it and its boxes to their size.
 
         Raises:
-            InputError: the picture is missing, too large, cannot be read or resized, or has not the dict's size.
+            InputError: the image is missing, too large, cannot be read or resized, or has not the dict's size.
         """
         record = copy.deepcopy(record)
-        picture = read_picture(record["file_name"], self.image_format, self.max_pixels)
-        check_size(record, picture)
-        seen = T.AugInput(picture)
+        image = read_image(record["file_name"], self.image_format, self.max_pixels)
+        check_size(record, image)
+        seen = T.AugInput(image)
         try:
             transforms = self.augmentations(seen)
         except ValueError as error:  # so narrow that no pixel would be left
-            size = f"{picture.shape[1]} x {picture.shape[0]} pixels"
+            size = f"{image.shape[1]} x {image.shape[0]} pixels"
             raise InputError(f"{record['file_name']}: {size} cannot be resized ({first_line(error)})") from error
         record["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
         if not self.is_train:
@@ -63,14 +63,14 @@ class PictureMapper(DatasetMapper):
         super()._transform_annotations(record, transforms, image_shape)
 
 
-def check_size(record, picture):
-    """See that a picture (H, W, ...) has the size of its dict.
+def check_size(record, image):
+    """See that an image (H, W, ...) has the size of its dict.
 
     Raises:
         InputError: it has not.
     """
     try:
-        check_image_size(record, picture)
+        check_image_size(record, image)
     except SizeMismatchError as error:
         raise InputError(
             f"{record['file_name']}: {first_line(error)}; correct width and height in the annotation file"

@@ -12,8 +12,8 @@ class Problem(NamedTuple):
     """Something about a dataset that its owner should know.
 
     severity: "error", training refuses it; "warning", it probably costs accuracy; "note", it may be meant.
-    kind: what it is, such as "missing pictures".
-    count, total, things: how many of how many things, such as 3 of 205 "pictures".
+    kind: what it is, such as "missing images".
+    count, total, things: how many of how many things, such as 3 of 205 "images".
     examples: the first MAX_EXAMPLES, a line each.
     remedy: what to do.
     where: the dataset, or the datasets, that have it; "" where that is clear.

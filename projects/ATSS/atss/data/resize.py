@@ -1,4 +1,4 @@
-"""Resizing of pictures for testing, to the last pixel as the code does that a model was trained with."""
+"""Resizing of images for testing, to the last pixel as the code does that a model was trained with."""
 
 import cv2
 import numpy as np
@@ -9,20 +9,20 @@ RESIZE_LIKE = ("detectron2", "maskrcnn-benchmark", "mmdetection")
 
 
 class OpenCVResize(T.ResizeTransform):
-    """Resizes with OpenCV: bilinear from the four pixels around, without smoothing where pictures become smaller."""
+    """Resizes with OpenCV: bilinear from the four pixels around, without smoothing where images become smaller."""
 
-    def apply_image(self, picture, interp=None):
-        return cv2.resize(np.ascontiguousarray(picture), (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
+    def apply_image(self, image, interp=None):
+        return cv2.resize(np.ascontiguousarray(image), (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
 
 
 class EvalResize(T.Augmentation):
-    """Brings the short side of a picture to `min_size`, or the long one to `max_size` where it would exceed that.
+    """Brings the short side of an image to `min_size`, or the long one to `max_size` where it would exceed that.
 
     Like "detectron2" sides are rounded to the nearest pixel and Pillow resizes; like "maskrcnn-benchmark" the long side
     is rounded down; like "mmdetection" OpenCV resizes.
 
     Args:
-        min_size, max_size: in pixels; a `min_size` of 0 leaves pictures as they are.
+        min_size, max_size: in pixels; a `min_size` of 0 leaves images as they are.
         like: one of RESIZE_LIKE.
 
     Raises:
@@ -41,12 +41,12 @@ class EvalResize(T.Augmentation):
         """That of a config: INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST, INPUT.RESIZE_LIKE."""
         return cls(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.RESIZE_LIKE)
 
-    def get_transform(self, picture):
-        """The transform for a picture (H, W, ...)."""
-        return self.of_size(*picture.shape[:2])
+    def get_transform(self, image):
+        """The transform for an image (H, W, ...)."""
+        return self.of_size(*image.shape[:2])
 
     def of_size(self, height, width):
-        """The transform for a picture of this size."""
+        """The transform for an image of this size."""
         resize = OpenCVResize if self.like == "mmdetection" else T.ResizeTransform
         return resize(height, width, *self.new_size(height, width))
 

@@ -1,4 +1,4 @@
-"""Generated pictures for demo, study and tests: filled and outlined shapes on textured backgrounds, in COCO format.
+"""Generated images for demo, study and tests: filled and outlined shapes on textured backgrounds, in COCO format.
 
 The datasets `shapes_train` and `shapes_val` of the demo, and `clutter_train` and `clutter_val` of the study, are drawn
 when they are first used, into `shapes/` and `clutter/` under DETECTRON2_DATASETS (`datasets/` where that is not set),
@@ -22,23 +22,23 @@ from PIL import Image, ImageDraw
 
 from ..errors import InputError
 
-logger = logging.getLogger("atss.data")
+logger = logging.getLogger(__name__)
 
 CLASSES = ("disc", "ring", "box", "frame", "triangle", "cross")
-# Pictures and seed of each dataset.
+# Images and seed of each dataset.
 SPLITS = {"train": (1200, 1), "val": (150, 2)}
-# Raise it when the drawing changes, so that pictures of an older version are drawn again.
+# Raise it when the drawing changes, so that images of an older version are drawn again.
 VERSION = 1
 
 MIN_SIDE = 8
 
 
 class Style(NamedTuple):
-    """How pictures look.
+    """How images look.
 
     name: of the dataset.
-    sizes: of the pictures, (width, height) each.
-    kinds: of picture: (share, least and most objects, (from, to) of the roots of their areas in pixels).
+    sizes: of the images, (width, height) each.
+    kinds: of image: (share, least and most objects, (from, to) of the roots of their areas in pixels).
     max_aspect_ratio: of the objects.
     min_visible: an object is drawn only where at least this part of every other stays visible.
     max_iou: by which boxes overlap at most.
@@ -52,7 +52,7 @@ class Style(NamedTuple):
     max_iou: float
 
 
-# Of the demo: some pictures are empty, some crowded.
+# Of the demo: some images are empty, some crowded.
 SHAPES = Style(
     name="shapes",
     sizes=((160, 160), (192, 160), (160, 192)),
@@ -93,10 +93,10 @@ def _load(name, folder, number, seed, style):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(str(folder)):  # of several processes one draws
                 if not _is_current(annotations, number, seed):
-                    logger.info("Drawing %d pictures into %s", number, folder)
+                    logger.info("Drawing %d images into %s", number, folder)
                     generate(folder, number, seed, style)
         except OSError as error:
-            raise InputError(f"{folder}: cannot write the generated pictures ({error.strerror or error})") from error
+            raise InputError(f"{folder}: cannot write the generated images ({error.strerror or error})") from error
     return load_coco_json(str(annotations), str(folder), name)
 
 
@@ -109,17 +109,17 @@ def _is_current(annotations, number, seed):
 
 
 def _info(number, seed):
-    return {"description": "generated shapes", "version": VERSION, "pictures": number, "seed": seed}
+    return {"description": "generated shapes", "version": VERSION, "images": number, "seed": seed}
 
 
 def generate(folder, number, seed, style=SHAPES):
-    """Draw `number` pictures into `folder` and write their annotations to `folder`.json, last of all.
+    """Draw `number` images into `folder` and write their annotations to `folder`.json, last of all.
 
-    The same number and seed give the same pictures. An interrupted run leaves neither folder nor file.
+    The same number and seed give the same images. An interrupted run leaves neither folder nor file.
 
     Args:
-        folder: path of the picture folder; what is there goes.
-        number: of pictures.
+        folder: path of the image folder; what is there goes.
+        number: of images.
         seed: int.
         style: `Style`.
     """
@@ -127,13 +127,13 @@ def generate(folder, number, seed, style=SHAPES):
     folder.parent.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     with tempfile.TemporaryDirectory(prefix=folder.name, dir=folder.parent) as draft:
-        pictures = Path(draft) / "pictures"
-        pictures.mkdir()
+        image_folder = Path(draft) / "images"
+        image_folder.mkdir()
         for image_id in range(number):
-            picture, objects = draw(np.random.default_rng([seed, image_id]), style)
+            image, objects = draw(np.random.default_rng([seed, image_id]), style)
             file_name = f"{image_id:06d}.jpg"
-            picture.save(pictures / file_name, quality=95)
-            images.append({"id": image_id, "file_name": file_name, "width": picture.width, "height": picture.height})
+            image.save(image_folder / file_name, quality=95)
+            images.append({"id": image_id, "file_name": file_name, "width": image.width, "height": image.height})
             for label, (x1, y1, x2, y2) in objects:
                 annotations.append(
                     {
@@ -150,19 +150,19 @@ def generate(folder, number, seed, style=SHAPES):
         written = Path(draft) / "annotations.json"
         written.write_text(json.dumps(content))
         shutil.rmtree(folder, ignore_errors=True)
-        pictures.rename(folder)
+        image_folder.rename(folder)
         written.rename(f"{folder}.json")
 
 
 def draw(rng, style=SHAPES):
-    """Draw one picture.
+    """Draw one image.
 
     Args:
         rng: a numpy random generator.
         style: `Style`.
 
     Returns:
-        a PIL picture, and a list of (class, (x1, y1, x2, y2)) in pixels, x2 and y2 exclusive.
+        a PIL image, and a list of (class, (x1, y1, x2, y2)) in pixels, x2 and y2 exclusive.
     """
     width, height = style.sizes[rng.integers(len(style.sizes))]
     pixels = background(rng, width, height)
@@ -210,7 +210,7 @@ def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
     """A shape of a class at a random place: its (height, width) mask, and its box as (x1, y1, x2, y2).
 
     The root of its area is drawn log-uniformly between the two `sides`, and so is its aspect ratio, up to
-    `max_aspect_ratio` either way; no side is below MIN_SIDE or beyond the picture.
+    `max_aspect_ratio` either way; no side is below MIN_SIDE or beyond the image.
     """
     side = np.exp(rng.uniform(*np.log(sides)))
     root = np.exp(rng.uniform(-0.5, 0.5) * np.log(max_aspect_ratio))

@@ -1,4 +1,4 @@
-"""What datasets are read from: files and folders, the names of their parts, and the sizes of pictures."""
+"""What datasets are read from: files and folders, the names of their parts, and the sizes of images."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import ExifTags, Image
 
 from ..errors import InputError, first_line
-from .pictures import open_picture
+from .image_io import open_image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # The parts of a dataset, and what else they are called.
@@ -19,7 +19,7 @@ PARTS = {
 }
 
 
-# Bytes of files that a person writes or a program writes for one picture, and of files of annotations of a whole
+# Bytes of files that a person writes or a program writes for one image, and of files of annotations of a whole
 # dataset: COCO's have half a gigabyte, Objects365's some.
 MAX_TEXT = 1 << 26
 MAX_ANNOTATIONS = 1 << 34
@@ -30,13 +30,13 @@ class Content(NamedTuple):
 
     coco: what a json file in COCO's format would hold; its entries may be malformed. An annotation's `place` says
         where it stands, where that is no json file.
-    picture_folder: path that `file_name`s start from.
+    image_folder: path that `file_name`s start from.
     problems: list of `Problem` that were found on the way.
     file: json file that holds the same, None where there is none.
     """
 
     coco: dict
-    picture_folder: str
+    image_folder: str
     problems: list
     file: str | None = None
 
@@ -107,24 +107,24 @@ def part_folders(path):
 
 
 def upright_size(path):
-    """Width and height of a picture file as `read_picture` gives it, from its header alone.
+    """Width and height of an image file as `read_image` gives it, from its header alone.
 
     Raises:
         FileNotFoundError: it is missing.
-        ValueError: it is no picture.
+        ValueError: it is no image.
     """
     try:
-        with open_picture(path) as picture:
-            width, height = picture.size
-            # Pillow gives TIFFs their upright size; for PNGs its own getexif would decode the whole picture.
-            turned = picture.format != "TIFF" and orientation(picture) in (5, 6, 7, 8)
+        with open_image(path) as image:
+            width, height = image.size
+            # Pillow gives TIFFs their upright size; for PNGs its own getexif would decode the whole image.
+            turned = image.format != "TIFF" and orientation(image) in (5, 6, 7, 8)
             return (height, width) if turned else (width, height)
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever a damaged picture makes its decoder raise
+    except Exception as error:  # whatever a damaged image makes its decoder raise
         raise ValueError(first_line(error)) from error
 
 
-def orientation(picture):
-    """EXIF orientation of a Pillow picture, 1 where it has none, from the header alone."""
-    return Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
+def orientation(image):
+    """EXIF orientation of a Pillow image, 1 where it has none, from the header alone."""
+    return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)

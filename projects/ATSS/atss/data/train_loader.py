@@ -1,6 +1,6 @@
-"""The pictures to train on, without end, in an order that depends on nothing but the seed.
+"""The images to train on, without end, in an order that depends on nothing but the seed.
 
-The n-th batch of a process, its pictures and what augmentation makes of them, is a function of the seed, of n, of the
+The n-th batch of a process, its images and what augmentation makes of them, is a function of the seed, of n, of the
 process and of how many there are. So a run that goes on after n batches needs no state but the seed, whatever workers
 had prepared.
 """
@@ -16,16 +16,16 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError, first_line
-from ..randomness import drawn_at
+from ..utils.randomness import drawn_at
 from .workers import restarted
 
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
-# Other pictures that are tried in the place of one that cannot be used.
+# Other images that are tried in the place of one that cannot be used.
 MAX_TRIES = 20
 
 
 class Place(NamedTuple):
-    """A picture in the order of all pictures.
+    """An image in the order of all images.
 
     position: its number, of those of all processes.
     index: of its dict.
@@ -36,17 +36,17 @@ class Place(NamedTuple):
 
 
 class TrainLoader:
-    """Batches of mapped pictures, each a list of dicts; a new iteration starts with batch `first`.
+    """Batches of mapped images, each a list of dicts; a new iteration starts with batch `first`.
 
     Args:
         dicts: list of dicts in Detectron2's standard form.
-        mapper: function of such a dict -> dict for the detector; raises InputError where the picture cannot be used.
+        mapper: function of such a dict -> dict for the detector; raises InputError where the image cannot be used.
         sampler: function of a seed -> endless sampler of indices, of Detectron2's.
-        batch_size: pictures a batch, of this process.
-        group: whether batches are of wide or of tall pictures alone.
+        batch_size: images a batch, of this process.
+        group: whether batches are of wide or of tall images alone.
         num_workers: processes that load, 0 for this one.
         seed: int from 0.
-        skip_unreadable: whether a picture that cannot be used is replaced by another one; its dict then tells in
+        skip_unreadable: whether an image that cannot be used is replaced by another one; its dict then tells in
             `unusable`, a list of (file name, reason).
 
     Attributes:
@@ -71,7 +71,7 @@ class TrainLoader:
 
     def _loader_from(self, first):
         return DataLoader(
-            Pictures(self.dicts, self.mapper, self.wide, self.seed, self.skip_unreadable),
+            MappedImages(self.dicts, self.mapper, self.wide, self.seed, self.skip_unreadable),
             batch_sampler=Batches(self.sampler(self.seed), self.wide, self.batch_size, first),
             num_workers=self.num_workers,
             collate_fn=list,
@@ -80,12 +80,12 @@ class TrainLoader:
 
 
 class Batches:
-    """The batches of a process as lists of `Place`: wide pictures together, tall ones together.
+    """The batches of a process as lists of `Place`: wide images together, tall ones together.
 
     Args:
         sampler: endless indices of the process.
-        wide: whether a picture is, by index.
-        batch_size: pictures a batch.
+        wide: whether an image is, by index.
+        batch_size: images a batch.
         first: number of the first batch that is wanted.
     """
 
@@ -109,8 +109,8 @@ class Batches:
                 batch.clear()
 
 
-class Pictures(Dataset):
-    """Mapped pictures by `Place`."""
+class MappedImages(Dataset):
+    """Mapped images by `Place`."""
 
     def __init__(self, dicts, mapper, wide, seed, skip_unreadable):
         self.dicts = dicts
@@ -136,7 +136,7 @@ class Pictures(Dataset):
             # Another one that is as wide, so that the batch needs no more padding.
             others = np.flatnonzero(np.equal(self.wide, self.wide[index]))
             index = int(np.random.choice(others))
-        raise InputError(f"{unusable[-1][1]}; {MAX_TRIES} pictures in a row cannot be used")
+        raise InputError(f"{unusable[-1][1]}; {MAX_TRIES} images in a row cannot be used")
 
 
 def sampler_of(name, dicts, repeat_threshold, subset_ratio):

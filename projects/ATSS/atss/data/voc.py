@@ -1,4 +1,4 @@
-"""Pascal VOC's format: an xml file a picture.
+"""Pascal VOC's format: an xml file an image.
 
 A box is given by its first and last pixel, xmin to xmax, counted from 1. Many programs that write the format count from
 0 or mean edges; see `counting`.
@@ -29,16 +29,16 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class Listed(NamedTuple):
-    """A picture of a part: the path of its xml file and the folder that the picture is in."""
+    """An image of a part: the path of its xml file and the folder that the image is in."""
 
     xml: str
-    pictures: str
+    images: str
 
 
 class Labels(NamedTuple):
     """What an xml file says.
 
-    file_name: of the picture.
+    file_name: of the image.
     size: (width, height), None where it gives none.
     objects: list of (class, [xmin, ymin, xmax, ymax]).
     """
@@ -65,9 +65,9 @@ def listed_by_sets(folder):
 
     Without lists all is train.
     """
-    annotations, pictures = subfolder(folder, "Annotations"), picture_folder(folder)
+    annotations, images = subfolder(folder, "Annotations"), image_folder(folder)
     files = with_extension(list_folder(annotations), ".xml") if annotations else []
-    if not files or not pictures:
+    if not files or not images:
         return {}
     lists = os.path.join(folder, "ImageSets", "Main")
     names = {os.path.splitext(name)[0] for name in with_extension(list_folder(lists), ".txt")}
@@ -75,7 +75,7 @@ def listed_by_sets(folder):
     if "train" not in parts and "trainval" in names:
         parts = {"train": "trainval", **parts}
     if not parts:
-        return {"train": [Listed(os.path.join(annotations, name), pictures) for name in files]}
+        return {"train": [Listed(os.path.join(annotations, name), images) for name in files]}
     stems = {os.path.splitext(name)[0] for name in files}
     found = {}
     for part, name in parts.items():
@@ -87,27 +87,27 @@ def listed_by_sets(folder):
         chosen = dict.fromkeys(line if line in stems else line.split()[0] for line in lines)
         # They name files of this folder, and of no other.
         chosen = [os.path.basename(stem.replace("\\", "/")) for stem in chosen]
-        found[part] = [Listed(os.path.join(annotations, f"{stem}.xml"), pictures) for stem in chosen]
+        found[part] = [Listed(os.path.join(annotations, f"{stem}.xml"), images) for stem in chosen]
     return found
 
 
 def listed_by_part(folder):
-    """dict from part to list of `Listed`, of `<part>/Annotations` and its pictures, or of xml files beside pictures.
+    """dict from part to list of `Listed`, of `<part>/Annotations` and its images, or of xml files beside images.
 
     Without parts the folder itself is train.
     """
     found = {}
     for part, place in {**part_folders(folder), "": folder}.items():
-        annotations, pictures = subfolder(place, "Annotations"), picture_folder(place)
-        if not (annotations and pictures and part):
-            annotations, pictures = place, place
+        annotations, images = subfolder(place, "Annotations"), image_folder(place)
+        if not (annotations and images and part):
+            annotations, images = place, place
         files = with_extension(list_folder(annotations), ".xml")
-        if files and with_extension(list_folder(pictures), *EXTENSIONS) and (part or not found):
-            found[part or "train"] = [Listed(os.path.join(annotations, name), pictures) for name in files]
+        if files and with_extension(list_folder(images), *EXTENSIONS) and (part or not found):
+            found[part or "train"] = [Listed(os.path.join(annotations, name), images) for name in files]
     return found
 
 
-def picture_folder(folder):
+def image_folder(folder):
     return subfolder(folder, "JPEGImages") or subfolder(folder, "images")
 
 
@@ -133,13 +133,13 @@ def read_voc(folder, parts):
     contents = {}
     for part, found in read.items():
         images, annotations, reasons = [], [], [reason for reason in found if isinstance(reason, str)]
-        for listed, of_picture in zip(parts[part], found, strict=True):
-            if isinstance(of_picture, str):
+        for listed, of_image in zip(parts[part], found, strict=True):
+            if isinstance(of_image, str):
                 continue
-            width, height = of_picture.size
+            width, height = of_image.size
             image_id = len(images)
-            images.append({"id": image_id, "file_name": of_picture.file_name, "width": width, "height": height})
-            for name, (xmin, ymin, xmax, ymax) in of_picture.objects:
+            images.append({"id": image_id, "file_name": of_image.file_name, "width": width, "height": height})
+            for name, (xmin, ymin, xmax, ymax) in of_image.objects:
                 annotations.append(
                     {
                         "id": len(annotations) + 1,
@@ -161,7 +161,7 @@ def counting(labels):
     """How the numbers of a dataset are meant.
 
     They count pixels from 1, as in VOC, where none is below 1; otherwise pixels from 0; and are edges where a box that
-    ended with its last number would end beyond its picture, or where numbers have fractions.
+    ended with its last number would end beyond its image, or where numbers have fractions.
 
     Args:
         labels: list of `Labels`.
@@ -178,13 +178,13 @@ def counting(labels):
         return (
             0,
             0,
-            "xmin to xmax are edges, from 0: some boxes begin at 0, and some end at the picture's width or height",
+            "xmin to xmax are edges, from 0: some boxes begin at 0, and some end at the image's width or height",
         )
     return 0, 1, "xmin to xmax are pixels, counted from 0: some boxes begin at 0"
 
 
 def read_or_reason(listed, folder):
-    """The `Labels` of a picture, with the path of the picture in `folder`, and its size; or why there are none."""
+    """The `Labels` of an image, with the path of the image in `folder`, and its size; or why there are none."""
     place = os.path.relpath(listed.xml, folder)
     if not os.path.exists(listed.xml):
         return f"{place}: is missing, but ImageSets lists it"
@@ -192,24 +192,24 @@ def read_or_reason(listed, folder):
         labels = read_xml(listed.xml)
     except (OSError, LookupError, ValueError, ElementTree.ParseError, InputError) as error:
         return f"{place}: {first_line(error)}"
-    path = os.path.join(listed.pictures, picture_name(listed, labels.file_name))
+    path = os.path.join(listed.images, image_name(listed, labels.file_name))
     size = labels.size
     if size is None:
         try:
             size = upright_size(path)
         except (OSError, ValueError) as error:
-            return f"{place}: gives no size, and its picture cannot be read ({first_line(error)})"
+            return f"{place}: gives no size, and its image cannot be read ({first_line(error)})"
     return labels._replace(file_name=os.path.relpath(path, folder), size=size)
 
 
-def picture_name(listed, given):
+def image_name(listed, given):
     """The file that has the name of the xml file; otherwise the one that is named inside."""
     stem = os.path.splitext(os.path.basename(listed.xml))[0]
-    if os.path.splitext(given)[0] == stem and os.path.isfile(os.path.join(listed.pictures, given)):
+    if os.path.splitext(given)[0] == stem and os.path.isfile(os.path.join(listed.images, given)):
         return given
     for extension in EXTENSIONS:
         for name in (stem + extension, stem + extension.upper()):
-            if os.path.isfile(os.path.join(listed.pictures, name)):
+            if os.path.isfile(os.path.join(listed.images, name)):
                 return name
     return given or f"{stem}.jpg"
 

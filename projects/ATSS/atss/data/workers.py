@@ -5,7 +5,7 @@ import signal
 
 from ..errors import InputError
 
-logger = logging.getLogger("atss.data")
+logger = logging.getLogger(__name__)
 
 # Deaths of workers one after the other, without a batch between them, that are no accident.
 MAX_DEATHS = 3

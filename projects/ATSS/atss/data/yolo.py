@@ -1,4 +1,4 @@
-"""YOLO's format: a text file a picture, a line an object, in parts of the picture's width and height."""
+"""YOLO's format: a text file an image, a line an object, in parts of the image's width and height."""
 
 import math
 import os
@@ -45,7 +45,7 @@ def find_yolo_yaml(folder):
     # Programs name a test part in every file, whether there is one or not.
     values = {part: v for part, v in values.items() if part != "test" or places(v, folder, root)[1] is None}
 
-    def pictures_of(part):
+    def images_of(part):
         found, missing = places(values[part], folder, root)
         if missing:
             raise InputError(
@@ -53,7 +53,7 @@ def find_yolo_yaml(folder):
             )
         return found
 
-    return sources(folder, pictures_of, list(values), class_names(config["names"], path), "kpt_shape" in config)
+    return sources(folder, images_of, list(values), class_names(config["names"], path), "kpt_shape" in config)
 
 
 def find_yolo_folders(folder):
@@ -76,22 +76,22 @@ def find_yolo_folders(folder):
         names = class_names(config["names"], path)
     else:
         names = names_from_file([folder, labels, *map(label_folder, places.values())])
-    return sources(folder, lambda part: pictures_in(places[part]), list(places), names, False)
+    return sources(folder, lambda part: images_in(places[part]), list(places), names, False)
 
 
-def sources(folder, pictures_of, parts, names, has_keypoints):
+def sources(folder, images_of, parts, names, has_keypoints):
     """dict from part to `Source`.
 
     Args:
-        pictures_of: function from a part to the paths of its pictures.
+        images_of: function from a part to the paths of its images.
         names: dict from a class's number to its name; None to name them by their numbers.
         has_keypoints: whether lines go on with points behind the box.
     """
     # Classes without names are those of all parts together.
-    numbered = cache(lambda: number_classes(pictures_of(part) for part in parts))
+    numbered = cache(lambda: number_classes(images_of(part) for part in parts))
 
     def read(part):
-        return read_yolo(folder, pictures_of(part), numbered() if names is None else names, has_keypoints)
+        return read_yolo(folder, images_of(part), numbered() if names is None else names, has_keypoints)
 
     return {part: Source(folder, lambda part=part: read(part), folder) for part in parts}
 
@@ -146,7 +146,7 @@ def names_from_file(folders):
 
 
 def places(value, folder, root):
-    """Paths of the pictures that a yaml file names under a part: folders, or text files that list pictures.
+    """Paths of the images that a yaml file names under a part: folders, or text files that list images.
 
     Returns:
         list of paths, and the first place that does not exist, None where all do.
@@ -157,9 +157,9 @@ def places(value, folder, root):
         if path is None:
             return [], text if isinstance(text, str) else "what is no text"
         if os.path.isdir(path):
-            found += pictures_in(path)
+            found += images_in(path)
         elif path.lower().endswith(".txt"):
-            found += pictures_listed(path, [os.path.dirname(path), root, folder])
+            found += images_listed(path, [os.path.dirname(path), root, folder])
         else:
             found.append(path)
     return found, None
@@ -179,8 +179,8 @@ def resolve(text, bases):
     return None
 
 
-def pictures_in(folder):
-    """Paths of the pictures in a folder and the folders in it."""
+def images_in(folder):
+    """Paths of the images in a folder and the folders in it."""
     found = []
     for place, folders, names in os.walk(folder):
         folders.sort()
@@ -188,8 +188,8 @@ def pictures_in(folder):
     return found
 
 
-def pictures_listed(path, bases):
-    """Paths of the pictures that a text file lists, from the first of the bases that has the first picture.
+def images_listed(path, bases):
+    """Paths of the images that a text file lists, from the first of the bases that has the first image.
 
     Raises:
         InputError: it is too large, or one of them is in none of the bases.
@@ -207,7 +207,7 @@ def pictures_listed(path, bases):
 
 
 def label_folder(folder):
-    """The folder of the label files to the pictures in `folder`: `labels` in the place of the last `images`."""
+    """The folder of the label files to the images in `folder`: `labels` in the place of the last `images`."""
     parts = folder.split(os.sep)
     for i in reversed(range(len(parts))):
         if parts[i].lower() == "images":
@@ -215,11 +215,11 @@ def label_folder(folder):
     return folder
 
 
-def label_files(pictures):
-    """The paths of the label files to some pictures, None where there is none; each folder is listed once."""
+def label_files(images):
+    """The paths of the label files to some images, None where there is none; each folder is listed once."""
     listed = {}
     files = []
-    for path in pictures:
+    for path in images:
         folder, name = os.path.split(path)
         name = os.path.splitext(name)[0] + ".txt"
         found = None
@@ -234,10 +234,10 @@ def label_files(pictures):
 
 
 def number_classes(parts):
-    """dict from number to itself as a name, up to the highest in the label files of all parts' pictures."""
+    """dict from number to itself as a name, up to the highest in the label files of all parts' images."""
     highest = -1
-    for pictures in parts:
-        for path in filter(None, label_files(pictures)):
+    for images in parts:
+        for path in filter(None, label_files(images)):
             for _, line in lines_of(path):
                 try:
                     highest = max(highest, int(float(line.split()[0])))
@@ -257,32 +257,32 @@ def lines_of(path):
         return [(number, line) for number, line in enumerate(file, 1) if line.strip()]
 
 
-def read_yolo(folder, pictures, names, has_keypoints=False):
-    """Read the labels of some pictures.
+def read_yolo(folder, paths, names, has_keypoints=False):
+    """Read the labels of some images.
 
     Args:
         folder: of the dataset.
-        pictures: list of paths.
+        paths: list of paths.
         names: dict from a class's number to its name.
         has_keypoints: whether lines go on with points behind the box; otherwise a line of many numbers is a polygon.
 
     Returns:
-        `Content`; a picture without a label file has no objects.
+        `Content`; an image without a label file has no objects.
     """
     images, annotations, unreadable, malformed = [], [], [], []
-    # What a yaml file names may lie anywhere; names that start from the picture folder lie in it.
+    # What a yaml file names may lie anywhere; names that start from the image folder lie in it.
     top = os.path.join(os.path.abspath(folder), "")
-    if not all(os.path.abspath(path).startswith(top) for path in pictures):
-        folder = os.path.commonpath([top, *map(os.path.abspath, pictures)])
-    files = label_files(pictures)
-    for path, file in zip(pictures, files, strict=True):
+    if not all(os.path.abspath(path).startswith(top) for path in paths):
+        folder = os.path.commonpath([top, *map(os.path.abspath, paths)])
+    files = label_files(paths)
+    for path, file in zip(paths, files, strict=True):
         try:
             width, height = upright_size(path)
         except FileNotFoundError:
-            unreadable.append(f"{path}: the picture is missing")
+            unreadable.append(f"{path}: the image is missing")
             continue
         except ValueError as error:
-            unreadable.append(f"{path}: the picture cannot be read ({first_line(error)})")
+            unreadable.append(f"{path}: the image cannot be read ({first_line(error)})")
             continue
         image_id = len(images)
         name = os.path.relpath(path, folder)
@@ -304,33 +304,33 @@ def read_yolo(folder, pictures, names, has_keypoints=False):
         "categories": [{"id": number, "name": name} for number, name in names.items()],
     }
     problems = problems_of(
-        "error", "pictures that cannot be read", unreadable, len(pictures), "pictures", "replace or remove them"
+        "error", "images that cannot be read", unreadable, len(paths), "images", "replace or remove them"
     )
     problems += problems_of(
         "error", "malformed lines", malformed, len(malformed) + len(annotations), "lines",
-        "correct them: class, then centre, width and height in parts of the picture's, or a polygon",
+        "correct them: class, then centre, width and height in parts of the image's, or a polygon",
     )  # fmt: skip
-    return Content(coco, folder, problems + label_problems(folder, pictures, files))
+    return Content(coco, folder, problems + label_problems(folder, paths, files))
 
 
-def label_problems(folder, pictures, files):
-    """Pictures without any labels, labels without a picture."""
+def label_problems(folder, images, files):
+    """Images without any labels, labels without an image."""
     used = set(files)
     places = sorted({os.path.dirname(file) for file in filter(None, used)})
     paths = [os.path.join(place, name) for place in places for name in with_extension(list_folder(place), ".txt")]
     paths = [path for path in paths if os.path.basename(path) not in NAME_FILES]
-    # Pictures of other parts may lie in the same folders.
-    there = [name for place in {os.path.dirname(path) for path in pictures} for name in list_folder(place)]
+    # Images of other parts may lie in the same folders.
+    there = [name for place in {os.path.dirname(path) for path in images} for name in list_folder(place)]
     stems = {os.path.splitext(name)[0] for name in with_extension(there, *EXTENSIONS)}
     left = [path for path in paths if path not in used and os.path.splitext(os.path.basename(path))[0] not in stems]
-    nowhere = sorted({label_folder(os.path.dirname(path)) for path in pictures}) if pictures and not places else []
+    nowhere = sorted({label_folder(os.path.dirname(path)) for path in images}) if images and not places else []
     return [
         *problems_of(
-            "error", "no labels at all", [f"{place}: no label file of a picture" for place in nowhere], len(nowhere),
-            "folders", "put labels/ beside images/, a text file of the same name a picture",
+            "error", "no labels at all", [f"{place}: no label file of an image" for place in nowhere], len(nowhere),
+            "folders", "put labels/ beside images/, a text file of the same name an image",
         ),
         *problems_of(
-            "warning", "label files without a picture", left, len(paths), "files", "add the pictures, or remove them",
+            "warning", "label files without an image", left, len(paths), "files", "add the images, or remove them",
             lambda path: os.path.relpath(path, folder),
         ),
     ]  # fmt: skip
@@ -356,7 +356,7 @@ def read_line(line, has_keypoints=False):
         box = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
     else:
         raise ValueError(f"expected class, x, y, width and height, or a polygon, {got}")
-    # A box may reach out of its picture a little; one in pixels does by far.
+    # A box may reach out of its image a little; one in pixels does by far.
     if max(map(abs, box)) > 2:
-        raise ValueError(f"expected parts of the picture's width and height, 0 to 1, {got}")
+        raise ValueError(f"expected parts of the image's width and height, 0 to 1, {got}")
     return int(label), box

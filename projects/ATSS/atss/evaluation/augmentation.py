@@ -1,4 +1,4 @@
-"""Multi-scale testing: a detector looks at a picture at several sizes and mirrored (the paper's last table)."""
+"""Multi-scale testing: a detector looks at an image at several sizes and mirrored (the paper's last table)."""
 
 from functools import partial
 from typing import NamedTuple
@@ -10,18 +10,18 @@ from torch import nn
 from torchvision.ops import batched_nms
 
 from ..data import EvalResize
-from ..inference import Detections, resize_boxes
+from ..modeling.inference import Detections, resize_boxes
 from .voting import vote
 
 MERGES = ("nms", "vote", "soft_vote")
 
 
 class View(NamedTuple):
-    """How a picture is looked at.
+    """How an image is looked at.
 
     resize: `EvalResize`.
     flip: whether it is mirrored, left to right.
-    low, high: only boxes whose area lies between the squares of these count, in pixels of the resized picture.
+    low, high: only boxes whose area lies between the squares of these count, in pixels of the resized image.
     """
 
     resize: EvalResize
@@ -31,7 +31,7 @@ class View(NamedTuple):
 
 
 class MultiScaleTest(nn.Module):
-    """A detector that merges what another finds in several views of a picture; called like it.
+    """A detector that merges what another finds in several views of an image; called like it.
 
     Every view is all of the plain model's inference, one at a time. Boxes are merged in the size of the first view; one
     view alone gives exactly what the plain model gives for it.
@@ -40,7 +40,7 @@ class MultiScaleTest(nn.Module):
         model: an `ATSS`.
         views: list of `View`.
         merge: function of boxes (D, 4), scores (D,) and classes (D,) -> `Detections`, best first.
-        max_detections: merged boxes a picture.
+        max_detections: merged boxes an image.
     """
 
     def __init__(self, model, views, merge, max_detections=100):
@@ -70,29 +70,29 @@ class MultiScaleTest(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs):
-        """As `ATSS.forward` at inference, of pictures that have not been resized."""
+        """As `ATSS.forward` at inference, of images that have not been resized."""
         return [{"instances": self.detect(x)} for x in batched_inputs]
 
     def detect(self, x):
-        """The `Instances` of a picture, from its dict."""
-        picture = x["image"].permute(1, 2, 0).cpu().numpy()
-        found = [self.look(picture, view) for view in self.views]
+        """The `Instances` of an image, from its dict."""
+        image = x["image"].permute(1, 2, 0).cpu().numpy()
+        found = [self.look(image, view) for view in self.views]
         frame, extent = found[0].image_size, self.model.head.box_coding.pixel_extent
         boxes = torch.cat([resize_boxes(f.pred_boxes.tensor, f.image_size, frame, extent) for f in found])
         scores, classes = torch.cat([f.scores for f in found]), torch.cat([f.pred_classes for f in found])
         merged = Detections(boxes, scores, classes)
         if len(self.views) > 1:
             merged = Detections(*(values[: self.max_detections] for values in self.merge(*merged)))
-        size = x.get("height", picture.shape[0]), x.get("width", picture.shape[1])
+        size = x.get("height", image.shape[0]), x.get("width", image.shape[1])
         return self.model.to_instances(merged, frame, size)
 
-    def look(self, picture, view):
-        """The `Instances` of a picture (H, W, 3) in a view, upright, in pixels of the resized picture."""
-        resized = view.resize.get_transform(picture).apply_image(picture)
+    def look(self, image, view):
+        """The `Instances` of an image (H, W, 3) in a view, upright, in pixels of the resized image."""
+        resized = view.resize.get_transform(image).apply_image(image)
         height, width = resized.shape[:2]
         seen = resized[:, ::-1] if view.flip else resized
-        image = torch.as_tensor(np.ascontiguousarray(seen.transpose(2, 0, 1)))
-        found = self.model([{"image": image, "height": height, "width": width}])[0]["instances"]
+        tensor = torch.as_tensor(np.ascontiguousarray(seen.transpose(2, 0, 1)))
+        found = self.model([{"image": tensor, "height": height, "width": width}])[0]["instances"]
         areas = found.pred_boxes.area()
         found = found[(areas > view.low**2) & (areas < view.high**2)]
         if view.flip:

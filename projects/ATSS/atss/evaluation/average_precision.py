@@ -1,11 +1,11 @@
-"""Precision and recall of boxes as COCO counts them, all pictures of a class at once.
+"""Precision and recall of boxes as COCO counts them, all images of a class at once.
 
-pycocotools goes through pictures, area ranges, IoU thresholds, detections and objects in Python. Here only the turns of
-a picture's detections are a loop: all pictures' best detections choose their objects at once, for all thresholds and
+pycocotools goes through images, area ranges, IoU thresholds, detections and objects in Python. Here only the turns of
+an image's detections are a loop: all images' best detections choose their objects at once, for all thresholds and
 ranges, then all second ones. The figures are pycocotools' to the last bit, ties included.
 
 Letters in shapes: D detections, G objects, N pairs of both, and of pycocotools' parameters T IoU thresholds, R recall
-thresholds, K classes, A area ranges, M limits on the detections of a picture.
+thresholds, K classes, A area ranges, M limits on the detections of an image.
 """
 
 import itertools
@@ -44,7 +44,7 @@ def precision_and_recall(annotations, results, category_ids, params):
 
 
 def read_objects(annotations):
-    """List of annotations -> OBJECT (G,), in order of class and picture, otherwise as given."""
+    """List of annotations -> OBJECT (G,), in order of class and image, otherwise as given."""
     rows = read_boxes(annotations, OBJECT)
     rows["area"] = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
     rows["crowd"] = [a.get("iscrowd", 0) for a in annotations]
@@ -52,7 +52,7 @@ def read_objects(annotations):
 
 
 def read_detections(results):
-    """List of results -> DETECTION (D,), in order of class, picture and falling score, otherwise as given."""
+    """List of results -> DETECTION (D,), in order of class, image and falling score, otherwise as given."""
     rows = read_boxes(results, DETECTION)
     rows["area"] = rows["box"][:, 2] * rows["box"][:, 3]
     rows["score"] = [r["score"] for r in results]
@@ -69,7 +69,7 @@ def read_boxes(entries, dtype):
 
 def fill_class(precision, recall, objects, detections, params):
     """Precision (T, R, A, M) and recall (T, A, M) of one class, written into the two arrays."""
-    rank = place_in_picture(detections["image"])
+    rank = place_in_image(detections["image"])
     seen = rank < params.maxDets[-1]
     detections, rank = detections[seen], rank[seen]
     counted = in_ranges(objects["area"], params.areaRng) & ~objects["crowd"][:, None]
@@ -111,8 +111,8 @@ def match(objects, detections, counted, params):
     crowd is always free. Of equal IoUs the later object wins.
 
     Args:
-        objects: OBJECT (G,), a picture's together.
-        detections: DETECTION (D,), a picture's together, with falling scores.
+        objects: OBJECT (G,), an image's together.
+        detections: DETECTION (D,), an image's together, with falling scores.
         counted: (G, A), whether an object counts.
 
     Returns:
@@ -129,7 +129,7 @@ def match(objects, detections, counted, params):
 
     of_detection, of_object, iou = overlaps(objects, detections, thresholds.min())
     overlapping, row = np.unique(of_detection, return_inverse=True)
-    turn = place_in_picture(detections["image"][overlapping])[row]
+    turn = place_in_image(detections["image"][overlapping])[row]
     order = np.lexsort((of_object, iou, of_detection, turn))
     turns = np.split(order, np.flatnonzero(np.diff(turn[order])) + 1) if len(order) else []
     for pairs in turns:
@@ -152,7 +152,7 @@ def match(objects, detections, counted, params):
 
 
 def overlaps(objects, detections, least):
-    """Pairs of a picture's detections and objects with an IoU of at least `least`.
+    """Pairs of an image's detections and objects with an IoU of at least `least`.
 
     With a crowd, what the two share is compared with the detection's area alone.
 
@@ -179,8 +179,8 @@ def overlaps(objects, detections, least):
     return tuple(map(np.concatenate, zip(*found, strict=True)))
 
 
-def place_in_picture(images):
-    """Ids of pictures (N,), rising -> place of every entry among those of its picture (N,), from 0."""
+def place_in_image(images):
+    """Ids of images (N,), rising -> place of every entry among those of its image (N,), from 0."""
     return np.arange(len(images)) - np.searchsorted(images, images)
 
 

@@ -25,7 +25,7 @@ class BoxEvaluator(COCOEvaluator):
     Args:
         dataset_name: registered dataset.
         output_dir: folder for the detections.
-        max_dets_per_image: the highest limit on a class's detections of a picture; 100, COCO's, where none is given.
+        max_dets_per_image: the highest limit on a class's detections of an image; 100, COCO's, where none is given.
     """
 
     def __init__(self, dataset_name, output_dir, max_dets_per_image=None):
@@ -58,18 +58,18 @@ def evaluate_boxes(coco, results, max_detections=(1, 10, 100), image_ids=None):
     Args:
         coco: `pycocotools.coco.COCO` with the objects.
         results: list of detections in COCO's format of results.
-        max_detections: three limits on a class's detections of a picture; the table's AP is for the highest.
-        image_ids: ids of the pictures that count, all where None.
+        max_detections: three limits on a class's detections of an image; the table's AP is for the highest.
+        image_ids: ids of the images that count, all where None.
 
     Returns:
         `pycocotools.cocoeval.COCOeval` with `stats`, and in `eval` precision and recall.
 
     Raises:
-        ValueError: a result's picture is not in the dataset.
+        ValueError: a result's image is not in the dataset.
     """
     unknown = {result["image_id"] for result in results} - coco.imgs.keys()
     if unknown:
-        raise ValueError(f"results of pictures that are not in the dataset: {sorted(unknown)[:10]}")
+        raise ValueError(f"results of images that are not in the dataset: {sorted(unknown)[:10]}")
     if image_ids is not None:
         image_ids = set(image_ids)
         results = [result for result in results if result["image_id"] in image_ids]

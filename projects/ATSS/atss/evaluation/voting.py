@@ -1,9 +1,9 @@
-"""Merging of boxes that several views of a picture give, by voting (Gidaris and Komodakis 2015; the paper's code)."""
+"""Merging of boxes that several views of an image give, by voting (Gidaris and Komodakis 2015; the paper's code)."""
 
 import torch
 from torchvision.ops import batched_nms, box_iou
 
-from ..inference import Detections
+from ..modeling.inference import Detections
 
 
 def vote(boxes, scores, classes, threshold, least_soft_score=None):

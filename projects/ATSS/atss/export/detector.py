@@ -1,10 +1,10 @@
-"""A detector as one module of tensors: N pictures in, a fixed number of boxes a picture out."""
+"""A detector as one module of tensors: N images in, a fixed number of boxes an image out."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..inference import clip_to
+from ..modeling.inference import clip_to
 from .selection import best, candidates
 
 
@@ -22,23 +22,23 @@ class ExportedATSS(nn.Module):
         self.suppress = suppress
         self.eval()
 
-    def forward(self, pictures, sizes):
-        """Find the objects of N pictures.
+    def forward(self, images, sizes):
+        """Find the objects of N images.
 
         Args:
-            pictures: (N, 3, H, W) uint8 in the order of INPUT.FORMAT, each in the upper left corner; what lies beside
+            images: (N, 3, H, W) uint8 in the order of INPUT.FORMAT, each in the upper left corner; what lies beside
                 it may be anything.
-            sizes: (N, 2) int64, height and width of every picture in pixels.
+            sizes: (N, 2) int64, height and width of every image in pixels.
 
         Returns:
-            `boxes` (N, D, 4) float32, x1 y1 x2 y2 in pixels of `pictures`, clipped to the picture; `scores` (N, D)
+            `boxes` (N, D, 4) float32, x1 y1 x2 y2 in pixels of `images`, clipped to the image; `scores` (N, D)
             float32; and `classes` (N, D) int64. With suppression D is TEST.DETECTIONS_PER_IMAGE, best first; without it
             the candidates of all levels, level by level. A place without a box has score 0, class -1 and a box of
             zeros.
         """
         head = self.detector.head
         selector, extent = head.box_selector, head.box_coding.pixel_extent
-        features = self.detector.backbone(self.prepare(pictures, sizes))
+        features = self.detector.backbone(self.prepare(images, sizes))
         grid, predictions = head([features[name] for name in self.detector.in_features])
         boxes, scores, classes = candidates(selector, head.box_coding, grid, predictions)
         boxes = clip_to(boxes, sizes.flip(1)[:, None].to(boxes.dtype), extent)
@@ -50,8 +50,8 @@ class ExportedATSS(nn.Module):
         there = scores > 0
         return boxes.where(there[..., None], 0), scores, classes.where(there, -1)
 
-    def prepare(self, pictures, sizes):
-        """Pictures as `ATSS.preprocess` makes them: normalised, 0 outside, as large as the largest of them asks for.
+    def prepare(self, images, sizes):
+        """Images as `ATSS.preprocess` makes them: normalised, 0 outside, as large as the largest of them asks for.
 
         How far the caller has padded them does not matter; group normalisation would see it.
         """
@@ -60,9 +60,9 @@ class ExportedATSS(nn.Module):
         # Feature maps have a cell at least: the exporter cannot know.
         for number in (rows, columns):
             torch._check(number >= 1)
-        height, width = pictures.shape[-2:]
-        y, x = (torch.arange(length, device=pictures.device) for length in (height, width))
+        height, width = images.shape[-2:]
+        y, x = (torch.arange(length, device=images.device) for length in (height, width))
         inside = (y < sizes[:, :1])[:, None, :, None] & (x < sizes[:, 1:])[:, None, None, :]
-        normalised = (pictures - self.detector.pixel_mean) / self.detector.pixel_std
+        normalised = (images - self.detector.pixel_mean) / self.detector.pixel_std
         # Less than nothing where the caller has padded further.
         return F.pad(normalised.where(inside, 0), (0, columns * multiple - width, 0, rows * multiple - height))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Find objects in pictures with model.onnx. Needs onnxruntime, numpy and Pillow:
+"""Find objects in images with model.onnx. Needs onnxruntime, numpy and Pillow:
 
     pip install onnxruntime numpy pillow
-    python example.py picture.jpg more/*.jpg --output drawn/
+    python example.py image.jpg more/*.jpg --output drawn/
 
-A line an object: file, class, score, and its box, x1 y1 x2 y2 in pixels of the picture. With onnxruntime-gpu it runs on
+A line an object: file, class, score, and its box, x1 y1 x2 y2 in pixels of the image. With onnxruntime-gpu it runs on
 a CUDA GPU.
 """
 
@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 
 class Detector:
-    """A model from an ONNX file, which also says how pictures must be prepared for it.
+    """A model from an ONNX file, which also says how images must be prepared for it.
 
     Args:
         path: of the file.
@@ -37,46 +37,46 @@ class Detector:
                 self.settings[name] = json.loads(text)
         self.class_names = self.settings["class_names"]
 
-    def __call__(self, picture):
-        """Find the objects of a picture, (H, W, 3) uint8 in RGB order; the same as `self.batch([picture])[0]`."""
-        return self.batch([picture])[0]
+    def __call__(self, image):
+        """Find the objects of an image, (H, W, 3) uint8 in RGB order; the same as `self.batch([image])[0]`."""
+        return self.batch([image])[0]
 
-    def batch(self, pictures):
-        """Find the objects of several pictures at once; best where they have one size.
+    def batch(self, images):
+        """Find the objects of several images at once; best where they have one size.
 
         Returns:
-            list of boxes (D, 4) float32 in pixels of the picture, scores (D,) float32 and classes (D,) int64, best
+            list of boxes (D, 4) float32 in pixels of the image, scores (D,) float32 and classes (D,) int64, best
             first.
         """
-        resized = [self.resize(picture) for picture in pictures]
-        sizes = np.array([picture.shape[:2] for picture in resized])
-        batch = np.zeros((len(pictures), 3, *sizes.max(0)), np.uint8)
-        for place, picture, (height, width) in zip(batch, resized, sizes, strict=True):
-            channels = picture[:, :, ::-1] if self.settings["input_format"] == "BGR" else picture
+        resized = [self.resize(image) for image in images]
+        sizes = np.array([image.shape[:2] for image in resized])
+        batch = np.zeros((len(images), 3, *sizes.max(0)), np.uint8)
+        for place, image, (height, width) in zip(batch, resized, sizes, strict=True):
+            channels = image[:, :, ::-1] if self.settings["input_format"] == "BGR" else image
             place[:, :height, :width] = channels.transpose(2, 0, 1)
         found = []
-        outputs = self.session.run(("boxes", "scores", "classes"), {"pictures": batch, "sizes": sizes})
-        for boxes, scores, classes, size, picture in zip(*outputs, sizes, pictures, strict=True):
+        outputs = self.session.run(("boxes", "scores", "classes"), {"images": batch, "sizes": sizes})
+        for boxes, scores, classes, size, image in zip(*outputs, sizes, images, strict=True):
             there = scores > 0
             boxes, scores, classes = boxes[there], scores[there], classes[there]
             if not self.settings["suppressed"]:
                 kept = suppress(boxes, scores, classes, self.settings["nms_threshold"])
                 kept = kept[: self.settings["max_detections"]]
                 boxes, scores, classes = boxes[kept], scores[kept], classes[kept]
-            found.append((self.in_original(boxes, size, picture.shape[:2]), scores, classes))
+            found.append((self.in_original(boxes, size, image.shape[:2]), scores, classes))
         return found
 
-    def resize(self, picture):
-        """The picture in the size that the model was trained for."""
-        height, width = new_size(*picture.shape[:2], self.settings)
+    def resize(self, image):
+        """The image in the size that the model was trained for."""
+        height, width = new_size(*image.shape[:2], self.settings)
         if self.settings["resize_like"] == "mmdetection":
             import cv2  # such models want OpenCV's way of resizing
 
-            return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+            return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
     def in_original(self, boxes, size, original_size):
-        """Boxes (D, 4) of the resized picture in pixels of the original one; sizes are (height, width)."""
+        """Boxes (D, 4) of the resized image in pixels of the original one; sizes are (height, width)."""
         extent, (height, width), (old_height, old_width) = self.settings["pixel_extent"], original_size, size
         new, old = np.float32([width, height] * 2), np.float32([old_width, old_height] * 2)
         ends = np.float32([0, 0, extent, extent])
@@ -119,21 +119,21 @@ def suppress(boxes, scores, classes, threshold):
 
 
 def read(path):
-    """A picture file as (H, W, 3) uint8 in RGB order: upright, on white where it is transparent."""
-    with Image.open(path, formats=("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")) as picture:
+    """An image file as (H, W, 3) uint8 in RGB order: upright, on white where it is transparent."""
+    with Image.open(path, formats=("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")) as image:
         with contextlib.suppress(Exception):  # EXIF data may be damaged
-            picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith("I"):  # 16 bits of grey
-            picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        return np.array(picture.convert("RGB"))
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 bits of grey
+            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.array(image.convert("RGB"))
 
 
-def draw(picture, boxes, labels, classes):
-    """The picture with boxes and labels, as a Pillow image."""
-    drawn = Image.fromarray(picture)
+def draw(image, boxes, labels, classes):
+    """The image with boxes and labels, as a Pillow image."""
+    drawn = Image.fromarray(image)
     pen, size = ImageDraw.Draw(drawn), max(drawn.size)
     font, line = ImageFont.load_default(max(10, size // 50)), max(1, size // 400)
     for box, label, number in zip(boxes.tolist(), labels, classes.tolist(), strict=True):
@@ -148,19 +148,19 @@ def draw(picture, boxes, labels, classes):
 def main():
     folder = os.path.dirname(os.path.abspath(__file__))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--model", default=os.path.join(folder, "model.onnx"), metavar="FILE")
     parser.add_argument("--threshold", type=float, default=0.5, help="least score of an object")
-    parser.add_argument("--output", metavar="DIR", help="folder for the pictures with their boxes")
+    parser.add_argument("--output", metavar="DIR", help="folder for the images with their boxes")
     args = parser.parse_args()
 
     detector = Detector(args.model)
-    for path in args.pictures:
+    for path in args.images:
         try:
-            picture = read(path)
+            image = read(path)
         except (OSError, ValueError) as error:
-            sys.exit(f"error: {path}: cannot read this picture ({error})")
-        boxes, scores, classes = detector(picture)
+            sys.exit(f"error: {path}: cannot read this image ({error})")
+        boxes, scores, classes = detector(image)
         good = scores >= args.threshold
         boxes, scores, classes = boxes[good], scores[good], classes[good]
         names = [detector.class_names[number] for number in classes]
@@ -170,7 +170,7 @@ def main():
             os.makedirs(args.output, exist_ok=True)
             labels = [f"{name} {score:.0%}" for name, score in zip(names, scores, strict=True)]
             name = os.path.splitext(os.path.basename(path))[0] + ".png"
-            draw(picture, boxes, labels, classes).save(os.path.join(args.output, name))
+            draw(image, boxes, labels, classes).save(os.path.join(args.output, name))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from onnxscript import opset20 as op
 from .torch_file import INPUTS, OUTPUTS, quiet
 
 OPSET = 20
-DIMENSIONS = {"pictures": ("batch", 3, "height", "width"), "sizes": ("batch", 2)}
+DIMENSIONS = {"images": ("batch", 3, "height", "width"), "sizes": ("batch", 2)}
 INT64, BOOL = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
 
 
@@ -40,7 +40,7 @@ def save_onnx(program, path, metadata):
 
 
 def load_onnx(path):
-    """The model of an ONNX file on the CPU: a function of pictures (N, 3, H, W) and sizes (N, 2) tensors, see
+    """The model of an ONNX file on the CPU: a function of images (N, 3, H, W) and sizes (N, 2) tensors, see
     `ExportedATSS.forward`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -48,8 +48,8 @@ def load_onnx(path):
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def run(pictures, sizes):
-        values = session.run(OUTPUTS, {"pictures": pictures.numpy(), "sizes": sizes.numpy()})
+    def run(images, sizes):
+        values = session.run(OUTPUTS, {"images": images.numpy(), "sizes": sizes.numpy()})
         return tuple(torch.from_numpy(value) for value in values)
 
     return run
@@ -73,7 +73,7 @@ def tidy(model):
 
 
 def suppression(boxes, scores, classes, iou_threshold: float, num_classes: int, number: int):
-    """`suppress_op` in ONNX, which suppresses by picture and class itself."""
+    """`suppress_op` in ONNX, which suppresses by image and class itself."""
     labels = op.Constant(value=onnx.numpy_helper.from_array(torch.arange(num_classes)[:, None].numpy()))
     one = op.Constant(value_ints=[1])
     of_class = op.Equal(op.Unsqueeze(classes, one), labels)  # (N, C, B)
@@ -85,7 +85,7 @@ def suppression(boxes, scores, classes, iou_threshold: float, num_classes: int, 
         op.Constant(value_floats=[iou_threshold]),
         op.Constant(value_floats=[0.0]),
     )
-    places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)  # picture and box
+    places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)  # image and box
     nowhere = op.Less(scores, op.Constant(value_float=0.0))
     there = op.Expand(op.Cast(op.Constant(value_int=1), to=BOOL), op.Shape(places, start=0, end=1))
     return op.ScatterND(nowhere, places, there)

@@ -1,4 +1,4 @@
-"""The rule of `BoxSelector` for N pictures at once, with as many places for boxes whatever is found."""
+"""The rule of `BoxSelector` for N images at once, with as many places for boxes whatever is found."""
 
 import torch
 from torch.nn import functional as F
@@ -11,7 +11,7 @@ def candidates(selector, box_coding, grid, predictions):
         selector: `BoxSelector`; its `topk_per_level` is K.
         box_coding: turns deltas and anchors into boxes.
         grid: the `AnchorGrid`, L levels.
-        predictions: `Predictions` for N pictures.
+        predictions: `Predictions` for N images.
 
     Returns:
         boxes (N, L K, 4), scores (N, L K) and classes (N, L K) int64, level by level, each best first; score 0 for a
@@ -25,7 +25,7 @@ def candidates(selector, box_coding, grid, predictions):
     key, _ = rank(selector, logits.amax(-1), quality)
     anchors, found, first = [], [], 0
     for of_level, size in zip(key.split(grid.level_sizes, 1), grid.level_sizes, strict=True):
-        # Filled up, so that the number of places does not depend on the size of the pictures.
+        # Filled up, so that the number of places does not depend on the size of the images.
         value, index = F.pad(of_level, (0, number)).topk(number)
         found.append(value > 0)
         anchors.append((index + first).where(value > 0, 0))

@@ -6,7 +6,7 @@ from torchvision.ops import nms
 
 
 def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
-    """Which boxes stay after suppression, picture by picture and class by class.
+    """Which boxes stay after suppression, image by image and class by class.
 
     Args:
         boxes: (N, B, 4), x1 y1 x2 y2 in pixels, from 0 on.
@@ -19,14 +19,14 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
     Returns:
         (N, B) bool.
     """
-    picture = torch.arange(scores.shape[0], device=boxes.device)[:, None]
+    image = torch.arange(scores.shape[0], device=boxes.device)[:, None]
     # Two boxes without area, which overlap with none and always stay: torchvision tells exporters that two do.
-    group = F.pad((picture * num_classes + classes).flatten(), (0, 2))
+    group = F.pad((image * num_classes + classes).flatten(), (0, 2))
     scores_and_two = F.pad(scores.flatten(), (0, 2), value=1)
     boxes_and_two = F.pad(boxes.flatten(0, 1), (0, 0, 0, 2))
 
     there = (scores_and_two > 0).nonzero().squeeze(1)
-    # Every class of every picture lies apart; in float64 boxes lose no digit by that.
+    # Every class of every image lies apart; in float64 boxes lose no digit by that.
     apart = boxes_and_two[there] + (group[there] * (boxes.amax().double() + 1))[:, None]
     kept = there[nms(apart, scores_and_two[there].double(), iou_threshold)]
     mask = torch.zeros_like(scores_and_two, dtype=torch.bool).index_fill(0, kept, True)

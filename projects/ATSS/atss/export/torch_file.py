@@ -7,17 +7,17 @@ import warnings
 
 import torch
 
-INPUTS, OUTPUTS = ("pictures", "sizes"), ("boxes", "scores", "classes")
+INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "classes")
 
 
 def capture(module):
-    """An `ExportedATSS` as a `torch.export.ExportedProgram` for any number of pictures of any size."""
+    """An `ExportedATSS` as a `torch.export.ExportedProgram` for any number of images of any size."""
     batch, height, width = (torch.export.Dim(name, min=1) for name in ("batch", "height", "width"))
     # Their numbers mean nothing: sides and batch are variables.
-    pictures, sizes = torch.zeros(2, 3, 96, 160, dtype=torch.uint8), torch.tensor([[96, 150], [90, 160]])
+    images, sizes = torch.zeros(2, 3, 96, 160, dtype=torch.uint8), torch.tensor([[96, 150], [90, 160]])
     with torch.no_grad(), quiet():
         program = torch.export.export(
-            module, (pictures, sizes), dynamic_shapes=({0: batch, 2: height, 3: width}, {0: batch})
+            module, (images, sizes), dynamic_shapes=({0: batch, 2: height, 3: width}, {0: batch})
         )
     # Nobody else's paths.
     for node in program.graph.nodes:
@@ -32,7 +32,7 @@ def save_torch(program, path, metadata):
 
 
 def load_torch(path):
-    """The model of a .pt2 file: a function of pictures (N, 3, H, W) and sizes (N, 2), see `ExportedATSS.forward`."""
+    """The model of a .pt2 file: a function of images (N, 3, H, W) and sizes (N, 2), see `ExportedATSS.forward`."""
     with quiet():
         module = torch.export.load(path).module()
     return torch.no_grad()(module)

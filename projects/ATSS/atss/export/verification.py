@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torchvision.ops import box_iou
 
-from ..inference import Detections, clip
+from ..modeling.inference import Detections, clip
 
 # What boxes (pixels) and scores may differ by.
 MAX_BOX_DIFFERENCE, MAX_SCORE_DIFFERENCE = 0.1, 1e-3
@@ -19,7 +19,7 @@ NEAR = 1e-3
 class Comparison:
     """How the boxes of an exported model and of the PyTorch model differ.
 
-    num_pictures, num_boxes: pictures compared, and boxes that both find in them.
+    num_images, num_boxes: images compared, and boxes that both find in them.
     box_difference: largest, of a side, in pixels.
     score_difference: largest.
     num_undecided: boxes that only one of both finds, because a score or an IoU is as good as equal to a threshold or to
@@ -27,7 +27,7 @@ class Comparison:
     disagreements: list of texts, a box each that only one of both finds without such a reason.
     """
 
-    num_pictures: int = 0
+    num_images: int = 0
     num_boxes: int = 0
     box_difference: float = 0.0
     score_difference: float = 0.0
@@ -37,7 +37,7 @@ class Comparison:
     def __str__(self):
         undecided = f" ({self.num_undecided} more hang on equal scores or IoUs)" if self.num_undecided else ""
         return (
-            f"{self.num_boxes} boxes in {self.num_pictures} pictures{undecided}; largest differences: boxes "
+            f"{self.num_boxes} boxes in {self.num_images} images{undecided}; largest differences: boxes "
             f"{self.box_difference:.1e} pixels, scores {self.score_difference:.1e}"
         )
 
@@ -48,8 +48,8 @@ def compare(detector, model, batches, suppressed):
 
     Args:
         detector: `ATSS` on the CPU.
-        model: function of pictures and sizes, see `ExportedATSS.forward`.
-        batches: iterable of lists of pictures, (3, H, W) uint8 tensors.
+        model: function of images and sizes, see `ExportedATSS.forward`.
+        batches: iterable of lists of images, (3, H, W) uint8 tensors.
         suppressed: whether non-maximum suppression is in the model.
 
     Returns:
@@ -57,17 +57,17 @@ def compare(detector, model, batches, suppressed):
     """
     head, comparison = detector.head, Comparison()
     selector = head.box_selector if suppressed else without_suppression(head.box_selector)
-    for pictures in batches:
-        images = detector.preprocess([{"image": picture} for picture in pictures])
-        features = detector.backbone(images.tensor)
+    for images in batches:
+        padded = detector.preprocess([{"image": image} for image in images])
+        features = detector.backbone(padded.tensor)
         grid, predictions = head([features[name] for name in detector.in_features])
-        expected = selector(grid, predictions, head.box_coding, images.image_sizes)
-        found = model(*side_by_side(pictures))
-        for number, size in enumerate(images.image_sizes):
+        expected = selector(grid, predictions, head.box_coding, padded.image_sizes)
+        found = model(*side_by_side(images))
+        for number, size in enumerate(padded.image_sizes):
             there = found[1][number] > 0
-            of_picture = Detections(*(values[number][there] for values in found))
+            of_image = Detections(*(values[number][there] for values in found))
             candidates = Candidates(head, grid, [v if v is None else v[number] for v in predictions], size)
-            compare_picture(comparison, of_picture, expected[number], candidates, selector)
+            compare_image(comparison, of_image, expected[number], candidates, selector)
     return comparison
 
 
@@ -78,25 +78,25 @@ def without_suppression(selector):
     return selector
 
 
-def side_by_side(pictures):
-    """Pictures (3, H, W) as `ExportedATSS` wants them: (N, 3, H, W), and their sizes (N, 2)."""
-    sizes = torch.tensor([picture.shape[1:] for picture in pictures])
-    batch = torch.zeros(len(pictures), 3, *sizes.amax(0), dtype=torch.uint8)
-    for place, picture in zip(batch, pictures, strict=True):
-        place[:, : picture.shape[1], : picture.shape[2]] = picture
+def side_by_side(images):
+    """Images (3, H, W) as `ExportedATSS` wants them: (N, 3, H, W), and their sizes (N, 2)."""
+    sizes = torch.tensor([image.shape[1:] for image in images])
+    batch = torch.zeros(len(images), 3, *sizes.amax(0), dtype=torch.uint8)
+    for place, image in zip(batch, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
     return batch, sizes
 
 
-def compare_picture(comparison, found, expected, candidates, selector):
-    """Add a picture to a `Comparison`.
+def compare_image(comparison, found, expected, candidates, selector):
+    """Add an image to a `Comparison`.
 
     Args:
         comparison: `Comparison`.
         found, expected: `Detections` of the exported model and of PyTorch's.
-        candidates: `Candidates` of the picture.
+        candidates: `Candidates` of the image.
         selector: `BoxSelector` that gave `expected`.
     """
-    comparison.num_pictures += 1
+    comparison.num_images += 1
     partner = match(found, expected)
     there = partner >= 0
     if there.any():
@@ -143,13 +143,13 @@ def match(first, second):
 
 
 class Candidates:
-    """The boxes of a picture that suppression sees, and those that rounding might let it see.
+    """The boxes of an image that suppression sees, and those that rounding might let it see.
 
     Args:
         head: an `ATSSHead`.
         grid: the `AnchorGrid`.
-        predictions: logits (R, C), deltas (R, 4) and centerness (R,) or None of the picture.
-        size: (height, width) of the picture.
+        predictions: logits (R, C), deltas (R, 4) and centerness (R,) or None of the image.
+        size: (height, width) of the image.
 
     Attributes:
         detections: `Detections` of B boxes.

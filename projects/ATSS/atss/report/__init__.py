@@ -3,7 +3,7 @@
 import os
 
 from ..errors import InputError
-from .folder import PictureFolder
+from .folder import ImageFolder
 from .page import render
 from .run_folder import read_run
 from .story import tell
@@ -12,7 +12,7 @@ __all__ = ["write_report"]
 
 
 def write_report(output_dir):
-    """Write `report.html` into the folder of a run, and its pictures as files into `report/` there.
+    """Write `report.html` into the folder of a run, and its images as files into `report/` there.
 
     What a run does not have, or what cannot be read, is left out of the page, with a line that says why.
 
@@ -28,7 +28,7 @@ def write_report(output_dir):
     run = read_run(output_dir)
     path = os.path.join(output_dir, "report.html")
     try:
-        page = render(tell(run, PictureFolder(os.path.join(output_dir, "report"))))
+        page = render(tell(run, ImageFolder(os.path.join(output_dir, "report"))))
         with open(f"{path}.part", "w", encoding="utf-8") as file:
             file.write(page)
         os.replace(f"{path}.part", path)

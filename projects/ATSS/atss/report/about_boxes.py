@@ -5,21 +5,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..drawing import class_colors
 from ..errors import InputError
 from ..evaluation.coco import inference_folder
+from ..utils.drawing import class_colors
 from . import charts
 from .about_classes import ClassRow, tell_classes, tell_confusions
 from .boxes import load_dataset, load_results
 from .findings import FIGURES, find
 from .folder import Shown, slug
 from .galleries import Gallery, tell_mistakes
+from .images import draw_pair, of_image, spread
 from .metrics import curve
 from .mistakes import BADLY_PLACED, BESIDE, CONFUSED, DUPLICATE, FALSE_FIND, MISSED, RIGHT, SECOND_CLASS
-from .pictures import draw_pair, of_picture, spread
 from .words import counted, percent
 
-# Pictures with labels beside predictions, and classes whose colours are named.
+# Images with labels beside predictions, and classes whose colours are named.
 PAIRS, COLORS = 12, 16
 
 
@@ -31,7 +31,7 @@ class Test:
     curves, bars: list of `Shown`. classes: list of `ClassRow`. matrix: `Shown`, None for no class.
     confusions: rows of class of the object, of the detection, count and share, as texts.
     overall: `ClassRow` of all classes at one threshold.
-    pairs: list of `Shown`. pairs_note: a line about pictures that cannot be read. colors: pairs of a class and its
+    pairs: list of `Shown`. pairs_note: a line about images that cannot be read. colors: pairs of a class and its
         (R, G, B).
     kinds: list of `Shown`. galleries: list of `Gallery`.
     """
@@ -55,7 +55,7 @@ class Test:
 
 
 def tell_test(run, folder, name, several):
-    """The `Test` of a `Run` on a dataset; its pictures go into a `PictureFolder`.
+    """The `Test` of a `Run` on a dataset; its images go into a `ImageFolder`.
 
     Args:
         several: whether there are other datasets, too: names of files and figures then have this one's.
@@ -92,7 +92,7 @@ def facts_of(findings, results):
     dataset = findings.dataset
     crowds = int(findings.boxes.objects["crowd"].sum())
     return [
-        counted(len(dataset.files), "picture"),
+        counted(len(dataset.files), "image"),
         counted(int(findings.sweep.totals.sum()), "object") + (f" and {counted(crowds, 'crowd')}" if crowds else ""),
         counted(len(dataset.classes), "class", "classes"),
         counted(len(results), "detection"),
@@ -109,27 +109,27 @@ def best_of(records, prefix):
 
 
 def tell_pairs(test, findings, folder, prefix):
-    """Labels beside predictions of some pictures."""
+    """Labels beside predictions of some images."""
     dataset, unreadable, classes = findings.dataset, [], []
-    for number, image in enumerate(spread(findings.boxes, PAIRS), 1):
-        name = os.path.basename(dataset.files[image])
-        rows = [of_picture(rows, image) for rows in findings.boxes]
+    for number, index in enumerate(spread(findings.boxes, PAIRS), 1):
+        name = os.path.basename(dataset.files[index])
+        rows = [of_image(rows, index) for rows in findings.boxes]
         try:
-            drawn = draw_pair(dataset, *rows, image)
+            drawn = draw_pair(dataset, *rows, index)
         except InputError as error:
             unreadable.append(str(error))
             continue
-        pictures = [
-            folder.photograph(slug(f"picture_{number:02}_{what}", prefix), f"{what} of {name}", picture)
-            for what, picture in zip(("labels", "predictions"), drawn, strict=True)
+        images = [
+            folder.photograph(slug(f"image_{number:02}_{what}", prefix), f"{what} of {name}", image)
+            for what, image in zip(("labels", "predictions"), drawn, strict=True)
         ]
         line = f"{counted(len(rows[0]), 'label')}, {counted(len(rows[1]), 'prediction')}"
-        test.pairs.append(Shown(pictures, lines=(name, line)))
+        test.pairs.append(Shown(images, lines=(name, line)))
         classes += [rows[0]["category"], rows[1]["category"]]
     if unreadable:
-        test.pairs_note = f"{counted(len(unreadable), 'picture')} left out: {unreadable[0]}."
+        test.pairs_note = f"{counted(len(unreadable), 'image')} left out: {unreadable[0]}."
     elif not test.pairs:
-        test.pairs_note = "Left out: there is neither an object nor a detection in any picture."
+        test.pairs_note = "Left out: there is neither an object nor a detection in any image."
     if test.pairs:
         numbers = np.bincount(np.concatenate(classes), minlength=len(dataset.classes))
         colors = class_colors(len(dataset.classes))

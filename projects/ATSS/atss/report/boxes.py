@@ -22,7 +22,7 @@ class Dataset(NamedTuple):
     classes: names of the K classes, in the order of the detector's outputs.
     category_ids: (K,) int64, their ids in the file, rising.
     image_ids: (I,) int64, rising.
-    files: paths of the I pictures.
+    files: paths of the I images.
     coco: `pycocotools.coco.COCO` with all of the file.
     """
 
@@ -35,10 +35,10 @@ class Dataset(NamedTuple):
 
 
 class Boxes(NamedTuple):
-    """Objects and detections of a dataset; `category` is a class, `image` a picture, both counted from 0.
+    """Objects and detections of a dataset; `category` is a class, `image` an image, both counted from 0.
 
-    objects: OBJECT (G,), in order of picture and class.
-    detections: DETECTION (D,), in order of picture, class and falling score.
+    objects: OBJECT (G,), in order of image and class.
+    detections: DETECTION (D,), in order of image, class and falling score.
     """
 
     objects: np.ndarray
@@ -69,7 +69,7 @@ def load_dataset(name):
         raise InputError(f"{path}: not in COCO's format, or not well formed") from error
 
 
-def read_content(name, content, picture_folder):
+def read_content(name, content, image_folder):
     """The `Dataset` of a file's content.
 
     Raises:
@@ -82,7 +82,7 @@ def read_content(name, content, picture_folder):
         classes=[str(category["name"]) for category in categories],
         category_ids=np.array([category["id"] for category in categories], dtype=np.int64),
         image_ids=np.array([image["id"] for image in images], dtype=np.int64),
-        files=[os.path.join(picture_folder, image["file_name"]) for image in images],
+        files=[os.path.join(image_folder, image["file_name"]) for image in images],
         coco=indexed(content),
     )
     objects = read_objects(content["annotations"])
@@ -112,7 +112,7 @@ def load_results(path, dataset):
         list of results, and a list of lines about those that were left out.
 
     Raises:
-        InputError: the file is missing or malformed, or of other pictures.
+        InputError: the file is missing or malformed, or of other images.
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: no evaluation has written its boxes")
@@ -127,7 +127,7 @@ def load_results(path, dataset):
     strange = ~np.isin(ids[:, 0], dataset.image_ids)
     if strange.any():
         raise InputError(
-            f"{path}: {strange.sum()} of {len(ids)} boxes are of pictures that dataset {dataset.name} does not have; "
+            f"{path}: {strange.sum()} of {len(ids)} boxes are of images that dataset {dataset.name} does not have; "
             "evaluate again"
         )
     finite, known = np.isfinite(numbers).all(axis=1), np.isin(ids[:, 1], dataset.category_ids)
@@ -146,5 +146,5 @@ def to_arrays(dataset, results):
     for rows in (objects, detections):
         rows["category"] = np.searchsorted(dataset.category_ids, rows["category"])
         rows["image"] = np.searchsorted(dataset.image_ids, rows["image"])
-    # Both are in order of class already; a stable sort keeps it within a picture.
+    # Both are in order of class already; a stable sort keeps it within an image.
     return Boxes(*(rows[np.argsort(rows["image"], kind="stable")] for rows in (objects, detections)))

@@ -21,7 +21,7 @@ BARS = 27
 
 
 def losses(theme, name, training, validation):
-    """A loss over a training: every line faint, smoothed, and at evaluations that of other pictures.
+    """A loss over a training: every line faint, smoothed, and at evaluations that of other images.
 
     Args:
         name: of the loss.
@@ -183,7 +183,7 @@ def confusions(theme, matrix, names):
     side = max(WIDTH, 0.42 * num + 1.6) if numbers else max(11, 0.125 * num + 1.2)
     figure, axes = new_figure(side * 0.8, side)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    picture = axes.imshow(
+    image = axes.imshow(
         share, cmap=LinearSegmentedColormap.from_list("", theme.shades), vmin=0, vmax=1, interpolation="nearest"
     )
     small = 8 if numbers else max(4.0, min(7.0, 560 / num))
@@ -202,10 +202,10 @@ def confusions(theme, matrix, names):
         size = min(9, 48 / max(5, len(str(matrix.max()))))
         for (i, j), count in np.ndenumerate(matrix):
             if count:
-                red, green, blue, _ = picture.cmap(share[i, j])
+                red, green, blue, _ = image.cmap(share[i, j])
                 dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
                 axes.text(j, i, str(count), ha="center", va="center", fontsize=size, color="w" if dark else "#111")
-    bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=28, pad=0.02, label="share of the row")
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=28, pad=0.02, label="share of the row")
     bar.outline.set_visible(False)
     bar.ax.tick_params(right=False)
     return figure

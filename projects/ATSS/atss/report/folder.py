@@ -1,18 +1,18 @@
-"""The pictures of a report: as files in a folder, and inside the page."""
+"""The images of a report: as files in a folder, and inside the page."""
 
 import glob
 import os
 import re
 from typing import NamedTuple
 
-from .pictures import to_jpeg
+from .images import to_jpeg
 from .theme import DARK, LIGHT, data_uri, encode, recolored, style
 
 ENDINGS = ("svg", "png", "jpg")
 
 
-class Picture(NamedTuple):
-    """A picture in the page.
+class PageImage(NamedTuple):
+    """An image in the page.
 
     light, dark: data URIs; `dark` is None where it is the same.
     text: what it shows, for those who cannot see it.
@@ -27,16 +27,16 @@ class Picture(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """Pictures side by side, a title above and lines of text below them; `wide` takes all of the page's width."""
+    """Images side by side, a title above and lines of text below them; `wide` takes all of the page's width."""
 
-    pictures: list
+    images: list
     title: str = ""
     lines: tuple = ()
     wide: bool = False
 
 
-class PictureFolder:
-    """Writes pictures into a folder; those of an earlier report go.
+class ImageFolder:
+    """Writes images into a folder; those of an earlier report go.
 
     Args:
         path: the folder, made where it is missing.
@@ -67,13 +67,13 @@ class PictureFolder:
             with style(DARK):
                 dark = encode(draw(DARK, *arguments))
         width, height = (figure.get_size_inches() * 100).round().astype(int).tolist()
-        return Picture(data_uri(light, kind), data_uri(*dark), text, width, height)
+        return PageImage(data_uri(light, kind), data_uri(*dark), text, width, height)
 
-    def photograph(self, name, text, picture):
-        """Keep a picture, (H, W, 3) uint8, RGB."""
-        content = to_jpeg(picture)
+    def photograph(self, name, text, image):
+        """Keep an image, (H, W, 3) uint8, RGB."""
+        content = to_jpeg(image)
         self.write(f"{name}.jpg", content)
-        return Picture(data_uri(content, "jpg"), None, text, picture.shape[1], picture.shape[0])
+        return PageImage(data_uri(content, "jpg"), None, text, image.shape[1], image.shape[0])
 
     def write(self, name, content):
         with open(os.path.join(self.path, name), "wb") as file:

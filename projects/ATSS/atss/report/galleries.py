@@ -1,4 +1,4 @@
-"""The worst mistakes of every kind as pictures."""
+"""The worst mistakes of every kind as images."""
 
 import os
 from typing import NamedTuple
@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..evaluation.average_precision import place_in_picture
+from ..evaluation.average_precision import place_in_image
 from .folder import Shown, slug
+from .images import draw_mistake
 from .mistakes import BADLY_PLACED, CONFUSED, FALSE_FIND, MISSED, NEAR, SAME, SECOND_CLASS
-from .pictures import draw_mistake
 from .words import counted
 
-# Pictures of each kind.
+# Images of each kind.
 MISTAKES = 8
 
 
@@ -27,7 +27,7 @@ class Gallery(NamedTuple):
 
 
 def tell_mistakes(findings, folder, prefix):
-    """A `Gallery` a kind of mistake; its pictures go into a `PictureFolder`, with a prefix to their names."""
+    """A `Gallery` a kind of mistake; its images go into a `ImageFolder`, with a prefix to their names."""
     (objects, detections), (kind, object_, iou, state) = findings.boxes, findings.verdict
     names = findings.dataset.classes
     score, size = detections["score"], objects["box"][:, 2] * objects["box"][:, 3]
@@ -38,13 +38,13 @@ def tell_mistakes(findings, folder, prefix):
     def of_object(g):
         return names[objects["category"][g]]
 
-    missed = first_of_pictures(np.flatnonzero(state == MISSED), objects["image"], -size)
-    false = first_of_pictures(np.flatnonzero(kind == FALSE_FIND), detections["image"], -score)
+    missed = first_of_images(np.flatnonzero(state == MISSED), objects["image"], -size)
+    false = first_of_images(np.flatnonzero(kind == FALSE_FIND), detections["image"], -score)
     # Of an object that no better detection has, the mistake is the graver.
     has_better = (state[object_] != BADLY_PLACED) if len(state) else np.zeros(len(kind), bool)
-    misplaced = first_of_pictures(np.flatnonzero(kind == BADLY_PLACED), detections["image"], -score + 10 * has_better)
+    misplaced = first_of_images(np.flatnonzero(kind == BADLY_PLACED), detections["image"], -score + 10 * has_better)
     confused = np.flatnonzero((kind == CONFUSED) | (kind == SECOND_CLASS))
-    confused = first_of_pictures(confused, detections["image"], -score + 10 * (kind == SECOND_CLASS))
+    confused = first_of_images(confused, detections["image"], -score + 10 * (kind == SECOND_CLASS))
     galleries = (
         ("Missed objects", "missed", missed, lambda g: (-1, g),
          lambda g: f"{of_object(g)}, {objects['box'][g, 2]:.0f} x {objects['box'][g, 3]:.0f} pixels",
@@ -65,10 +65,10 @@ def tell_mistakes(findings, folder, prefix):
     ]
 
 
-def first_of_pictures(places, images, rank):
-    """Places (n,) in order of their rank, but first the first of every picture, then all second ones, and so on."""
+def first_of_images(places, images, rank):
+    """Places (n,) in order of their rank, but first the first of every image, then all second ones, and so on."""
     order = places[np.lexsort((rank[places], images[places]))]
-    return order[np.lexsort((rank[order], place_in_picture(images[order])))]
+    return order[np.lexsort((rank[order], place_in_image(images[order])))]
 
 
 def tell_kind(findings, folder, title, name, places, boxes_of, line_of, text):
@@ -83,7 +83,7 @@ def tell_kind(findings, folder, title, name, places, boxes_of, line_of, text):
             unreadable.append(str(error))
             continue
         line = line_of(place)
-        picture = folder.photograph(f"{name}_{len(shown) + 1}", f"{title}: {line}", drawn)
-        shown.append(Shown([picture], lines=(line, os.path.basename(path))))
-    note = f"{counted(len(unreadable), 'picture')} left out: {unreadable[0]}." if unreadable else ""
+        image = folder.photograph(f"{name}_{len(shown) + 1}", f"{title}: {line}", drawn)
+        shown.append(Shown([image], lines=(line, os.path.basename(path))))
+    note = f"{counted(len(unreadable), 'image')} left out: {unreadable[0]}." if unreadable else ""
     return Gallery(title, f"{len(places):,}", text, shown, note)

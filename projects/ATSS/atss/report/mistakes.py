@@ -45,7 +45,7 @@ def match_classes(boxes, num_classes):
         right, ignored: (D,) bool. object: (D,) int64, -1 for none.
     """
 
-    # A class of a picture is one picture for `match`.
+    # A class of an image is one image for `match`.
     def of_class(rows):
         keyed = rows.copy()
         keyed["image"] = rows["image"] * num_classes + rows["category"]

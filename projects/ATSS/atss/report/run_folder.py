@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode
 
+from ..config import load_config
 from ..errors import InputError
-from ..run import load_config
 from .metrics import read_metrics
 
 
@@ -97,6 +97,6 @@ def describe_schedule(cfg):
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     side = f"{sizes[0]}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
     return (
-        f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} pictures, {solver.OPTIMIZER} at {solver.BASE_LR:g}, "
+        f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images, {solver.OPTIMIZER} at {solver.BASE_LR:g}, "
         f"short side {side}"
     )

@@ -36,7 +36,7 @@ class Story:
 
 
 def tell(run, folder):
-    """The `Story` of a `Run`; its pictures go into a `PictureFolder`."""
+    """The `Story` of a `Run`; its images go into a `ImageFolder`."""
     names = list(run.cfg.DATASETS.TEST)
     training, notes = tell_training(run, folder, names)
     return Story(
@@ -67,6 +67,6 @@ def facts_of(run):
     seconds = training_seconds(run.metrics)
     if seconds > 0:
         each = float(np.median(curve(run.metrics, "time").values))
-        speed = f"{each:.3g} s an iteration, {cfg.SOLVER.IMS_PER_BATCH / each:.3g} pictures a second"
+        speed = f"{each:.3g} s an iteration, {cfg.SOLVER.IMS_PER_BATCH / each:.3g} images a second"
         facts += [("Training time", f"{duration(seconds)}, without evaluations"), ("Speed", speed)]
     return facts

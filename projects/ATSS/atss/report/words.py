@@ -16,7 +16,7 @@ def share(value):
 
 
 def counted(number, what, plural=None):
-    """ "1 picture", "1,200 pictures"."""
+    """ "1 image", "1,200 images"."""
     return f"{number:,} {what if number == 1 else plural or what + 's'}"
 
 

@@ -1,4 +1,4 @@
-"""How many positives an object gets, by its size and shape (section 3.2), counted without opening a picture."""
+"""How many positives an object gets, by its size and shape (section 3.2), counted without opening an image."""
 
 from typing import NamedTuple
 
@@ -12,15 +12,15 @@ from detectron2.data.detection_utils import (
 from detectron2.structures import ImageList
 
 from ..data import EvalResize, read_dataset
-from ..detector import ATSS
+from ..modeling.detector import ATSS
 
 
 class Positives(NamedTuple):
     """The positives of M objects.
 
-    widths, heights: (M,) float32, of the objects, in pixels of the resized picture.
+    widths, heights: (M,) float32, of the objects, in pixels of the resized image.
     counts: (M,) int64, how many positives each has.
-    scales: (M,) float32, pixels of the resized picture a pixel of the original.
+    scales: (M,) float32, pixels of the resized image a pixel of the original.
     """
 
     widths: torch.Tensor
@@ -29,7 +29,7 @@ class Positives(NamedTuple):
     scales: torch.Tensor
 
     def sides(self):
-        """(M,) float32: roots of the objects' areas, in pixels of the resized picture."""
+        """(M,) float32: roots of the objects' areas, in pixels of the resized image."""
         return (self.widths * self.heights).sqrt()
 
     def aspect_ratios(self):
@@ -49,9 +49,9 @@ class Bin(NamedTuple):
 
 
 class Geometry:
-    """What the detector makes of a picture before it looks at it: size, objects and anchors.
+    """What the detector makes of an image before it looks at it: size, objects and anchors.
 
-    Pictures are resized as for testing (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST), also where training draws their
+    Images are resized as for testing (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST), also where training draws their
     size, and padded one by one. All else comes from the loader's functions and the detector's own backbone and head.
 
     Args:
@@ -76,15 +76,15 @@ class Geometry:
         self.num_levels = len(self._in_features)
 
     def resize(self, record):
-        """The transform that brings a picture to the size that it is tested at.
+        """The transform that brings an image to the size that it is tested at.
 
         Args:
-            record: dict of a picture in Detectron2's standard form.
+            record: dict of an image in Detectron2's standard form.
         """
         return self._resize.of_size(record["height"], record["width"])
 
     def boxes(self, record):
-        """The objects of a picture that can be learnt: (G, 4) float32, x1 y1 x2 y2 in pixels of the resized picture.
+        """The objects of an image that can be learnt: (G, 4) float32, x1 y1 x2 y2 in pixels of the resized image.
 
         Crowd regions and boxes without area are left out, as the loader does.
         """
@@ -100,10 +100,10 @@ class Geometry:
 
     @torch.no_grad()
     def grid(self, record):
-        """The `AnchorGrid` of a picture, resized and padded."""
+        """The `AnchorGrid` of an image, resized and padded."""
         resize = self.resize(record)
-        picture = torch.empty(3, resize.new_h, resize.new_w, device="meta")
-        padded = ImageList.from_tensors([picture], self._backbone.size_divisibility).tensor
+        image = torch.empty(3, resize.new_h, resize.new_w, device="meta")
+        padded = ImageList.from_tensors([image], self._backbone.size_divisibility).tensor
         if padded.shape not in self._grids:
             features = self._backbone(padded)
             self._grids[padded.shape] = self._head.grid([features[name].shape[-2:] for name in self._in_features])
@@ -121,15 +121,15 @@ def on_cpu(cfg, assigner=None):
 
 
 def count_positives(geometry, records, assigner):
-    """The positives of all objects of some pictures.
+    """The positives of all objects of some images.
 
     Args:
         geometry: `Geometry` of the detector.
-        records: dicts of the pictures in Detectron2's standard form.
+        records: dicts of the images in Detectron2's standard form.
         assigner: the rule, see `atss.assigners`.
 
     Returns:
-        `Positives` of the M objects, picture by picture.
+        `Positives` of the M objects, image by image.
     """
     sides, counts, scales = [torch.empty(0, 2)], [torch.empty(0, dtype=torch.int64)], [torch.empty(0)]
     for record in records:

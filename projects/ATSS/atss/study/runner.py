@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from detectron2.config import get_cfg
 
-from ..config import add_atss_config
+from ..config import load_config
+from ..config.defaults import add_atss_config
 from ..errors import InputError
-from ..run import load_config
 from .positives import positives_per_object
 from .tables import METRICS
 

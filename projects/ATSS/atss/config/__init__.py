@@ -1,0 +1,7 @@
+"""The keys, yaml files and command lines, and what goes together in a config."""
+
+from .datasets import class_names
+from .defaults import add_atss_config
+from .load import load_config, parse_with_opts, wanted_device
+
+__all__ = ["add_atss_config", "class_names", "load_config", "parse_with_opts", "wanted_device"]

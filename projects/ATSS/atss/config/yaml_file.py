@@ -1,0 +1,149 @@
+"""Yaml files and values of the command line, of any origin, -> a config."""
+
+import os
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+from fvcore.common.config import BASE_KEY
+
+from ..errors import InputError, first_line
+
+# Bytes of a config file, and characters of it where what an alias stands for is counted again.
+MAX_CONFIG = 1 << 20
+# Characters of one value: some numbers take a time that grows with the square.
+MAX_VALUE = 100_000
+# Files that a config builds on.
+MAX_BASES = 20
+# What values and files of any content make yaml's, yacs's and Python's readers raise.
+UNUSABLE = (
+    LookupError, ValueError, ArithmeticError, AssertionError, AttributeError, OSError, TypeError, RecursionError,
+    MemoryError,
+)  # fmt: skip
+
+
+def merge(cfg, config_file, opts):
+    """Merge a config file, then keys and values, into a config.
+
+    Args:
+        cfg: `CfgNode` with all keys that there are.
+        config_file: path of a yaml file.
+        opts: list of keys and values in turn.
+
+    Raises:
+        InputError: a file, key or value that cannot be used.
+    """
+    if not config_file:
+        raise InputError("--config-file is missing; see configs/ for the ones that come with the project")
+    if not os.path.isfile(config_file):
+        raise InputError(f"{config_file}: no such config file")
+    _check_file(config_file)
+    types = dict(_types(cfg))
+    try:
+        cfg.merge_from_file(config_file, allow_unsafe=False)
+    except UNUSABLE as error:
+        raise InputError(f"{config_file}: {_reason(error)}") from error
+    if len(opts) % 2:
+        raise InputError(f"{short(' '.join(opts))}: keys and values must come in pairs")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except UNUSABLE as error:
+            raise InputError(f"{short(f'{key} {value}')}: {_reason(error)}") from error
+    for key, found in _types(cfg):
+        # None takes the place of any value in yacs, and any value that of None.
+        if types.get(key, type(None)) not in (type(None), found):
+            raise InputError(f"{key}: expected a value of type {types[key].__name__}, got {found.__name__}")
+
+
+def _types(node, prefix=""):
+    """Yield every key of a config with the type of its value."""
+    for key, value in node.items():
+        yield f"{prefix}{key}", type(value)
+        if isinstance(value, CfgNode):
+            yield from _types(value, f"{prefix}{key}.")
+
+
+def _check_file(path, above=()):
+    """See that a config file, and those that it builds on, can be read in a moment and hold nothing but plain values.
+
+    Args:
+        path: of the file; may be an address that Detectron2 knows.
+        above: paths of the files that build on it.
+
+    Raises:
+        InputError: it cannot be used, or builds on itself.
+    """
+    through = f"{above[-1]}: {BASE_KEY} " if above else ""
+    if path in above or len(above) > MAX_BASES:
+        raise InputError(f"{through}{path}: builds on itself, or on more than {MAX_BASES} files")
+    try:
+        bases = _bases(PathManager.get_local_path(path))
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        reason = getattr(error, "problem", None) or first_line(error)
+        raise InputError(f"{through}{path}{line}: not a plain yaml file: {reason}") from error
+    except UNUSABLE as error:
+        raise InputError(f"{through}{path}: {_reason(error)}") from error
+    for base in bases:
+        base = os.path.expanduser(base)
+        whole = base.startswith(("/", "http://", "https://"))
+        _check_file(base if whole else os.path.join(os.path.dirname(path), base), (*above, path))
+
+
+def _bases(path):
+    """Names of the files that a config file builds on.
+
+    Raises:
+        yaml.YAMLError, and those of `UNUSABLE`: it cannot be used.
+    """
+    if not os.path.isfile(path):  # reading a pipe would wait, a device never end
+        raise ValueError("no such config file")
+    with open(path, "rb") as file:
+        text = file.read(MAX_CONFIG + 1)
+    if len(text) > MAX_CONFIG:
+        raise ValueError(f"more than the {MAX_CONFIG} bytes that a config may have")
+    node = yaml.compose(text.decode("utf-8"), Loader=yaml.SafeLoader)
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError("not a config: it holds no keys with values")
+    if _extent(node, {}) > MAX_CONFIG:
+        raise ValueError(f"its aliases make more than {MAX_CONFIG} characters of it")
+    bases = yaml.SafeLoader("").construct_document(node).get(BASE_KEY, [])
+    bases = bases if isinstance(bases, list) else [bases]
+    if len(bases) > MAX_BASES or not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"{BASE_KEY} must name files, {MAX_BASES} at most")
+    return bases
+
+
+def _extent(node, known):
+    """Characters of a yaml node where what an alias stands for is counted again.
+
+    Args:
+        known: dict from id of a node to its extent, None while that is counted.
+
+    Raises:
+        ValueError: a node is part of itself, or a value is too long.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        if len(node.value) > MAX_VALUE:
+            raise ValueError(f"a value of more than {MAX_VALUE} characters")
+        return 1 + len(node.value)
+    if id(node) not in known:
+        known[id(node)] = None
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_extent(part, known) for part in parts)
+    if known[id(node)] is None:
+        raise ValueError("a value that is part of itself")
+    return known[id(node)]
+
+
+def _reason(error):
+    # str() of a KeyError is its text in quotes.
+    return short(first_line(error.args[0] if isinstance(error, KeyError) and error.args else error))
+
+
+def short(text):
+    """Of a text that may be of any length the begin, in one line."""
+    line = " ".join(text.splitlines())
+    return line if len(line) <= 300 else f"{line[:300]}..."

@@ -1,0 +1,133 @@
+"""Anchors: boxes of fixed shapes, repeated at every cell of every feature map (section 3.1)."""
+
+import math
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+
+
+def make_cell_anchors(strides, scale=8.0, aspect_ratios=(1.0,), scales_per_octave=1):
+    """Anchors of one cell, level by level, centred on the cell (section 3.1, section 4.3).
+
+    Args:
+        strides: stride of every level, in pixels.
+        scale: side of the square anchor, in strides.
+        aspect_ratios: height / width of the anchors; their area stays that of the square one.
+        scales_per_octave: sizes between one level and the next: `scale * 2 ** (i / scales_per_octave)`.
+
+    Returns:
+        list of (A, 4) float32 tensors, x1 y1 x2 y2 in pixels relative to the cell's centre; sizes vary
+        slowest, ratios fastest, as in Detectron2's anchor generator.
+    """
+    cell_anchors = []
+    for stride in strides:
+        anchors = []
+        for octave in range(scales_per_octave):
+            side = stride * scale * 2 ** (octave / scales_per_octave)
+            for ratio in aspect_ratios:
+                width = side / math.sqrt(ratio)
+                height = width * ratio
+                anchors.append([-width / 2, -height / 2, width / 2, height / 2])
+        cell_anchors.append(torch.tensor(anchors, dtype=torch.float32))
+    return cell_anchors
+
+
+class Levels(NamedTuple):
+    """The shapes of a grid's L levels as tensors.
+
+    sizes: (2, L) int64, number of columns and rows.
+    strides: (L,) float32, in pixels.
+    first: (L,) int64, the number of cells in the levels before.
+    cell_anchors: (A, 2, 2, L) float32: by anchor, corner (x1 y1, x2 y2) and axis, in pixels from the cell's centre.
+    """
+
+    sizes: torch.Tensor
+    strides: torch.Tensor
+    first: torch.Tensor
+    cell_anchors: torch.Tensor
+
+
+class AnchorGrid:
+    """The anchors of a batch of images: a regular grid of cells a level, the same anchors at every cell.
+
+    Anchors are counted level by level, then row by row, column by column, and anchor by anchor within a
+    cell, as in Detectron2's anchor generator. R is their number over all levels.
+
+    Args:
+        shapes: (H, W) of every level's feature map, in cells.
+        strides: stride of every level, in pixels (int).
+        cell_anchors: one (A, 4) float tensor a level, x1 y1 x2 y2 in pixels relative to the cell's centre.
+        offset: where a cell's centre lies, in strides from the cell's corner.
+
+    Attributes:
+        level_sizes: number of anchors H * W * A of every level; they add up to R.
+        num_per_cell: A.
+        device: where the anchors are.
+
+    Raises:
+        ValueError: the three lists differ in length, a level has no cell, or anchors are not (A, 4) with one A.
+    """
+
+    def __init__(self, shapes, strides, cell_anchors, offset=0.5):
+        if not len(shapes) == len(strides) == len(cell_anchors) or not shapes:
+            raise ValueError(
+                "shapes, strides and cell_anchors must give the same number of levels, at least one; "
+                f"got {len(shapes)}, {len(strides)} and {len(cell_anchors)}"
+            )
+        for height, width in shapes:
+            if height < 1 or width < 1:
+                raise ValueError(f"shapes: every level needs a cell at least, got {height} x {width}")
+        for anchors in cell_anchors:
+            if anchors.ndim != 2 or anchors.shape[0] == 0 or anchors.shape[1] != 4:
+                raise ValueError(f"cell_anchors must be (A, 4) tensors, got {tuple(anchors.shape)}")
+        if len({len(anchors) for anchors in cell_anchors}) > 1:
+            numbers = ", ".join(str(len(anchors)) for anchors in cell_anchors)
+            raise ValueError(f"cell_anchors: every level needs the same number of anchors a cell, got {numbers}")
+        self.shapes = [(height, width) for height, width in shapes]
+        self.strides = list(strides)
+        self.cell_anchors = list(cell_anchors)
+        self.offset = offset
+        self.num_per_cell = len(self.cell_anchors[0])
+        self.level_sizes = [h * w * len(a) for (h, w), a in zip(self.shapes, self.cell_anchors, strict=True)]
+        self._boxes = self._levels = None
+
+    def __len__(self):
+        return sum(self.level_sizes)
+
+    def levels(self):
+        """The shapes of the levels as tensors, see `Levels`."""
+        if self._levels is None:
+            (rows, columns), device = zip(*self.shapes, strict=True), self.device
+            num_cells = [height * width for height, width in self.shapes]
+            self._levels = Levels(
+                torch.tensor([columns, rows]).to(device, non_blocking=True),
+                torch.tensor(self.strides, dtype=torch.float32).to(device, non_blocking=True),
+                torch.tensor([0, *accumulate(num_cells[:-1])]).to(device, non_blocking=True),
+                torch.stack(self.cell_anchors, dim=1).float().unflatten(2, (2, 2)).permute(0, 2, 3, 1),
+            )
+        return self._levels
+
+    def num_candidates(self, k):
+        """How many anchors an object looks at that takes the k nearest cells of every level."""
+        return sum(min(k, height * width) for height, width in self.shapes) * self.num_per_cell
+
+    def centers(self, level):
+        """y of the rows (H,) and x of the columns (W,) of a level's cells, in pixels."""
+        positions = (torch.arange(n, device=self.device, dtype=torch.float32) for n in self.shapes[level])
+        return tuple((n + self.offset) * self.strides[level] for n in positions)
+
+    @property
+    def device(self):
+        return self.cell_anchors[0].device
+
+    def boxes(self):
+        """All anchors, (R, 4), x1 y1 x2 y2 in pixels of the padded image."""
+        if self._boxes is None:
+            self._boxes = torch.cat([self._level_boxes(level) for level in range(len(self.shapes))])
+        return self._boxes
+
+    def _level_boxes(self, level):
+        y, x = torch.meshgrid(*self.centers(level), indexing="ij")
+        centers = torch.stack([x, y, x, y], dim=-1)
+        return (centers[:, :, None] + self.cell_anchors[level]).reshape(-1, 4)

@@ -1,0 +1,100 @@
+"""ATSS, the meta-architecture: images -> backbone -> head -> losses or instances."""
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import nn
+
+from .head import ATSS_HEAD_REGISTRY
+from .inference import resize_boxes
+
+
+@META_ARCH_REGISTRY.register()
+class ATSS(nn.Module):
+    """One-stage detector with adaptive training sample selection (arXiv 1912.02424).
+
+    Args:
+        backbone: a Detectron2 backbone.
+        head: see `ATSS_HEAD_REGISTRY`.
+        in_features: names of the backbone's feature maps that the head works on, finest first.
+        pixel_mean, pixel_std: a number a channel; images become (x - mean) / std.
+    """
+
+    @configurable
+    def __init__(self, *, backbone, head, in_features, pixel_mean, pixel_std):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.in_features = list(in_features)
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        in_features = cfg.MODEL.ATSS.IN_FEATURES
+        return {
+            "backbone": backbone,
+            "head": ATSS_HEAD_REGISTRY.get(cfg.MODEL.ATSS.HEAD)(cfg, [shapes[name] for name in in_features]),
+            "in_features": in_features,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self):
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs):
+        """Detectron2's calling convention.
+
+        Args:
+            batched_inputs: list of N dicts with `image`, a (3, H, W) tensor in the order of INPUT.FORMAT from 0 to 255;
+                in training `instances` with `gt_boxes` and `gt_classes`, and `ignore_boxes`, a (K, 4) tensor of regions
+                without loss, where there are any; at inference `height` and `width` in which the boxes are wanted.
+
+        Returns:
+            in training a dict of scalar losses; at inference a list of N dicts with `instances`, whose fields are
+            `pred_boxes`, `scores` and `pred_classes`.
+        """
+        if self.training:
+            return self.losses(batched_inputs)
+        images, grid, predictions = self.predict(batched_inputs)
+        detections = self.head.detect(grid, predictions, images.image_sizes)
+        return [
+            {"instances": self.to_instances(found, size, (x.get("height", size[0]), x.get("width", size[1])))}
+            for found, size, x in zip(detections, images.image_sizes, batched_inputs, strict=True)
+        ]
+
+    def losses(self, batched_inputs):
+        """The losses of images with their objects, see `forward`; in evaluation mode those of validation."""
+        _, grid, predictions = self.predict(batched_inputs)
+        objects = [x["instances"].to(self.device) for x in batched_inputs]
+        gt_boxes = [x.gt_boxes.tensor for x in objects]
+        gt_classes = [x.gt_classes for x in objects]
+        return self.head.losses(grid, predictions, gt_boxes, gt_classes, self.ignore_boxes(batched_inputs))
+
+    def predict(self, batched_inputs):
+        """The padded images as an `ImageList`, the `AnchorGrid` of their feature maps, the `Predictions` for it."""
+        images = self.preprocess(batched_inputs)
+        features = self.backbone(images.tensor)
+        return images, *self.head([features[name] for name in self.in_features])
+
+    def to_instances(self, detections, image_size, size):
+        """`Detections` in an image of `image_size` (height, width) -> Detectron2's `Instances` in one of `size`."""
+        boxes = resize_boxes(detections.boxes, image_size, size, self.head.box_coding.pixel_extent)
+        return Instances(size, pred_boxes=Boxes(boxes), scores=detections.scores, pred_classes=detections.classes)
+
+    def ignore_boxes(self, batched_inputs):
+        """The regions without loss of every image, None where no image brings any."""
+        if not any("ignore_boxes" in x for x in batched_inputs):
+            return None
+        none = torch.empty(0, 4)
+        return [x.get("ignore_boxes", none).to(self.device) for x in batched_inputs]
+
+    def preprocess(self, batched_inputs):
+        """Normalise the images and pad them to one size that the backbone can halve: an `ImageList`."""
+        images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        return ImageList.from_tensors(images, self.backbone.size_divisibility)

@@ -1,0 +1,1 @@
+"""What the rooms share: processes that agree, random numbers, drawing."""

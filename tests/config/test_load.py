@@ -1,0 +1,213 @@
+"""What `load_config` settles, and what it refuses in one line that names file or key."""
+
+import argparse
+
+import pytest
+
+from atss.config import load_config, parse_with_opts
+from atss.errors import InputError
+from tests.helpers import DEMO_CONFIG, pairs
+
+
+def config_file(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def refused(*args):
+    with pytest.raises(InputError) as caught:
+        load_config(*args)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_classes_come_from_the_dataset(tiny_config):
+    atss = tiny_config().MODEL.ATSS
+
+    assert atss.NUM_CLASSES == 6
+    assert atss.CLASS_NAMES == ["disc", "ring", "box", "frame", "triangle", "cross"]
+
+
+def test_a_number_of_classes_that_agrees_is_fine(tiny_config):
+    assert tiny_config({"MODEL.ATSS.NUM_CLASSES": 6}).MODEL.ATSS.NUM_CLASSES == 6
+
+
+def test_a_number_of_classes_that_disagrees_is_refused_with_both_numbers(shapes):
+    message = refused(DEMO_CONFIG, pairs({**shapes, "MODEL.ATSS.NUM_CLASSES": 80}))
+
+    assert "80" in message and "6 classes" in message and "tiny_train" in message
+
+
+def test_coco_has_its_eighty_classes_without_reading_it():
+    assert load_config("configs/atss_R_50_FPN_1x.yaml").MODEL.ATSS.NUM_CLASSES == 80
+
+
+def test_datasets_with_different_classes_are_refused(shapes, coco_file):
+    entries = [*shapes["DATASETS.REGISTER"], ["animals", *coco_file()]]
+
+    message = refused(DEMO_CONFIG, pairs({**shapes, "DATASETS.REGISTER": entries, "DATASETS.TEST": "('animals',)"}))
+
+    assert "tiny_train" in message and "animals" in message and "cat, dog" in message
+
+
+def test_without_a_gpu_it_runs_on_the_cpu_and_says_so_once(shapes, caplog, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    cfg = load_config(DEMO_CONFIG, pairs({**shapes, "MODEL.DEVICE": "cuda", "SOLVER.AMP.ENABLED": True}))
+
+    assert cfg.MODEL.DEVICE == "cpu" and not cfg.SOLVER.AMP.ENABLED
+    assert [r.message for r in caplog.records if "no CUDA GPU" in r.message] == [
+        "MODEL.DEVICE is cuda, but there is no CUDA GPU here: running on the CPU."
+    ]
+
+
+def test_a_trained_models_config_needs_no_dataset(tmp_path):
+    path = config_file(
+        tmp_path,
+        "MODEL: {META_ARCHITECTURE: ATSS, ATSS: {NUM_CLASSES: 2, CLASS_NAMES: [cat, dog]}}\n"
+        "DATASETS: {REGISTER: [[pets, gone.json, gone/]], TEST: [pets]}\n",
+    )
+
+    assert load_config(path, read_datasets=False).MODEL.ATSS.CLASS_NAMES == ["cat", "dog"]
+    assert "gone.json" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "key, value, named",
+    [
+        ("MODEL.ATSS.TOPKK", "9", ["MODEL.ATSS.TOPKK", "Non-existent"]),
+        ("MODEL.ATSS.TOPK", "nine", ["MODEL.ATSS.TOPK", "nine"]),
+        ("MODEL.ATSS.TOPK", "0", ["MODEL.ATSS.TOPK", "from 1 to 64", "got 0"]),
+        ("MODEL.ATSS.ASSIGNER_BACKEND", "cuda", ["MODEL.ATSS.ASSIGNER_BACKEND", "cuda", "'auto', 'torch', 'triton'"]),
+        ("MODEL.ATSS.BOX_CODING", "circle", ["MODEL.ATSS.BOX_CODING", "circle", "'box'", "'point'"]),
+        ("MODEL.ATSS.ASSIGNER", "Hungarian", ["MODEL.ATSS.ASSIGNER", "Hungarian", "ATSSAssigner"]),
+        ("MODEL.ATSS.HEAD", "Hydra", ["MODEL.ATSS.HEAD", "Hydra", "ATSSHead"]),
+        ("MODEL.BACKBONE.NAME", "spine", ["MODEL.BACKBONE.NAME", "spine", "build_atss_resnet_fpn_backbone"]),
+        ("MODEL.ATSS.NORM", "XN", ["MODEL.ATSS.NORM", "XN"]),
+        ("MODEL.ATSS.ASPECT_RATIOS", "[]", ["MODEL.ATSS.ASPECT_RATIOS", "positive numbers"]),
+        ("MODEL.ATSS.ASPECT_RATIOS", "[0.0]", ["MODEL.ATSS.ASPECT_RATIOS", "[0.0]"]),
+        ("MODEL.ATSS.SCALES_PER_OCTAVE", "0", ["MODEL.ATSS.SCALES_PER_OCTAVE", "got 0"]),
+        ("MODEL.ATSS.ANCHOR_SCALE", "0.0", ["MODEL.ATSS.ANCHOR_SCALE", "got 0.0"]),
+        ("MODEL.ATSS.IOU_THRESHOLDS", "['a', 'b']", ["MODEL.ATSS.IOU_THRESHOLDS", "[negative, positive]"]),
+        ("MODEL.ATSS.PIXEL_EXTENT", "2", ["MODEL.ATSS.PIXEL_EXTENT", "2 is not one of 0, 1"]),
+        ("INPUT.RESIZE_LIKE", "caffe", ["INPUT.RESIZE_LIKE", "caffe", "'mmdetection'"]),
+        ("TEST.AUG.MERGE", "mean", ["TEST.AUG.MERGE", "mean", "'soft_vote'"]),
+        ("TEST.AUG.BOX_RANGES", "[[0, 96]]", ["TEST.AUG.BOX_RANGES", "9 scales of TEST.AUG.MIN_SIZES"]),
+        ("TEST.AUG.BOX_RANGES", "[['a', 3]]", ["TEST.AUG.BOX_RANGES", "[from, to]"]),
+        ("TEST.AUG.MIN_SIZES", "('a',)", ["TEST.AUG.MIN_SIZES", "('a',)"]),
+        ("MODEL.ATSS.NUM_CONVS", "0", ["MODEL.ATSS.NUM_CONVS", "got 0"]),
+        ("TEST.AUG.BOX_RANGES", "[96]", ["TEST.AUG.BOX_RANGES", "[from, to]", "[96]"]),
+        ("INPUT.FORMAT", "L", ["INPUT.FORMAT", "'L'", "'BGR', 'RGB'"]),
+        ("SOLVER.EMA_DECAY", "1.0", ["SOLVER.EMA_DECAY", "less than 1", "got 1.0"]),
+        ("SOLVER.EARLY_STOP", "-1", ["SOLVER.EARLY_STOP", "got -1"]),
+        ("SOLVER.EARLY_STOP", "3", ["SOLVER.EARLY_STOP", "TEST.EVAL_PERIOD"]),
+        ("TEST.KEEP_BEST", "True", ["TEST.KEEP_BEST", "TEST.EVAL_PERIOD"]),
+        ("SOLVER.OPTIMIZER", "Lion", ["SOLVER.OPTIMIZER", "Lion", "AdamW"]),
+        ("DATASETS.TRAIN", "('nowhere',)", ["nowhere", "DATASETS.REGISTER"]),
+        ("DATASETS.REGISTER", "['a','b','c']", ["DATASETS.REGISTER", "[name, annotation file, image folder]"]),
+    ],
+)
+def test_keys_and_values_that_do_not_exist_are_named(key, value, named):
+    message = refused(DEMO_CONFIG, [key, value])
+
+    assert all(part in message for part in named), message
+
+
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        (
+            {"BOX_CODING": "point", "ASPECT_RATIOS": [0.5, 1.0, 2.0], "SCALES_PER_OCTAVE": 3},
+            ["MODEL.ATSS.BOX_CODING", "MODEL.ATSS.ASPECT_RATIOS", "MODEL.ATSS.SCALES_PER_OCTAVE", "9"],
+        ),
+        (
+            {"BOX_CODING": "point", "SCALES_PER_OCTAVE": 2},
+            ["MODEL.ATSS.BOX_CODING", "MODEL.ATSS.SCALES_PER_OCTAVE 2", "make 2"],
+        ),
+        (
+            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [[0, 64], [64, 128]]},
+            ["MODEL.ATSS.SCALE_RANGES has 2", "MODEL.ATSS.IN_FEATURES has 5"],
+        ),
+        (
+            {"ASSIGNER": "CenterSamplingAssigner", "IN_FEATURES": ["p3", "p4", "p5"]},
+            ["MODEL.ATSS.SCALE_RANGES has 5", "MODEL.ATSS.IN_FEATURES has 3"],
+        ),
+        (
+            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [[64, 0]] * 5},
+            ["MODEL.ATSS.SCALE_RANGES", "low before high"],
+        ),
+        (
+            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [1, 2, 3, 4, 5]},
+            ["MODEL.ATSS.SCALE_RANGES", "(low, high)"],
+        ),
+        ({"IOU_THRESHOLDS": [0.5, 0.4]}, ["MODEL.ATSS.IOU_THRESHOLDS", "negative <= positive", "[0.5, 0.4]"]),
+        ({"IOU_THRESHOLDS": [0.5]}, ["MODEL.ATSS.IOU_THRESHOLDS", "[0.5]"]),
+        ({"BOX_LOSS": "l2"}, ["MODEL.ATSS.BOX_LOSS", "'giou', 'smooth_l1'"]),
+    ],
+)
+def test_switches_that_make_no_sense_together_are_refused_with_both_keys(settings, named):
+    message = refused(DEMO_CONFIG, pairs({f"MODEL.ATSS.{key}": value for key, value in settings.items()}))
+
+    assert all(part in message for part in named), message
+
+
+def test_ranges_are_of_no_concern_to_rules_without_them(shapes):
+    settings = {**shapes, "MODEL.ATSS.SCALE_RANGES": [[0, 64]], "MODEL.ATSS.ASSIGNER": "IoUAssigner"}
+
+    assert load_config(DEMO_CONFIG, pairs(settings)).MODEL.ATSS.SCALE_RANGES == [[0, 64]]
+
+
+def test_the_gpu_backend_of_the_assigner_needs_a_gpu(monkeypatch):
+    import triton
+
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    message = refused(DEMO_CONFIG, ["MODEL.ATSS.ASSIGNER_BACKEND", "triton", "MODEL.DEVICE", "cpu"])
+
+    assert "MODEL.ATSS.ASSIGNER_BACKEND" in message and "needs tensors on a CUDA GPU, got cpu" in message
+
+
+def test_unpaired_keys_are_refused():
+    assert "pairs" in refused(DEMO_CONFIG, ["MODEL.ATSS.TOPK"])
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("MODEL: {ATSS: {TOPKK: 9}}", "MODEL.ATSS.TOPKK"),
+        ("MODEL: [", "line 1"),
+        ("MODEL: {WEIGHTS: !!python/object/apply:os.getcwd []}", "not a plain yaml file"),
+        ("just words", "config.yaml"),
+        ("_BASE_: nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_config_files_that_cannot_be_used_are_named(tmp_path, text, named):
+    message = refused(config_file(tmp_path, text))
+
+    assert "config.yaml" in message and named in message
+
+
+def test_missing_config_files_are_named():
+    assert "nowhere.yaml" in refused("nowhere.yaml")
+    assert "--config-file" in refused("")
+
+
+def test_config_files_run_no_code(tmp_path):
+    trace = tmp_path / "trace"
+    refused(config_file(tmp_path, f"MODEL: {{WEIGHTS: !!python/object/apply:os.mkdir ['{trace}']}}"))
+
+    assert not trace.exists()
+
+
+def test_keys_and_values_stand_behind_options_of_any_number():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("opts", nargs="*")
+
+    args = parse_with_opts(parser, ["--seeds", "1", "2", "SOLVER.MAX_ITER", "7", "SEED", "3"])
+
+    assert (args.seeds, args.opts) == ([1, 2], ["SOLVER.MAX_ITER", "7", "SEED", "3"])
+    args = parse_with_opts(parser, ["SEED", "3", "--seeds", "1", "SEED", "4"])
+    assert (args.seeds, args.opts) == ([1], ["SEED", "3", "SEED", "4"])
+    assert parse_with_opts(parser, ["--seeds", "1"]).opts == []

@@ -1,0 +1,98 @@
+"""Every config of the model zoo: builds what the paper's table names, takes a training step, and finds boxes."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from atss.config import load_config
+from atss.engine import Trainer
+from atss.modeling.backbones.deformable import ModulatedDeformConv
+from tests.helpers import ROOT
+
+# Depth, groups, width of a group, stages with deformable layers, deformable towers, iterations.
+ZOO = {
+    "R_50_FPN_1x": (50, 1, 64, "", False, 90000),
+    "R_50_FPN_1x_dcnv2": (50, 1, 64, "345", True, 90000),
+    "R_101_FPN_1x": (101, 1, 64, "", False, 90000),
+    "R_101_FPN_2x": (101, 1, 64, "", False, 180000),
+    "R_101_FPN_2x_dcnv2": (101, 1, 64, "345", True, 180000),
+    "X_101_32x8d_FPN_2x": (101, 32, 8, "", False, 180000),
+    "X_101_32x8d_FPN_2x_dcnv2": (101, 32, 8, "45", True, 180000),
+    "X_101_64x4d_FPN_2x": (101, 64, 4, "", False, 180000),
+    "X_101_64x4d_FPN_2x_dcnv2": (101, 64, 4, "45", True, 180000),
+}
+BLOCKS = {50: {"2": 3, "3": 4, "4": 6, "5": 3}, 101: {"2": 3, "3": 4, "4": 23, "5": 3}}
+
+
+def test_the_zoo_is_complete():
+    names = {path.stem.removeprefix("atss_") for path in ROOT.glob("configs/atss_[RX]_[51]0*.yaml")}
+
+    assert names - {"R_10_FPN_demo", "R_10_FPN_study"} == set(ZOO)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_config_of_the_zoo(name):
+    depth, groups, width, stages, deformable_towers, iterations = ZOO[name]
+    cfg = load_config(f"configs/atss_{name}.yaml", ["MODEL.DEVICE", "cpu", "MODEL.ATSS.SCORE_THRESH_TEST", "0.0"])
+    model = build_model(cfg)
+
+    bottom_up = model.backbone.bottom_up
+    assert {s: len(getattr(bottom_up, f"res{s}")) for s in "2345"} == BLOCKS[depth]
+    assert bottom_up.res3[1].conv2.groups == groups and bottom_up.res3[1].conv2.weight.shape[0] == 2 * groups * width
+    assert bottom_up.res3[0].conv1.stride == ((2, 2) if groups == 1 else (1, 1)), "1x1 for MSRA's, 3x3 for ResNeXt"
+    deformable = [m for m in bottom_up.modules() if isinstance(m, ModulatedDeformConv)]
+    assert len(deformable) == sum(BLOCKS[depth][s] for s in stages)
+    assert all(isinstance(block.conv2, ModulatedDeformConv) for s in stages for block in getattr(bottom_up, f"res{s}"))
+    towers = [m for m in model.head.modules() if isinstance(m, ModulatedDeformConv)]
+    assert len(towers) == (2 if deformable_towers else 0)
+
+    long = iterations == 180000
+    schedule = cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    assert schedule == (
+        (180000, (120000, 160000), (640, 800), "range") if long else (90000, (60000, 80000), (800,), "choice")
+    )
+
+    takes_a_step_and_finds_boxes(cfg, model)
+
+
+def takes_a_step_and_finds_boxes(cfg, model):
+    optimizer = Trainer.build_optimizer(cfg, model)
+    instances = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[5.0, 8, 60, 50]])), gt_classes=torch.tensor([7]))
+    image = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(0))
+    before = model.head.class_logits.weight.clone()
+
+    losses = model.train()([{"image": image, "instances": instances}])
+    sum(losses.values()).backward()
+    optimizer.step()
+
+    assert all(loss.isfinite() for loss in losses.values())
+    assert not torch.equal(before, model.head.class_logits.weight)
+    with torch.no_grad():
+        (found,) = model.eval()([{"image": image, "height": 128, "width": 128}])
+    assert len(found["instances"]) > 0 and found["instances"].image_size == (128, 128)
+
+
+@pytest.mark.parametrize("norm", ["SyncBN", "naiveSyncBN", "GN"])
+def test_other_normalisations_and_clipped_gradients_by_config(tiny_config, norm):
+    """Synchronised statistics of a single process are those of plain batch normalisation."""
+    cfg = tiny_config(
+        {
+            "MODEL.RESNETS.NORM": norm, "MODEL.FPN.NORM": norm, "MODEL.ATSS.NORM": norm,
+            "MODEL.RESNETS.STEM_OUT_CHANNELS": 32, "MODEL.RESNETS.RES2_OUT_CHANNELS": 32,
+            "SOLVER.OPTIMIZER": "SGD", "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "norm", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 1e-9,
+            "SOLVER.MOMENTUM": 0.0, "SOLVER.WEIGHT_DECAY": 0.0,
+        }
+    )  # fmt: skip
+    model = build_model(cfg).train()
+    optimizer = Trainer.build_optimizer(cfg, model)
+    instances = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[5.0, 8, 60, 50]])), gt_classes=torch.tensor([3]))
+    batch = [{"image": torch.rand(3, 128, 192) * 255, "instances": instances} for _ in range(2)]
+    before = [p.detach().double().clone() for p in model.parameters()]
+
+    sum(model(batch).values()).backward()
+    optimizer.step()
+
+    moved = sum((p.double() - b).square().sum() for p, b in zip(model.parameters(), before, strict=True)).sqrt()
+    assert 0 < moved < 1e-4 * cfg.SOLVER.BASE_LR

@@ -1,0 +1,144 @@
+"""Runs of several processes, on CPUs over gloo."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from detectron2.engine import default_argument_parser
+
+from atss.data.shapes import SHAPES, generate
+from atss.engine import launch
+from atss.errors import InputError
+from tests.helpers import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
+
+SETTINGS = {**TINY, "SOLVER.MAX_ITER": 8, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001, "TEST.EVAL_PERIOD": 4}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+def command(settings, *flags):
+    return ["train_net.py", "--config-file", DEMO_CONFIG, "--dist-url", "auto", *flags, *pairs(settings)]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """Batches of 2 in each of two, of 4 in one: the same losses, with their normalisers, and the same weights."""
+    generate(tmp_path / "train", 24, seed=1, style=SHAPES._replace(sizes=((160, 160),)))
+    datasets = {
+        "DATASETS.REGISTER": [["same_size", str(tmp_path / "train.json"), str(tmp_path / "train")]],
+        "DATASETS.TRAIN": ("same_size",),
+        "DATASETS.TEST": "()",
+    }
+    channels = {"MODEL.RESNETS.STEM_OUT_CHANNELS": 32, "MODEL.RESNETS.RES2_OUT_CHANNELS": 32}
+    settings = {**TINY, **datasets, **channels, "MODEL.RESNETS.NORM": "GN", "SOLVER.MAX_ITER": 20}
+    # Adam makes much of gradients that are rounding errors, those of a bias before a normalisation.
+    settings |= {"SOLVER.OPTIMIZER": "SGD", "SOLVER.BASE_LR": 0.01}
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        arguments = ["--config-file", DEMO_CONFIG, "--num-gpus", processes, "--dist-url", "auto"]
+        run("tests/same_size.py", *arguments, *pairs({**settings, "OUTPUT_DIR": folder}), env=ONE_THREAD)
+        weights = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        found.append((json.loads((folder / "losses.json").read_text()), weights))
+
+    (losses, weights), (losses_of_two, weights_of_two) = found
+    assert len(losses) == 20 and losses[0].keys() == {"total_loss", "loss_cls", "loss_box", "loss_centerness"}
+    for row, row_of_two in zip(losses, losses_of_two, strict=True):
+        assert row == pytest.approx(row_of_two, abs=1e-9)
+    for key, value in weights.items():
+        assert value.dtype == torch.float64 or not value.is_floating_point()
+        assert torch.allclose(value.double(), weights_of_two[key].double(), rtol=0, atol=1e-9), key
+
+
+def test_torchrun_on_two_machines(shapes, tmp_path):
+    """Two torchruns on this one: it trains, evaluates once each time, and writes one report."""
+    out = tmp_path / "out"
+    agent = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend",
+        "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", *command({**SETTINGS, **shapes, "OUTPUT_DIR": out}),
+    ]  # fmt: skip
+    agents = [
+        subprocess.Popen(agent, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                         env={**os.environ, **ONE_THREAD})
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[0] for process in agents]
+
+    assert [process.returncode for process in agents] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    assert sum("bbox/AP" in row for row in rows(out)) == 2, "on the way and at the end"
+    assert sum(text.count("The run's story") for text in said) == 1
+    assert sum(text.count("Starting training from iteration 0") for text in said) == 1, "the main process logs"
+    assert (out / "report.html").exists() and (out / "model_final.pth").exists()
+    assert "World size: 2" in (out / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("whom", ["launcher", "all"])
+def test_asked_to_stop_all_processes_end_together(shapes, tmp_path, whom):
+    """Of a scheduler's notice to the launcher, or to everything that it has started."""
+    out = tmp_path / "out"
+    settings = {**SETTINGS, **shapes, "SOLVER.MAX_ITER": 10000, "TEST.EVAL_PERIOD": 0, "OUTPUT_DIR": out}
+    settings["SOLVER.CHECKPOINT_PERIOD"] = 2
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command(settings, "--num-gpus", "2")], cwd=ROOT, stdout=log, stderr=log,
+            start_new_session=True, env={**os.environ, **ONE_THREAD},
+        )  # fmt: skip
+    while not (out / "last_checkpoint").exists() and process.poll() is None:
+        time.sleep(0.2)
+
+    (os.killpg if whom == "all" else os.kill)(process.pid, signal.SIGTERM)
+
+    status, said = process.wait(timeout=120), (tmp_path / "log").read_text()
+    assert status == 0, said[-3000:]
+    assert said.count("Stopped by SIGTERM after") == 1 and "Traceback" not in said
+    last = torch.load(out / (out / "last_checkpoint").read_text(), weights_only=True)["iteration"]
+    assert f"Stopped by SIGTERM after {last + 1} of 10000 iterations" in said
+
+
+def test_bad_input_of_several_processes_is_one_line(shapes, tmp_path):
+    settings = {**SETTINGS, **shapes, "MODEL.WEIGHTS": "README.md", "OUTPUT_DIR": tmp_path / "out"}
+
+    result = run(*command(settings, "--num-gpus", "2"), check=False, env=ONE_THREAD)
+
+    assert "README.md" in error_line(result) and result.returncode == 1
+    assert result.stderr.count("error: ") == 1 and not (tmp_path / "out").exists()
+
+
+def arguments(*flags):
+    return default_argument_parser().parse_args([*flags, "--config-file", DEMO_CONFIG])
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--num-gpus", "64"], "--num-gpus 64: this machine has"),
+        (["--num-gpus", "1", "--num-machines", "2", "--dist-url", "auto"], "--dist-url auto: several machines"),
+        (["--num-gpus", "1", "--num-machines", "2", "--dist-url", "file:///tmp/x"], "expected tcp://HOST:PORT"),
+        (["--num-gpus", "1", "--num-machines", "2", "--dist-url", "tcp://host:port"], "expected tcp://HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_started_is_named(flags, said):
+    with pytest.raises(InputError, match=said):
+        launch(print, arguments(*flags), lambda: "cpu")
+
+
+def test_one_process_is_this_one():
+    seen = []
+
+    launch(seen.append, arguments(), lambda: pytest.fail("nobody needs to know"))
+
+    assert len(seen) == 1

@@ -1,0 +1,73 @@
+"""Grids and objects that the tests of the assigners share, and Algorithm 1 run on them."""
+
+import math
+
+import torch
+from hypothesis import strategies as st
+
+from atss.modeling.anchors import AnchorGrid, make_cell_anchors
+from tests.modeling.assigners.naive import naive_atss
+
+FIVE_STRIDES = [8, 16, 32, 64, 128]
+
+
+def grid_of(height, width, strides=FIVE_STRIDES, offset=0.5, **anchors):
+    """The grid of an image, with the anchors of `make_cell_anchors`."""
+    shapes = [(-(-height // s), -(-width // s)) for s in strides]
+    return AnchorGrid(shapes, strides, make_cell_anchors(strides, **anchors), offset)
+
+
+def random_objects(generator, number, height, width, scale=1.0):
+    """(number, 4) boxes of 4 to 218 pixels, times `scale`, centred anywhere in the image."""
+    center = torch.rand(number, 2, generator=generator) * torch.tensor([width, height])
+    half = torch.exp(torch.rand(number, 2, generator=generator) * 4) * 2 * scale
+    return torch.cat([center - half, center + half], dim=1)
+
+
+def naive(grid, boxes, k):
+    """Matches of one image as a list, and whether there was a tie."""
+    levels = [
+        (level.tolist(), len(anchors))
+        for level, anchors in zip(grid.boxes().split(grid.level_sizes), grid.cell_anchors, strict=True)
+    ]
+    return naive_atss(levels, boxes.tolist(), k)
+
+
+# Objects that match nothing.
+NAN, INF = math.nan, math.inf
+INVALID = [[5.0, 5, 5, 9], [9.0, 9, 5, 5], [NAN, 0, 9, 9], [0.0, 0, INF, 9], [-INF, 0, 9, 9], [0.0, 0, 0, 0]]
+
+
+@st.composite
+def batches(draw):
+    """A grid and the objects of its images.
+
+    Levels of one row among the grids, one to nine anchors a cell; any number of images and objects, from a fraction
+    of the smallest cell to larger than the image, far outside it, and without area.
+    """
+    shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
+    strides = [draw(st.sampled_from([4, 8, 12])) * 2**level for level in range(len(shapes))]
+    ratios = {"aspect_ratios": (0.5, 1.0, 3.0)}
+    shapes_of_anchors = [
+        {},
+        {"aspect_ratios": (2.0,)},
+        {"scales_per_octave": 3},
+        ratios,
+        {**ratios, "scales_per_octave": 3},
+    ]
+    anchors = make_cell_anchors(strides, draw(st.sampled_from([4.0, 8.0])), **draw(st.sampled_from(shapes_of_anchors)))
+    grid = AnchorGrid(shapes, strides, anchors, draw(st.sampled_from([0.0, 0.5])))
+
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    extent, gt_boxes = 9 * strides[0] * draw(st.sampled_from([1.0, 1.0, 3.0, 50.0])), []
+    for count in draw(st.lists(st.integers(0, 6), max_size=3)):
+        scale = draw(st.sampled_from([1.0, 1.0, 0.1, 10.0]))
+        boxes = random_objects(generator, count, extent, extent, scale) - extent / 2 + 4.5 * strides[0]
+        invalid = torch.tensor(draw(st.lists(st.sampled_from(INVALID), max_size=1))).view(-1, 4)
+        gt_boxes.append(torch.cat([boxes, invalid]))
+    return grid, gt_boxes
+
+
+def levels_of(grid):
+    """The anchors of every level, as lists."""
+    return [level.tolist() for level in grid.boxes().split(grid.level_sizes)]

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_backbone
+
+from tests.helpers import paper_config
+
+
+def test_p6_comes_from_p5():
+    backbone = build_backbone(paper_config()).eval()
+    seen = {}
+    backbone.top_block.register_forward_pre_hook(lambda module, args: seen.update(input=args[0]))
+
+    features = backbone(torch.randn(1, 3, 64, 96))
+
+    assert list(features) == ["p3", "p4", "p5", "p6", "p7"]
+    assert [tuple(f.shape) for f in features.values()] == [
+        (1, 256, 8, 12), (1, 256, 4, 6), (1, 256, 2, 3), (1, 256, 1, 2), (1, 256, 1, 1)
+    ]  # fmt: skip
+    assert seen["input"] is features["p5"]
+    assert [s.stride for s in backbone.output_shape().values()] == [8, 16, 32, 64, 128]
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_p7_sees_p6_after_a_relu_or_not(relu):
+    cfg = paper_config()
+    cfg.MODEL.ATSS.RELU_BEFORE_P7 = relu
+    top = build_backbone(cfg).top_block
+    p5 = torch.randn(1, 256, 4, 4)
+
+    p6, p7 = top(p5)
+
+    assert (p6 < 0).any() and torch.equal(p7, top.p7(p6.clamp(min=0) if relu else p6))
+
+
+def test_stem_and_res2_are_frozen_and_batch_norm_is():
+    backbone = build_backbone(paper_config())
+
+    trained = {name.split(".")[1] for name, p in backbone.named_parameters() if p.requires_grad and "bottom_up" in name}
+
+    assert trained == {"res3", "res4", "res5"}
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
+
+
+@pytest.mark.parametrize("depth, blocks", [(10, 4), (18, 8), (34, 16)])
+def test_small_resnets_of_any_width(depth, blocks):
+    cfg = paper_config(DEPTH=depth, RES2_OUT_CHANNELS=8, STEM_OUT_CHANNELS=8, NORM="BN")
+    cfg.MODEL.BACKBONE.NAME = "build_atss_small_resnet_fpn_backbone"
+    cfg.MODEL.FPN.OUT_CHANNELS = 16
+
+    backbone = build_backbone(cfg, ShapeSpec(channels=3))
+
+    assert sum(len(stage) for stage in backbone.bottom_up.stages) == blocks
+    assert backbone.bottom_up.output_shape()["res5"].channels == 64
+    assert {f.shape[1] for f in backbone(torch.randn(2, 3, 32, 32)).values()} == {16}
