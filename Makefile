@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := output/demo
 
-.PHONY: env demo test overnight fuzz lint clean
+.PHONY: env demo test check overnight fuzz lint clean
 .DELETE_ON_ERROR:
 
 env: .venv/ready
@@ -27,8 +27,14 @@ demo: env
 	@echo "The AP table stands above; the same figures are in $(DEMO)/metrics.json."
 	@echo "Images with the detector's boxes: $(DEMO)/predictions"
 
+# Two processes, each of which takes a file of tests at a time.
+WORKERS ?= 2
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+# What someone who changes a line runs: style, and the tests that take no time.
+check: lint
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"
 
 # A million random grids and batches for the assigner, against Algorithm 1: a few hours.
 overnight: env

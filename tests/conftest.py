@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 # Without a GPU Triton's kernels run in its interpreter. It must be switched on before they are imported.
@@ -14,7 +15,7 @@ if not torch.cuda.is_available():
 
 from atss.config import load_config
 from atss.data.shapes import generate
-from tests.helpers import DEMO_CONFIG, TINY, pairs
+from tests.helpers import DEMO_CONFIG, FINISHED_RUN, TINY, pairs, run
 
 settings.register_profile("default", max_examples=2000, deadline=None)
 settings.register_profile("overnight", max_examples=1_000_000, deadline=None)
@@ -23,7 +24,8 @@ settings.load_profile("default")
 
 @pytest.fixture(autouse=True, scope="session")
 def few_threads():
-    torch.set_num_threads(2)
+    """The processes of a test run share the cores."""
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +36,47 @@ def logs_can_be_captured():
 
 
 @pytest.fixture(scope="session")
-def shapes(tmp_path_factory):
+def once(tmp_path_factory):
+    """Function: name, function that fills a folder -> the folder, filled once for all processes of the test run."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def filled(name, fill):
+        folder, done = root / name, root / f"{name}.done"
+        with FileLock(f"{folder}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def shapes(once):
     """Two generated datasets: key-value pairs that register and use them."""
-    folder = tmp_path_factory.mktemp("shapes")
-    generate(folder / "train", 24, seed=1)
-    generate(folder / "val", 8, seed=2)
+
+    def fill(folder):
+        generate(folder / "train", 24, seed=1)
+        generate(folder / "val", 8, seed=2)
+
+    folder = once("shapes", fill)
     entries = [[f"tiny_{s}", str(folder / f"{s}.json"), str(folder / s)] for s in ("train", "val")]
-    return {
-        "DATASETS.REGISTER": entries, "DATASETS.TRAIN": ("tiny_train",), "DATASETS.TEST": ("tiny_val",)
-    }  # fmt: skip
+    return {"DATASETS.REGISTER": entries, "DATASETS.TRAIN": ("tiny_train",), "DATASETS.TEST": ("tiny_val",)}
+
+
+@pytest.fixture(scope="session")
+def finished_run(once, shapes):
+    """Folder of a run of the tiny model that `train_net.py` has finished, with two evaluations and a report; what the
+    command printed is in `printed.txt` there. Read it, and write nothing into it."""
+
+    def fill(folder):
+        settings = {**FINISHED_RUN, **shapes, "OUTPUT_DIR": folder}
+        result = run("train_net.py", "--config-file", DEMO_CONFIG, *pairs(settings))
+        (folder / "printed.txt").write_text(result.stdout + result.stderr)
+
+    return once("finished_run", fill)
 
 
 @pytest.fixture

@@ -22,30 +22,28 @@ def metrics(folder):
     return [json.loads(line) for line in (Path(folder) / "metrics.json").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def trained(shapes, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    settings = {**SHORT, **shapes, "OUTPUT_DIR": folder, "TEST.EVAL_PERIOD": 12, "MODEL.DEVICE": "cuda"}
-    return folder, run(*command(settings))
+@pytest.fixture
+def trained(finished_run):
+    return finished_run, (finished_run / "printed.txt").read_text()
 
 
 def test_training_leaves_what_detectron2_does(trained):
-    folder, result = trained
+    folder, printed = trained
 
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "last_checkpoint", "inference"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names), "TensorBoard"
     assert {"loss_cls", "loss_box", "loss_centerness", "bbox/AP50"} <= set().union(*metrics(folder))
     assert sum("bbox/AP" in row for row in metrics(folder)) == 2, "evaluated on the way and at the end"
-    assert "eta:" in result.stdout + result.stderr
+    assert "eta:" in printed
 
 
 def test_asked_for_cuda_it_says_once_that_there_is_none(trained):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA GPU here")
-    _, result = trained
+    _, printed = trained
 
-    assert (result.stdout + result.stderr).count("there is no CUDA GPU here: running on the CPU") == 1
+    assert printed.count("there is no CUDA GPU here: running on the CPU") == 1
 
 
 def test_eval_only_gives_what_the_evaluation_at_the_end_of_training_gave(trained, shapes, tmp_path):
