@@ -10,7 +10,7 @@ DEMO := output/demo
 env: .venv/ready
 
 .venv/ready: requirements.txt pyproject.toml tools/install_detectron2.py
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "error: Python 3.10 or newer is needed; name one with `make PYTHON=python3.12 ...`")'
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed; name one with `make PYTHON=python3.12 ...`")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.txt
 	$(BIN)/python tools/install_detectron2.py
