@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from atss.report.mistakes import match_classes
+from atss.report.mistakes import match
 from atss.report.thresholds import SCORES, best_scores, sweep
 from tests.report.runs import arrays, made, random_boxes
 
@@ -11,7 +11,7 @@ BOX, FAR = (10, 10, 20, 20), (70, 60, 20, 20)
 
 
 def swept(boxes, num_classes):
-    right, ignored, _ = match_classes(boxes, num_classes)
+    right, ignored, _ = match(boxes.objects, boxes.detections)
     return sweep(boxes, right, ignored, num_classes), right, ignored
 
 

@@ -12,7 +12,9 @@ from pycocotools.coco import COCO
 from ..data import read_dataset
 from ..data.coco import read_json
 from ..errors import InputError
-from ..evaluation.average_precision import read_detections, read_objects
+
+OBJECT = np.dtype([("category", "i8"), ("image", "i8"), ("box", "f8", 4), ("area", "f8"), ("crowd", "?")])
+DETECTION = np.dtype([("category", "i8"), ("image", "i8"), ("box", "f8", 4), ("score", "f8")])
 
 
 class Dataset(NamedTuple):
@@ -148,3 +150,26 @@ def to_arrays(dataset, results):
         rows["image"] = np.searchsorted(dataset.image_ids, rows["image"])
     # Both are in order of class already; a stable sort keeps it within an image.
     return Boxes(*(rows[np.argsort(rows["image"], kind="stable")] for rows in (objects, detections)))
+
+
+def read_objects(annotations):
+    """Annotations in COCO format -> OBJECT (G,), by category and image."""
+    rows = read_boxes(annotations, OBJECT)
+    rows["area"] = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
+    rows["crowd"] = [a.get("iscrowd", 0) for a in annotations]
+    return rows[np.lexsort((rows["image"], rows["category"]))]
+
+
+def read_detections(results):
+    """Results in COCO format -> DETECTION (D,), by category, image and decreasing score."""
+    rows = read_boxes(results, DETECTION)
+    rows["score"] = [r["score"] for r in results]
+    return rows[np.lexsort((-rows["score"], rows["image"], rows["category"]))]
+
+
+def read_boxes(entries, dtype):
+    rows = np.empty(len(entries), dtype)
+    rows["category"] = [e["category_id"] for e in entries]
+    rows["image"] = [e["image_id"] for e in entries]
+    rows["box"] = np.array([e["bbox"] for e in entries], dtype="f8").reshape(-1, 4)
+    return rows

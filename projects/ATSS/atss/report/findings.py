@@ -8,7 +8,7 @@ import numpy as np
 
 from ..evaluation.coco import evaluate_boxes
 from .boxes import Boxes, Dataset, to_arrays
-from .mistakes import Verdict, confusion_matrix, judge, match_classes
+from .mistakes import Verdict, confusion_matrix, judge, match
 from .thresholds import SCORES, Sweep, best_scores, sweep
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -54,7 +54,7 @@ def find(dataset, results):
     precision = np.where(precision < 0, np.nan, precision)
     params, num_classes = evaluation.params, len(dataset.classes)
     boxes = to_arrays(dataset, results)
-    right, ignored, _ = match_classes(boxes, num_classes)
+    right, ignored, _ = match(boxes.objects, boxes.detections)
     swept = sweep(boxes, right, ignored, num_classes)
     thresholds, overall = best_scores(swept)
     enough = boxes.detections["score"] >= SCORES[thresholds][boxes.detections["category"]]

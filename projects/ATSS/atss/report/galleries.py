@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..evaluation.average_precision import place_in_image
 from .folder import Shown, slug
 from .images import draw_mistake
 from .mistakes import BADLY_PLACED, CONFUSED, FALSE_FIND, MISSED, NEAR, SAME, SECOND_CLASS
@@ -68,7 +67,8 @@ def tell_mistakes(findings, folder, prefix):
 def first_of_images(places, images, rank):
     """Places (n,) in order of their rank, but first the first of every image, then all second ones, and so on."""
     order = places[np.lexsort((rank[places], images[places]))]
-    return order[np.lexsort((rank[order], place_in_image(images[order])))]
+    turn = np.arange(len(order)) - np.searchsorted(images[order], images[order])
+    return order[np.lexsort((rank[order], turn))]
 
 
 def tell_kind(findings, folder, title, name, places, boxes_of, line_of, text):

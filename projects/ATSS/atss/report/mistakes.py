@@ -1,11 +1,11 @@
 """What becomes of every detection and of every object: which are right, and what kind of mistake the others are."""
 
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+from pycocotools import mask
 
-from ..evaluation.average_precision import match, overlaps
+from ..evaluation.coco import run_coco_eval
 
 # IoU from which a detection is an object's, and below which it has nothing to do with it.
 SAME, NEAR = 0.5, 0.1
@@ -35,34 +35,68 @@ class Verdict(NamedTuple):
     state: np.ndarray
 
 
-def match_classes(boxes, num_classes):
-    """Give detections objects of their class at an IoU of SAME, as COCO does.
+def match(objects, detections, by_class=True):
+    """Match detections to ground truth at an IoU of SAME, as COCO does.
 
     Args:
-        boxes: `Boxes`.
+        objects, detections: OBJECT (G,) and DETECTION (D,).
+        by_class: False to match across classes.
 
     Returns:
         right, ignored: (D,) bool. object: (D,) int64, -1 for none.
     """
+    ignored, object_ = np.zeros(len(detections), dtype=bool), np.full(len(detections), -1)
+    if not len(detections):
+        return ignored, ignored, object_
+    images = np.union1d(objects["image"], detections["image"]).tolist()
+    categories = np.union1d(objects["category"], detections["category"]).tolist()
+    fields = (objects[name].tolist() for name in ("image", "category", "box", "area", "crowd"))
+    ground_truth = {
+        "images": [{"id": image} for image in images],
+        "categories": [{"id": category, "name": str(category)} for category in categories],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            for i, (image, category, box, area, crowd) in enumerate(zip(*fields, strict=True), 1)
+        ],
+    }
+    columns = (detections[name] for name in ("image", "box", "score", "category"))
+    evaluation = run_coco_eval(
+        ground_truth, np.column_stack(list(columns)), iouThrs=[SAME], areaRng=[[-np.inf, np.inf]], areaRngLbl=["all"],
+        maxDets=[len(detections)], useCats=by_class,
+    )  # fmt: skip
+    for entry in filter(None, evaluation.evalImgs):
+        rows = np.array(entry["dtIds"], dtype=np.int64) - 1
+        object_[rows] = np.array(entry["dtMatches"], dtype=np.int64).reshape(-1) - 1
+        ignored[rows] = np.array(entry["dtIgnore"], dtype=bool).reshape(-1)
+    return (object_ >= 0) & ~ignored, ignored, object_
 
-    # A class of an image is one image for `match`.
-    def of_class(rows):
-        keyed = rows.copy()
-        keyed["image"] = rows["image"] * num_classes + rows["category"]
-        return keyed
 
-    return match_at(SAME, of_class(boxes.objects), of_class(boxes.detections))
+def overlaps(objects, detections, least):
+    """Pairs of an object and a detection of an image with an IoU of at least `least`.
 
+    With a crowd the intersection is divided by the detection's area alone.
 
-def match_at(iou, objects, detections):
-    params = SimpleNamespace(iouThrs=np.array([iou]), areaRng=[[-np.inf, np.inf]])
-    return tuple(x[:, 0, 0] for x in match(objects, detections, ~objects["crowd"][:, None], params))
+    Args:
+        objects, detections: OBJECT (G,) and DETECTION (D,), by image.
+
+    Returns:
+        detection (N,), increasing; object (N,); IoU (N,).
+    """
+    found = []
+    for image in np.intersect1d(objects["image"], detections["image"]):
+        theirs, ours = (slice(*np.searchsorted(x["image"], [image, image + 1])) for x in (objects, detections))
+        iou = mask.iou(detections["box"][ours], objects["box"][theirs], objects["crowd"][theirs].astype(int).tolist())
+        d, g = np.nonzero(iou >= least)
+        found.append((d + ours.start, g + theirs.start, iou[d, g]))
+    if not found:
+        return np.empty(0, int), np.empty(0, int), np.empty(0)
+    return tuple(map(np.concatenate, zip(*found, strict=True)))
 
 
 def judge(boxes, num_classes):
     """The `Verdict` on `Boxes`, of which all detections count."""
     objects, detections = boxes
-    right, ignored, partner = match_classes(boxes, num_classes)
+    right, ignored, partner = match(objects, detections)
     kind = np.where(right, RIGHT, np.where(ignored, IGNORED, FALSE_FIND))
     state = np.where(objects["crowd"], IGNORED, MISSED)
     state[partner[right]] = RIGHT
@@ -70,7 +104,7 @@ def judge(boxes, num_classes):
     # Best score first, of all classes; what is left of a class has no overlap of SAME with what is left of it.
     rest, free = np.flatnonzero(kind == FALSE_FIND), np.flatnonzero(state == MISSED)
     rest = rest[np.lexsort((-detections["score"][rest], detections["image"][rest]))]
-    confused, _, other = match_at(SAME, objects[free], detections[rest])
+    confused, _, other = match(objects[free], detections[rest], by_class=False)
     rest, other = rest[confused], free[other[confused]]
     kind[rest], partner[rest], state[other] = CONFUSED, other, CONFUSED
 
