@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find objects in images, videos or what a camera sees, and draw them or list them in COCO's format."""
+"""Detect objects in images, videos or the images of a camera; draw them, or list them in COCO format."""
 
 import argparse
 import contextlib
@@ -13,8 +13,8 @@ from detectron2.utils.logger import setup_logger
 
 from atss.errors import InputError, one_line_errors
 from atss.predictor import Predictor
-from outputs import CocoFile, Files, Window, check_screen, make_folder, output_paths
-from pipeline import look
+from outputs import CocoWriter, FileWriter, Window, check_screen, make_folder, output_paths
+from pipeline import process
 from sources import find_sources
 
 # Exit status after Ctrl-C.
@@ -28,13 +28,11 @@ def get_parser():
         "--input", nargs="+", default=[], help="images, videos, folders, glob patterns; - for a list from stdin"
     )
     parser.add_argument("--video-input", metavar="FILE", help="a video, whatever its extension")
-    parser.add_argument("--webcam", nargs="?", const=0, type=int, metavar="N", help="a camera; the first if no number")
-    parser.add_argument(
-        "--output", help="file or folder for what is drawn; a window opens where neither it nor --json is given"
-    )
-    parser.add_argument("--json", metavar="FILE", help="file for the objects, in COCO's format")
-    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="least score of an object")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time: 8 on a GPU, 1 on a CPU")
+    parser.add_argument("--webcam", nargs="?", const=0, type=int, metavar="N", help="number of a camera; 0 if omitted")
+    parser.add_argument("--output", help="file or folder for the drawn images; without it and --json a window opens")
+    parser.add_argument("--json", metavar="FILE", help="file for the detections, in COCO format")
+    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="minimum score of a detection")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images per batch; default: 8 on a GPU, 1 on a CPU")
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, such as MODEL.WEIGHTS model.pth"
     )
@@ -53,23 +51,23 @@ def main(args):
     with contextlib.ExitStack() as stack:
         viewer = coco = None
         if args.json:
-            coco = stack.enter_context(contextlib.closing(CocoFile(args.json, predictor.class_names)))
+            coco = stack.enter_context(contextlib.closing(CocoWriter(args.json, predictor.class_names)))
         if args.output:
             make_folder(os.path.dirname(paths[0]))
-            viewer = Files(dict(zip(sources, paths, strict=True)))
+            viewer = FileWriter(dict(zip(sources, paths, strict=True)))
         elif not args.json:
             viewer = Window()
         batch_size = args.batch_size or predictor.batch_size
-        tally = look(sources, predictor, args.confidence_threshold, batch_size, viewer, coco)
+        statistics = process(sources, predictor, args.confidence_threshold, batch_size, viewer, coco)
         if coco:
             coco.finish()
-    print(tally.summary())
-    if tally.interrupted:
-        print("interrupted: what had been found is written, and its files are complete", file=sys.stderr)
+    print(statistics.summary())
+    if statistics.interrupted:
+        print("interrupted: the files are complete, with all detections up to then", file=sys.stderr)
         raise SystemExit(INTERRUPTED)
-    if tally.failed:
+    if statistics.failed:
         raise InputError(
-            f"{len(tally.failed)} of {len(sources)} inputs could not be read, or not to the end; they are named above"
+            f"{len(statistics.failed)} of {len(sources)} inputs could not be read completely; they are named above"
         )
 
 

@@ -1,4 +1,4 @@
-"""Reading, detecting, drawing and writing, at the same time."""
+"""Reads, detects, draws and writes at the same time."""
 
 import contextlib
 import time
@@ -11,127 +11,121 @@ import cv2
 import tqdm
 
 from atss.utils.drawing import MIN_LONG_SIDE, class_colors, draw_boxes
-from sources import read
+from sources import read_frames
 
 
 @dataclass
-class Tally:
-    """What was done: numbers, times in seconds, whether Ctrl-C ended it, and the sources that could not be read."""
+class Statistics:
+    """What was processed, and the time that it took in total and in the model."""
 
     images: int = 0
-    frames: int = 0
-    objects: int = 0
+    frames: int = 0  # of videos and cameras
+    detections: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
-    interrupted: bool = False
-    failed: list = field(default_factory=list)
-
-    def add(self, frame, found):
-        """Count a `Frame` and its `Found`."""
-        self.images += not frame.source.is_video
-        self.frames += frame.source.is_video
-        self.objects += len(found)
+    interrupted: bool = False  # by Ctrl-C
+    failed: list = field(default_factory=list)  # sources that could not be read completely
 
     def summary(self):
-        """A line of text."""
+        """One line of text."""
+        parts = [plural(n, kind) for n, kind in ((self.images, "image"), (self.frames, "frame")) if n]
+        line = f"{' and '.join(parts) or 'nothing'} in {self.seconds:.1f} s, {plural(self.detections, 'detection')}"
         number = self.images + self.frames
-        kinds = [count(n, kind) for n, kind in ((self.images, "image"), (self.frames, "frame")) if n]
-        line = f"{' and '.join(kinds) or 'nothing'} in {self.seconds:.1f} s, {count(self.objects, 'object')}"
         if not number:
             return line
-        return f"{line}; {number / self.seconds:.1f} a second in all, {number / self.model_seconds:.1f} the model alone"
+        total, model = number / self.seconds, number / self.model_seconds
+        return f"{line}; {total:.1f} {'frames' if self.frames else 'images'} per second, {model:.1f} in the model alone"
 
 
-def count(number, kind):
-    return f"{number} {kind}" if number == 1 else f"{number} {kind}s"
+def plural(number, noun):
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def look(sources, predictor, min_score, batch_size, viewer=None, coco=None):
-    """Find the objects of all sources, and draw and list them.
+def process(sources, predictor, min_score, batch_size, viewer=None, coco=None):
+    """Detect objects in all sources; draw and list them.
 
-    Reading and the model have a thread each, beside drawing and writing here. With a camera all take turns, so that
-    what is seen is new.
+    Reading and the model run in a thread each; drawing and writing run here. With a camera everything runs in turn, so
+    that the frames shown are recent.
 
     Args:
         sources: list of `ImageFile`, `Video` and `Webcam`.
         predictor: `Predictor`.
-        min_score: least score of an object.
-        batch_size: frames that the model sees together, at most.
-        viewer: `Files` or `Window` for what is drawn, or None; it is closed.
-        coco: `CocoFile`, or None.
+        min_score: detections with a lower score are left out.
+        batch_size: largest number of frames that go through the model together.
+        viewer: `FileWriter` or `Window` for the drawn frames, or None; it is closed at the end.
+        coco: `CocoWriter`, or None.
 
     Returns:
-        `Tally`; after Ctrl-C, too, of what was done before.
+        `Statistics`; after Ctrl-C those of the frames done so far.
     """
-    tally, start = Tally(), time.perf_counter()
-    found = read(sources, predictor.prepare, tally.failed)
+    statistics, start = Statistics(), time.perf_counter()
+    frames = read_frames(sources, predictor.prepare, statistics.failed)
     if any(source.is_live for source in sources):
-        found = detect(found, predictor, min_score, 1, tally)
+        results = detect(frames, predictor, min_score, 1, statistics)
     else:
-        found = detect(ahead(found, 2 * batch_size), predictor, min_score, batch_size, tally)
-        found = ahead(found, batch_size)
+        results = detect(prefetch(frames, 2 * batch_size), predictor, min_score, batch_size, statistics)
+        results = prefetch(results, batch_size)
     colors, last = class_colors(len(predictor.class_names)), None
     unit = " frames" if any(source.is_video for source in sources) else " images"
     try:
-        with contextlib.closing(found), tqdm.tqdm(total=len(sources), unit=unit, disable=None) as bar:
-            for frame, objects in found:
+        with contextlib.closing(results), tqdm.tqdm(total=len(sources), unit=unit, disable=None) as bar:
+            for frame, detections in results:
                 if frame.source is not last:
                     last = frame.source
                     bar.total = bar.total + last.length - 1 if bar.total and last.length else None
-                tally.add(frame, objects)
+                statistics.images += not frame.source.is_video
+                statistics.frames += frame.source.is_video
+                statistics.detections += len(detections)
                 if coco:
-                    coco.add(frame.name, frame.image.shape[:2], objects)
-                if viewer and not viewer.write(frame, draw(frame, objects, colors)):
+                    coco.add(frame.name, frame.image.shape[:2], detections)
+                if viewer and not viewer.write(frame, draw(frame, detections, colors)):
                     break
                 bar.update()
     except KeyboardInterrupt:
-        tally.interrupted = True
+        statistics.interrupted = True
     finally:
         if viewer:
             viewer.close()
-    tally.seconds = time.perf_counter() - start
-    return tally
+    statistics.seconds = time.perf_counter() - start
+    return statistics
 
 
-def detect(frames, predictor, min_score, batch_size, tally):
-    """Yield (`Frame`, `Found`) of what `read` yields, and add the time of the model to the tally."""
+def detect(frames, predictor, min_score, batch_size, statistics):
+    """Yield (`Frame`, `Found`) for what `read_frames` yields; add the model's time to the statistics."""
     with contextlib.closing(frames):
         while batch := list(islice(frames, batch_size)):
             start = time.perf_counter()
-            instances = predictor.detect([x for _, x in batch])
-            tally.model_seconds += time.perf_counter() - start
-            for (frame, _), of_frame in zip(batch, instances, strict=True):
-                yield frame, predictor.found(of_frame, min_score)
+            instances = predictor.detect([inputs for _, inputs in batch])
+            statistics.model_seconds += time.perf_counter() - start
+            for (frame, _), frame_instances in zip(batch, instances, strict=True):
+                yield frame, predictor.found(frame_instances, min_score)
 
 
-def ahead(items, size):
-    """Yield what the generator `items` yields, up to `size` of it worked out before it is needed, by a thread.
+def prefetch(items, size):
+    """Yield the items of a generator; a thread computes up to `size` of them in advance.
 
-    Whatever the generator raises is raised here, when its turn comes. It is closed at the end, also at an early one.
+    An exception of the generator is raised here, after the items before it. The generator is closed at the end.
     """
     end = object()
     with ThreadPoolExecutor(max_workers=1) as thread:
-        waiting = deque(thread.submit(next, items, end) for _ in range(size))
+        futures = deque(thread.submit(next, items, end) for _ in range(size))
         try:
-            while (item := waiting.popleft().result()) is not end:
-                waiting.append(thread.submit(next, items, end))
+            while (item := futures.popleft().result()) is not end:
+                futures.append(thread.submit(next, items, end))
                 yield item
         finally:
             thread.shutdown(cancel_futures=True)
             items.close()
 
 
-def draw(frame, found, colors):
-    """A frame's image with the `Found` of it drawn in, (H, W, 3) uint8 in BGR order; small images are enlarged.
-
-    Frames of a video keep their size.
-    """
-    labels = [f"{name} {score:.0%}" for name, score in zip(found.names, found.scores, strict=True)]
+def draw(frame, detections, colors):
+    """The image with its detections, (H, W, 3) uint8 in BGR order. Small images are enlarged, videos are not."""
+    labels = [f"{name} {score:.0%}" for name, score in zip(detections.names, detections.scores, strict=True)]
     drawn = draw_boxes(
         cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB),
-        found.boxes,
+        detections.boxes,
         labels,
-        [colors[c] for c in found.classes],
+        [colors[c] for c in detections.classes],
         min_long_side=0 if frame.source.is_video else MIN_LONG_SIDE,
     )
     return cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)

@@ -12,32 +12,31 @@ import numpy as np
 from atss.data.image_io import read_image
 from atss.errors import InputError
 
-# What a folder is searched for.
+# The extensions that a folder is searched for.
 IMAGES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif",
 )  # fmt: skip
 VIDEOS = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts", ".ogv",
 )  # fmt: skip
-# Containers that say how many frames they hold. Of others OpenCV takes the length, often that of the sound, times the
-# rate, which varies in some.
+# Containers that store their number of frames. For the others OpenCV estimates it: duration times frame rate, although
+# the duration may be that of the sound, and the rate may vary.
 COUNTED = (".mp4", ".m4v", ".mov", ".avi", ".3gp")
-# So much of a video must be there where the number of its frames is such an estimate.
-ESTIMATE = 0.9
-# Frames in a row that may be damaged until the rest is given up.
+# A video of which less than this share of an estimated length can be decoded is truncated.
+MIN_SHARE = 0.9
+# A video is given up after this many damaged frames in a row.
 MAX_DAMAGED = 250
-# Frames a second of a video or a camera that does not say.
-FPS = 30.0
-MAX_FPS = 1000.0
+# Frames per second of videos and cameras that state none, or more than MAX_FPS.
+DEFAULT_FPS, MAX_FPS = 30.0, 1000.0
 
 logger = logging.getLogger("atss.demo")
 
 
 class Frame(NamedTuple):
-    """An image to look at.
+    """An image file's image, or a frame of a video or camera.
 
-    source: where it comes from.
-    name: path of the image; of the video with the number of the frame, from 0.
+    source: its `ImageFile`, `Video` or `Webcam`.
+    name: path of the image; for a video, its path and the number of the frame from 0, as in `video.mp4#000012`.
     image: (H, W, 3) uint8 array in BGR order.
     """
 
@@ -56,32 +55,27 @@ class ImageFile:
         self.path = path
 
     def frames(self):
-        """Yield its `Frame`.
-
-        Raises:
-            InputError: it cannot be read.
-        """
+        """Yield its `Frame`. An image that cannot be read raises `InputError`."""
         yield Frame(self, self.path, read_image(self.path))
 
 
 class Video:
     """A video file.
 
-    Once its frames are read, `fps` is their rate a second, and `length` the number of frames that the file announces,
-    None where it does not.
+    `frames` sets `fps`, the frames per second, and `length`, the number of frames according to the file, or None.
     """
 
     is_video, is_live = True, False
-    length, fps = None, FPS
+    length, fps = None, DEFAULT_FPS
 
     def __init__(self, path):
         self.path = path
 
-    def open(self):
-        """The `cv2.VideoCapture`, and `fps` and `length` from it.
+    def frames(self):
+        """Yield every `Frame` that can be decoded, upright.
 
         Raises:
-            InputError: OpenCV cannot open it.
+            InputError: the video cannot be opened; or, at its end, frames are missing.
         """
         capture = cv2.VideoCapture(self.path)
         if not capture.isOpened():
@@ -90,24 +84,15 @@ class Video:
             )
         length = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.length = int(length) if length > 0 else None
-        self.fps = rate_of(capture)
-        return capture
-
-    def frames(self):
-        """Yield every `Frame` that can be decoded, upright.
-
-        Raises:
-            InputError: the video cannot be opened, no frame or (at the end) fewer than announced could be decoded.
-        """
-        capture = self.open()
+        self.fps = frame_rate(capture)
         decoded = damaged = 0
-        last = 0.0
+        last_time = 0.0
         try:
             while damaged <= MAX_DAMAGED:
-                there, image = capture.read()
-                if there:
+                ok, image = capture.read()
+                if ok:
                     yield Frame(self, f"{self.path}#{decoded:06d}", image)
-                    last = max(last, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+                    last_time = max(last_time, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
                     decoded, damaged = decoded + 1, 0
                 elif self.length and decoded + damaged < self.length:
                     damaged += 1
@@ -115,19 +100,20 @@ class Video:
                     break
         finally:
             capture.release()
-        self.check(decoded, last)
+        self.check_length(decoded, last_time)
 
-    def check(self, decoded, last):
-        """See that the number of frames is that announced, and their time, in seconds, where that is an estimate.
+    def check_length(self, decoded, last_time):
+        """Raise `InputError` if frames are missing.
 
-        Raises:
-            InputError: it is not.
+        Args:
+            decoded: number of decoded frames.
+            last_time: time of the last one in seconds; it counts too where the number of frames is an estimate.
         """
         if not decoded:
             raise InputError(f"{self.path}: no frame of the video could be decoded")
         exact = self.path.lower().endswith(COUNTED)
-        reached, needed = (decoded, 1.0) if exact else (max(decoded, last * self.fps + 1), ESTIMATE)
-        if self.length and reached < needed * self.length:
+        reached, share = (decoded, 1.0) if exact else (max(decoded, last_time * self.fps + 1), MIN_SHARE)
+        if self.length and reached < share * self.length:
             about = "" if exact else "about "
             raise InputError(
                 f"{self.path}: only {decoded} of {about}{self.length} frames could be decoded; the video is truncated "
@@ -136,11 +122,7 @@ class Video:
 
 
 class Webcam:
-    """A camera by its number; it is opened at once.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
+    """A camera, opened by its number; one that cannot be opened raises `InputError`."""
 
     is_video = is_live = True
     length = None
@@ -150,57 +132,54 @@ class Webcam:
         self.capture = cv2.VideoCapture(number)
         if not self.capture.isOpened():
             raise InputError(f"--webcam {number}: no such camera, or another program uses it")
-        self.capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # else what is seen is some frames old
-        self.fps = rate_of(self.capture)
+        self.capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # buffered frames would be old ones
+        self.fps = frame_rate(self.capture)
 
     def frames(self):
-        """Yield `Frame`s as long as the camera gives any.
-
-        Raises:
-            InputError: it gives no more.
-        """
+        """Yield `Frame`s until the camera stops, which raises `InputError`."""
         number = 0
         try:
             while True:
-                there, image = self.capture.read()
-                if not there:
-                    raise InputError(f"{self.path}: the camera gives no image after {number} frames")
+                ok, image = self.capture.read()
+                if not ok:
+                    raise InputError(f"{self.path}: the camera stopped after {number} frames")
                 yield Frame(self, f"{self.path}#{number:06d}", image)
                 number += 1
         finally:
             self.capture.release()
 
 
-def rate_of(capture):
-    """Frames a second of a `cv2.VideoCapture`; `FPS` where it says none, or what no video has."""
+def frame_rate(capture):
+    """Frames per second of a `cv2.VideoCapture`."""
     fps = capture.get(cv2.CAP_PROP_FPS)
-    return fps if 0 < fps < MAX_FPS else FPS
+    return fps if 0 < fps < MAX_FPS else DEFAULT_FPS
 
 
 def find_sources(inputs, video_input=None, webcam=None):
-    """What the command line names.
+    """The sources that the command line names.
 
     Args:
         inputs: list of images, videos, folders, glob patterns and "-", for a list of these on standard input.
-        video_input: path of a video, of any extension, or None.
+        video_input: path of a video with any extension, or None.
         webcam: number of a camera, or None.
 
     Returns:
         list of `ImageFile` and `Video`, or of one `Webcam`.
 
     Raises:
-        InputError: there is none, or one is missing.
+        InputError: no source is named, or one does not exist.
     """
     if webcam is not None:
         if inputs or video_input:
-            raise InputError("--webcam goes without --input and --video-input")
+            raise InputError("--webcam cannot be combined with --input or --video-input")
         return [Webcam(webcam)]
     if not inputs and not video_input:
         raise InputError("--input is missing: name images, videos or folders, or use --video-input or --webcam")
-    sources = []
+    names = []
     for name in inputs:
-        for path in listed(sys.stdin) if name == "-" else [name]:
-            sources += [Video(f) if f.lower().endswith(VIDEOS) else ImageFile(f) for f in find_files(path)]
+        names += lines_of(sys.stdin) if name == "-" else [name]
+    files = [file for name in names for file in find_files(name)]
+    sources = [Video(file) if file.lower().endswith(VIDEOS) else ImageFile(file) for file in files]
     if video_input:
         if not os.path.isfile(video_input):
             raise InputError(f"--video-input {video_input}: no such video")
@@ -208,44 +187,40 @@ def find_sources(inputs, video_input=None, webcam=None):
     return sources
 
 
-def listed(file):
-    """The lines of a file that are not empty."""
+def lines_of(file):
     lines = [line.strip() for line in file if line.strip()]
     if not lines:
-        raise InputError("--input -: the list on standard input is empty; give a path a line")
+        raise InputError("--input -: the list on standard input is empty; give one path per line")
     return lines
 
 
 def find_files(name):
-    """Files that a path, a folder or a glob pattern names, in order."""
+    """The files that a path, a folder or a glob pattern names, sorted."""
     name = os.path.expanduser(name)
     if os.path.isdir(name):
-        found = sorted(os.path.join(name, f) for f in os.listdir(name) if f.lower().endswith(IMAGES + VIDEOS))
-        if not found:
+        files = sorted(os.path.join(name, f) for f in os.listdir(name) if f.lower().endswith(IMAGES + VIDEOS))
+        if not files:
             raise InputError(f"--input {name}: no image and no video in this folder")
-        return found
-    found = [name] if os.path.isfile(name) else sorted(filter(os.path.isfile, glob.glob(name)))
-    if not found:
+        return files
+    files = [name] if os.path.isfile(name) else sorted(filter(os.path.isfile, glob.glob(name)))
+    if not files:
         raise InputError(f"--input {name}: no such image or video")
-    return found
+    return files
 
 
-def read(sources, prepare, failed):
-    """Yield (`Frame`, `prepare` of its image) of all sources, one after the other.
+def read_frames(sources, prepare, failed):
+    """Yield (`Frame`, `prepare(frame.image)`) for all sources, one after the other.
 
-    What cannot be read, or not to its end, is named in the log and goes into `failed`.
+    A source that cannot be read completely is logged and appended to `failed`.
     """
     for source in sources:
         try:
             for frame in source.frames():
-                yield frame, prepared(frame, prepare)
+                try:
+                    inputs = prepare(frame.image)
+                except InputError as error:
+                    raise InputError(f"{frame.name}: {error}") from error
+                yield frame, inputs
         except InputError as error:
             logger.error("%s", error)
             failed.append(source)
-
-
-def prepared(frame, prepare):
-    try:
-        return prepare(frame.image)
-    except InputError as error:
-        raise InputError(f"{frame.name}: {error}") from error

@@ -1,4 +1,4 @@
-"""Boxes with names on images, and several images as one."""
+"""Draw boxes with labels on images; arrange images in a grid."""
 
 import math
 import os
@@ -10,23 +10,23 @@ import numpy as np
 from detectron2.utils.colormap import colormap
 from PIL import Image, ImageDraw, ImageFont
 
-# Small images are drawn enlarged to this many pixels, so that the labels do not hide them.
+# Smaller images are enlarged until their long side has this many pixels, so that the labels do not hide them.
 MIN_LONG_SIDE = 640
 
 
 def class_colors(num_classes):
-    """A list of (R, G, B) from 0 to 255, one a class; the 70 of Detectron2's table, again and again."""
-    colors = list(dict.fromkeys(map(tuple, colormap(rgb=True).astype(int).tolist())))  # some are in it twice
+    """A list of (R, G, B) from 0 to 255, one per class: the 70 colors of Detectron2's table, repeated as needed."""
+    colors = list(dict.fromkeys(map(tuple, colormap(rgb=True).astype(int).tolist())))  # the table has duplicates
     return [colors[i % len(colors)] for i in range(num_classes)]
 
 
 def draw_boxes(image, boxes, labels, colors, min_long_side=MIN_LONG_SIDE):
-    """Draw boxes, the first on top, with a label above each.
+    """Draw boxes with a label each. Where boxes or labels overlap, the first is on top.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         boxes: (D, 4), x1 y1 x2 y2 in pixels of the image.
-        labels: list of D texts, "" for none.
+        labels: list of D texts, "" for no label.
         colors: list of D (R, G, B) from 0 to 255.
         min_long_side: a smaller image is enlarged to this many pixels.
 
@@ -37,102 +37,101 @@ def draw_boxes(image, boxes, labels, colors, min_long_side=MIN_LONG_SIDE):
     drawn = np.array(image)
     if scale > 1:
         drawn = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    # In a panorama or a strip the short side says how much room there is.
-    extent = min(max(drawn.shape[:2]), 2 * min(drawn.shape[:2]))
-    line, font_size = max(2, round(extent / 450)), max(13, round(extent / 65))
     height, width = drawn.shape[:2]
+    # Lines and text grow with the image; in an elongated one the short side limits them.
+    extent = min(max(height, width), 2 * min(height, width))
+    line, font_size = max(2, round(extent / 450)), max(13, round(extent / 65))
+
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
     low = np.floor(boxes[:, :2]).clip(0, [width - 1, height - 1])
     high = np.ceil(boxes[:, 2:]).clip(low + 1, [width, height])
     corners = np.concatenate([low, high], axis=1).astype(int).tolist()
-    for (left, top, right, bottom), label, color in reversed(list(zip(corners, labels, colors, strict=True))):
-        color = tuple(map(int, color))
-        outline(drawn, left, top, right, bottom, line, color)
-        if label:
-            paste_label(drawn, label_image(label, font_size, color), left, top)
+    placed = []
+    for (left, top, _, bottom), text, color in zip(corners, labels, colors, strict=True):
+        if text:
+            label = label_image(text, font_size, tuple(map(int, color)))
+            placed.append((label, *label_corner(label, left, top, bottom, (height, width), placed)))
+    for (left, top, right, bottom), color in reversed(list(zip(corners, colors, strict=True))):
+        box = drawn[top:bottom, left:right]
+        box[:line] = box[-line:] = box[:, :line] = box[:, -line:] = color
+    for label, x, y in reversed(placed):
+        area = drawn[y : y + label.shape[0], x : x + label.shape[1]]
+        area[:] = label[: area.shape[0], : area.shape[1]]
     return drawn
 
 
-def outline(image, left, top, right, bottom, line, color):
-    """Draw the sides of a rectangle of pixels, `line` wide, inside it."""
-    x, y = min(line, right - left) - 1, min(line, bottom - top) - 1
-    right, bottom = right - 1, bottom - 1  # OpenCV's rectangles have their last pixel
-    for corners in (
-        ((left, top), (right, top + y)),
-        ((left, bottom - y), (right, bottom)),
-        ((left, top), (left + x, bottom)),
-        ((right - x, top), (right, bottom)),
-    ):
-        cv2.rectangle(image, *corners, color, cv2.FILLED)
+def label_corner(label, left, top, bottom, size, placed):
+    """Where a label goes, (x, y): above its box, inside it at the top, below it, or inside it at the bottom.
+
+    It is the first of these inside the image that overlaps no label placed before, or else the first inside the image.
+    """
+    label_height, label_width = label.shape[:2]
+    height, width = size
+    x = max(0, min(left, width - label_width))
+    rows = [top - label_height, top, bottom, bottom - label_height]
+    rows = [y for y in rows if 0 <= y <= height - label_height] or [max(0, height - label_height)]
+    for y in rows:
+        if not any(
+            x < other_x + other.shape[1]
+            and other_x < x + label_width
+            and y < other_y + other.shape[0]
+            and other_y < y + label_height
+            for other, other_x, other_y in placed
+        ):
+            return x, y
+    return x, rows[0]
 
 
-def paste_label(image, label, left, top):
-    """Put a label above the pixel (left, top), or below it where the image ends, so that all of it is inside."""
-    height, width = label.shape[:2]
-    left = max(0, min(left, image.shape[1] - width))
-    top = top - height if top >= height else max(0, min(top, image.shape[0] - height))
-    place = image[top : top + height, left : left + width]
-    place[:] = label[: place.shape[0], : place.shape[1]]
-
-
-@lru_cache(maxsize=512)  # the frames of a video have the same labels again and again
+@lru_cache(maxsize=512)  # the frames of a video repeat their labels
 def label_image(text, size, color):
-    """A line of text on a ground of a colour, (h, w, 3) uint8, RGB."""
+    """A line of text on a background of a color, (h, w, 3) uint8, RGB."""
     left, top, right, bottom = font(size).getbbox(text)
     label = Image.new("RGB", (math.ceil(right - left) + 6, math.ceil(bottom - top) + 6), color)
-    dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 140
-    ImageDraw.Draw(label).text((3 - left, 3 - top), text, fill="white" if dark else "black", font=font(size))
+    is_dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 140
+    ImageDraw.Draw(label).text((3 - left, 3 - top), text, fill="white" if is_dark else "black", font=font(size))
     return np.asarray(label)
 
 
 @cache
 def font(size):
-    """DejaVu Sans, which comes with matplotlib and has the letters of most languages."""
+    """DejaVu Sans, which comes with matplotlib and covers most alphabets."""
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def mosaic(images, columns, width=420, titles=None):
-    """Several images as one, in rows from left to right, on white.
+    """Arrange images in a grid, row by row, on white.
 
     Args:
         images: list of (H, W, 3) uint8, RGB, of any size.
-        columns: number of images a row.
-        width: of each in the mosaic, in pixels; they keep their shape, but are at most as high as wide.
-        titles: list of a line each above the images, or None.
+        columns: number of images per row.
+        width: long side of each image in the grid, in pixels; the aspect ratio is kept.
+        titles: list of one line of text per image, written above it, or None.
 
     Returns:
         (H', W', 3) uint8, RGB.
     """
-    gap, head = 8, 24 if titles else 0
-    fitted = []
+    gap, title_height = 8, 24 if titles else 0
+    tiles = []
     for image in images:
-        height, old_width = image.shape[:2]
-        scale = min(width / old_width, width / height)
-        new_size = max(1, round(old_width * scale)), max(1, round(height * scale))
-        fitted.append(cv2.resize(image, new_size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
-    rows = [fitted[i : i + columns] for i in range(0, len(fitted), columns)]
-    heights = [head + max(image.shape[0] for image in row) for row in rows]
-    sheet = np.full((sum(heights) + gap * (len(rows) + 1), columns * (width + gap) + gap, 3), 255, np.uint8)
-    place, y = {}, gap
-    for r, row in enumerate(rows):
-        for c, image in enumerate(row):
-            x = gap + c * (width + gap)
-            sheet[y + head : y + head + image.shape[0], x : x + image.shape[1]] = image
-            place[r * columns + c] = x, y
-        y += heights[r] + gap
-    if not titles:
-        return sheet
-    written = Image.fromarray(sheet)
-    draw = ImageDraw.Draw(written)
-    for i, title in enumerate(titles):
-        draw.text(place[i], shortened(title, width, font(15)), fill="black", font=font(15))
-    return np.asarray(written)
+        scale = width / max(image.shape[:2])
+        size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+        tiles.append(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    heights = [title_height + max(tile.height for tile in row) + gap for row in rows]
+    grid = Image.new("RGB", (columns * (width + gap) + gap, sum(heights) + gap), "white")
+    for i, tile in enumerate(tiles):
+        row, column = divmod(i, columns)
+        x, y = gap + column * (width + gap), gap + sum(heights[:row])
+        grid.paste(tile, (x, y + title_height))
+        if titles:
+            ImageDraw.Draw(grid).text((x, y), shortened(titles[i], width, font(15)), fill="black", font=font(15))
+    return np.asarray(grid)
 
 
 def shortened(text, width, text_font):
-    """A text as it is, or as much of its end as is at most `width` pixels long with "…" before it."""
-    if text_font.getlength(text) <= width:
-        return text
-    while text and text_font.getlength("…" + text) > width:
+    """The text, cut at its beginning and with "…" before the rest where it is longer than `width` pixels."""
+    short = text
+    while text and text_font.getlength(short) > width:
         text = text[1:]
-    return "…" + text
+        short = f"…{text}"
+    return short
