@@ -28,7 +28,7 @@ def get_parser():
         "--input", nargs="+", default=[], help="images, videos, folders, glob patterns; - for a list from stdin"
     )
     parser.add_argument("--video-input", metavar="FILE", help="a video, whatever its extension")
-    parser.add_argument("--webcam", nargs="?", const=0, type=int, metavar="N", help="number of a camera; 0 if omitted")
+    parser.add_argument("--webcam", nargs="?", const=0, type=int, metavar="N", help="a camera by its number, default 0")
     parser.add_argument("--output", help="file or folder for the drawn images; without it and --json a window opens")
     parser.add_argument("--json", metavar="FILE", help="file for the detections, in COCO format")
     parser.add_argument("--confidence-threshold", type=float, default=0.5, help="minimum score of a detection")

@@ -27,21 +27,17 @@ def output_paths(names, output):
     ("names", "output", "paths"),
     [
         (
-            ["a/1.jpg", "b/1.png", "c/1.mp4", "d/1.MP4.mp4", "e/1.mp4"],
+            "a/1.jpg b/1.png c/1.mp4 d/1.MP4.mp4 e/1.mp4",
             "out",
-            ["out/1.png", "out/1_2.png", "out/1.mp4", "out/1.MP4.mp4", "out/1_2.mp4"],
+            "out/1.png out/1_2.png out/1.mp4 out/1.MP4.mp4 out/1_2.mp4",
         ),
-        (["a/1.jpg"], "out/drawn.jpg", ["out/drawn.jpg"]),
-        (
-            ["a/1.avi", "a/2.mpg", "a/3.webm"],
-            "out.d/v1.5",
-            ["out.d/v1.5/1.avi", "out.d/v1.5/2.mp4", "out.d/v1.5/3.webm"],
-        ),
-        (["a/1.mkv"], "OUT.AVI", ["OUT.AVI"]),
+        ("a/1.jpg", "out/drawn.jpg", "out/drawn.jpg"),
+        ("a/1.avi a/2.mpg a/3.webm", "out.d/v1.5", "out.d/v1.5/1.avi out.d/v1.5/2.mp4 out.d/v1.5/3.webm"),
+        ("a/1.mkv", "OUT.AVI", "OUT.AVI"),
     ],
 )
 def test_names_of_outputs_do_not_collide(names, output, paths):
-    assert output_paths(names, output) == paths
+    assert output_paths(names.split(), output) == paths.split()
 
 
 @pytest.mark.parametrize(
