@@ -3,7 +3,6 @@
 
 import argparse
 import contextlib
-import os
 import sys
 
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
@@ -13,7 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from atss.errors import InputError, one_line_errors
 from atss.predictor import Predictor
-from outputs import CocoWriter, FileWriter, Window, check_screen, make_folder, output_paths
+from outputs import CocoWriter, FileWriter, Window, check_screen, output_paths
 from pipeline import process
 from sources import find_sources
 
@@ -53,8 +52,7 @@ def main(args):
         if args.json:
             coco = stack.enter_context(contextlib.closing(CocoWriter(args.json, predictor.class_names)))
         if args.output:
-            make_folder(os.path.dirname(paths[0]))
-            viewer = FileWriter(dict(zip(sources, paths, strict=True)))
+            viewer = FileWriter(sources, paths)
         elif not args.json:
             viewer = Window()
         batch_size = args.batch_size or predictor.batch_size

@@ -27,8 +27,8 @@ def output_paths(sources, output):
     if os.path.isdir(output) or not re.fullmatch(r"\.[a-z][a-z0-9]{1,4}", suffix):
         paths = paths_in(output, sources)
     else:
-        check_file(output, suffix, sources)
         paths = [output]
+        check_file(output, suffix, sources)
     inputs = {os.path.realpath(source.path) for source in sources}
     for path in paths:
         if os.path.realpath(path) in inputs:
@@ -71,14 +71,11 @@ def make_folder(path):
 
 
 class FileWriter:
-    """Writes drawn images to files, and the frames of each video to one file.
+    """Writes drawn images to files, and the frames of each video to one file; `paths` has a path for each source."""
 
-    Args:
-        paths: dict from source to path.
-    """
-
-    def __init__(self, paths):
-        self.paths = paths
+    def __init__(self, sources, paths):
+        make_folder(os.path.dirname(paths[0]))
+        self.paths = dict(zip(sources, paths, strict=True))
         self.video = None
 
     def write(self, frame, drawn):
