@@ -1,10 +1,11 @@
 """Time of evaluating boxes beside pycocotools, on the same detections, in one run.
 
     python benchmarks/evaluation.py                  # as many images and detections as COCO val gives
-    python benchmarks/evaluation.py --spread 60      # detections of 60 classes an image instead of 15
+    python benchmarks/evaluation.py --spread 60      # detections of 60 classes per image instead of 15
 
-Timed is the way from a list of results, as a model's detections become, to the printed table. faster-coco-eval takes
-part where it is installed. The more classes the detections of an image are of, the longer the others take.
+Measured is the way from a list of results, as a model's detections become, or from a file of results, to the printed
+table. faster-coco-eval takes part where it is installed. The more classes the detections of an image are of, the longer
+the others take.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import contextlib
 import copy
 import importlib.util
 import io
+import json
+import tempfile
 import time
 
 import numpy as np
@@ -30,30 +33,37 @@ def main():
     coco, results = generate(args)
     print(
         f"numpy {np.__version__}; {args.images} images, {CLASSES} classes, {len(coco.anns)} objects, "
-        f"{len(results)} detections of {args.spread} classes an image"
+        f"{len(results)} detections of {args.spread} classes per image"
     )
-    print(f"{'implementation':>16} {'seconds':>8} {'CPU':>8}" + "".join(f"{name:>9}" for name in FIGURES))
+    print(f"{'implementation':>16} {'results':>8} {'seconds':>8} {'CPU':>8}" + "".join(f"{n:>9}" for n in FIGURES))
     runs = {"this project": evaluate_boxes, "pycocotools": with_pycocotools}
     if importlib.util.find_spec("faster_coco_eval"):
         runs["faster-coco-eval"] = with_faster_coco_eval
-    seconds, precision = {}, {}
-    for name, run in runs.items():
-        evaluation, seconds[name], cpu = timed(run, coco, results)
-        precision[name] = evaluation.eval["precision"]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(results, file)
+        file.flush()
+        sources = {"list": results, "file": file.name}
+        measured = {
+            (name, kind): timed(run, coco, source) for kind, source in sources.items() for name, run in runs.items()
+        }
+    for (name, kind), (evaluation, seconds, cpu) in measured.items():
         row = "".join(f"{100 * figure:>9.4f}" for figure in evaluation.stats[: len(FIGURES)])
-        print(f"{name:>16} {seconds[name]:>8.2f} {cpu:>8.2f}{row}", flush=True)
+        print(f"{name:>16} {kind:>8} {seconds:>8.2f} {cpu:>8.2f}{row}")
     print()
-    for name in runs:
-        if name != "pycocotools":
-            ratio = seconds["pycocotools"] / seconds[name]
-            difference = np.abs(precision[name] - precision["pycocotools"]).max()
-            print(f"{name}: {ratio:.1f}x as fast as pycocotools, precisions differ by at most {difference:.1e}")
+    for (name, kind), (evaluation, seconds, _) in measured.items():
+        theirs, their_seconds, _ = measured["pycocotools", kind]
+        if evaluation is not theirs:
+            difference = np.abs(evaluation.eval["precision"] - theirs.eval["precision"]).max()
+            print(
+                f"{name}, from a {kind}: {their_seconds / seconds:.1f}x as fast as pycocotools, precisions differ by "
+                f"at most {difference:.1e}"
+            )
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="an image")
+    parser.add_argument("--detections", type=int, default=100, help="per image")
     parser.add_argument("--spread", type=int, default=15, choices=range(3, CLASSES + 1), metavar="3..80",
                         help="classes that the detections of an image are of")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)

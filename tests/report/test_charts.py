@@ -27,9 +27,14 @@ CHARTS = {
     "bars": (charts.class_bars, ["a", "b"], [40.0, 0.0], 40.0),
     "a bar": (charts.class_bars, ["a"], [0.0], 0.0),
     "sizes": (charts.size_bars, ["small", "medium", "large"], np.array([10.0, np.nan, 0.0])),
-    "kinds": (charts.kinds, ["right", "false"], [1200, 0], [0, 1], "objects"),
-    "nothing": (charts.kinds, ["right", "false"], [0, 0], [0, 1], "objects"),
-    "placement": (charts.placement, np.array([0.5, 0.7, 1.0])),
+    "outcomes": (charts.outcomes, ["right", "false"], [1200, 0], [0, 1], "objects"),
+    "nothing": (charts.outcomes, ["right", "false"], [0, 0], [0, 1], "objects"),
+    "localization": (charts.localization, np.array([0.5, 0.7, 1.0])),
+    "tide": (charts.tide, {"Cls": 0.1, "Loc": 0.02, "Both": 0, "Dupe": -1e-9, "Bkg": 0.3, "Miss": 0.2}),
+    "calibration": (
+        charts.calibration,
+        [{"bin_lower": x / 2, "bin_upper": (x + 1) / 2, "avg_accuracy": 0.4, "count": x} for x in range(2)],
+    ),
     "confusions": (charts.confusions, np.array([[3, 1, 0], [0, 0, 5], [2, 0, 0]]), ["a", "b"]),
     "a class": (charts.confusions, np.zeros((2, 2), int), ["a"]),
     "many classes": (charts.confusions, np.eye(81, dtype=int), [f"class {k}" for k in range(80)]),
@@ -52,7 +57,9 @@ def test_axes_have_labels_and_nothing_warns(name):
     assert content.startswith({"svg": b"<?xml", "png": b"\x89PNG"}[kind]) and 1000 < len(content) < 100_000
 
 
-@pytest.mark.parametrize("name", ["losses", "AP", "kinds", "sizes", "bars", "placement", "curves"])
+@pytest.mark.parametrize(
+    "name", ["losses", "AP", "outcomes", "sizes", "bars", "localization", "tide", "calibration", "curves"]
+)
 def test_a_recoloured_chart_is_that_of_the_other_theme(name):
     (_, (light, _)), (_, (dark, _)) = drawn(LIGHT, *CHARTS[name]), drawn(DARK, *CHARTS[name])
 

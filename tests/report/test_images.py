@@ -9,7 +9,7 @@ from atss.report.boxes import read_content, to_arrays
 from atss.report.images import (
     LABEL,
     PREDICTION,
-    draw_mistake,
+    draw_error,
     draw_pair,
     name_in_image,
     of_image,
@@ -92,7 +92,7 @@ def test_labels_and_predictions_have_the_colours_of_their_classes(dataset):
 def test_a_mistake_shows_its_boxes(dataset, detection, object_, colors):
     dataset, boxes = dataset
 
-    image = draw_mistake(dataset, boxes, detection, object_)
+    image = draw_error(dataset, boxes, detection, object_)
 
     assert [color for color in (LABEL, PREDICTION) if has(image, color)] == colors
     assert max(image.shape) == 340
@@ -103,7 +103,7 @@ def test_a_image_that_is_missing_is_named(dataset, tmp_path):
     dataset, boxes = dataset
 
     with pytest.raises(InputError, match=r"1\.png"):
-        draw_mistake(dataset, boxes, -1, 0)
+        draw_error(dataset, boxes, -1, 0)
 
 
 @pytest.mark.parametrize(

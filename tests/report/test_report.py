@@ -44,7 +44,7 @@ def headings(page):
 @pytest.fixture
 def quick(monkeypatch):
     """Charts are made, but not drawn: for what does not depend on how they look."""
-    monkeypatch.setattr("atss.report.folder.encode", lambda figure: (b"<svg/>", "svg"))
+    monkeypatch.setattr("atss.report.figures.encode", lambda figure: (b"<svg/>", "svg"))
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +65,13 @@ def test_it_tells_the_whole_story(whole):
     assert shown[:2] == ["made_0", "Training"]
     for title in ("Total loss", "Classification loss", "Box loss", "Centerness loss", "Learning rate", "AP",
                   "Precision and recall", "F1 over the least score", "AP by size of the object", "AP of the classes",
-                  "Best score thresholds", "What is taken for what", "Labels and predictions", "Mistakes",
-                  "What becomes of detections", "What becomes of objects", "How this was made"):  # fmt: skip
+                  "Best score thresholds", "Confusion matrix", "Ground truth and detections", "Errors",
+                  "Outcomes of detections", "Outcomes of ground truth", "AP that errors cost (TIDE)",
+                  "Calibration", "Definitions"):  # fmt: skip
         assert title in shown, title
-    assert "best AP of the training 31.5, after 1,200 iterations" in text and "12 images" in text
+    assert "best AP during training 31.5, after 1,200 iterations" in text and "12 images" in text
     assert "Training time 10 min" in text and "0.5 s an iteration, 16 images a second" in text
-    assert "left out" not in text
+    assert "omitted" not in text
 
 
 def test_all_names_are_shown_as_they_are(whole):
@@ -118,14 +119,14 @@ def test_the_table_has_a_row_a_class(whole):
     assert [html.unescape(name) for name, _ in rows][:5] == [*NAMES, "all, one threshold"]
     counts = [int(count) for _, count in rows[:5]]
     assert sum(counts[:4]) == counts[4] and counts[3] == 0
-    assert "Without objects, and so without AP: " + NAMES[3] in html.unescape(page)
+    assert "Without ground truth, and so without AP: " + NAMES[3] in html.unescape(page)
 
 
 def test_after_an_evaluation_alone_there_are_no_curves(tmp_path, quick):
     _, text = report(make_run(tmp_path, [random_boxes(0)[0]], [random_boxes(0)[1]]))
 
-    assert "Curves of losses left out: metrics.json has none" in text and "Training time" not in text
-    assert "Mistakes" in text
+    assert "Curves of losses omitted: metrics.json has none" in text and "Training time" not in text
+    assert "Errors" in text
 
 
 def test_a_run_that_was_killed_has_curves_alone(tmp_path, quick):
@@ -134,10 +135,10 @@ def test_a_run_that_was_killed_has_curves_alone(tmp_path, quick):
     metrics = [*lines, '{"iteration": 119, "total_l']
     page, text = report(make_run(tmp_path, [random_boxes(0)[0]], metrics=metrics))
 
-    assert "1 line of metrics.json left out" in text and "total_loss is NaN or infinite in 1 of 5 lines" in text
-    assert "after 100 of 1,100 iterations" in text and "Curve of AP left out" in text
+    assert "1 line of metrics.json omitted" in text and "total_loss is NaN or infinite in 1 of 5 lines" in text
+    assert "after 100 of 1,100 iterations" in text and "Curve of AP omitted" in text
     assert "No figures" in text and "coco_instances_results.json: no evaluation has written its boxes" in text
-    assert "Total loss" in headings(page) and "Mistakes" not in headings(page)
+    assert "Total loss" in headings(page) and "Errors" not in headings(page)
 
 
 def test_figures_of_a_dataset_that_is_gone_come_from_the_training(tmp_path, quick):
@@ -146,8 +147,8 @@ def test_figures_of_a_dataset_that_is_gone_come_from_the_training(tmp_path, quic
 
     _, text = report(folder)
 
-    assert "AP 33.3" in text and "figures of metrics.json, after 100 iterations" in text
-    assert "Curves, confusions, images and mistakes left out" in text and "annotations.json" in text
+    assert "AP 33.3" in text and "metrics of metrics.json, after 100 iterations" in text
+    assert "Curves, confusion matrix, images and errors omitted" in text and "annotations.json" in text
 
 
 def test_images_that_are_gone_are_left_out(tmp_path, quick):
@@ -155,7 +156,7 @@ def test_images_that_are_gone_are_left_out(tmp_path, quick):
 
     page, text = report(make_run(tmp_path, [content], [results], images=False))
 
-    assert re.search(r"\d+ images left out: \S+1.png: the image is missing", text)
+    assert re.search(r"\d+ images omitted: \S+1.png: the image is missing", text)
     assert ".jpg" not in page.replace("image is", "") and "Precision and recall" in headings(page)
 
 
@@ -163,8 +164,8 @@ def test_images_that_are_gone_are_left_out(tmp_path, quick):
     "content, results, shown",
     [
         pytest.param(content_of(2, ["a"], [annotation(1, 10, [5, 5, 50, 50])]), [], "1 object", id="nothing found"),
-        pytest.param(content_of(2, ["a"], []), [result(1, 10, [5, 5, 9, 9], 0.9)], "has no objects", id="no objects"),
-        pytest.param(content_of(2, ["a"], []), [], "neither an object nor a detection", id="nothing at all"),
+        pytest.param(content_of(2, ["a"], []), [result(1, 10, [5, 5, 9, 9], 0.9)], "no ground truth", id="no objects"),
+        pytest.param(content_of(2, ["a"], []), [], "no image has ground truth or detections", id="nothing at all"),
         pytest.param(
             content_of(1, ["a", "b"], [annotation(1, 10, [5, 5, 0, 0]), annotation(1, 20, [-500, 5, 9999, 3], 1)]),
             [result(1, 10, [5, 5, 0, 0], 0.9), result(1, 20, [500, 500, -3, 1e-9], 1.5), result(1, 20, [1] * 4, -1)],
@@ -173,14 +174,14 @@ def test_images_that_are_gone_are_left_out(tmp_path, quick):
         pytest.param(
             content_of(1, ["a"], [annotation(1, 10, [5, 5, 50, 50])]),
             json.dumps([result(1, 10, [5, 5, 50, math.nan], 0.9), result(1, 99, [5, 5, 50, 50], 0.9)]),
-            "1 of 2 boxes are left out: their numbers are not finite", id="no numbers",
+            "1 of 2 boxes are omitted: their numbers are not finite", id="no numbers",
         ),
     ],
 )  # fmt: skip
 def test_strange_boxes_are_no_trouble(tmp_path, content, results, shown):
     page, text = report(make_run(tmp_path, [content], [results]))
 
-    assert shown in text and "Mistakes" in headings(page)
+    assert shown in text and "Errors" in headings(page)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_boxes_that_cannot_be_used_are_left_out(tmp_path, results, why):
 
     _, text = report(folder)
 
-    assert f"left out: {folder}" in text and why in text
+    assert f"omitted: {folder}" in text and why in text
 
 
 def test_annotations_that_cannot_be_used_are_left_out(tmp_path):
@@ -228,7 +229,7 @@ def test_several_datasets_have_a_part_each(tmp_path, quick):
 
     assert headings(page)[:2] == ["made_0", "made_1"]
     assert "AP on made_0" in headings(page) and "AP on made_1" in headings(page)
-    assert "figures of metrics.json, after 1,200 iterations" in text, "the second has no boxes"
+    assert "metrics of metrics.json, after 1,200 iterations" in text, "the second has no boxes"
     names = {path.name for path in (tmp_path / "run/report").iterdir()}
     assert "made_0_confusion_matrix.svg" in names and "total_loss.svg" in names
 

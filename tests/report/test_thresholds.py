@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from atss.report.mistakes import match
+from atss.report.outcomes import match
 from atss.report.thresholds import SCORES, best_scores, sweep
 from tests.report.runs import arrays, made, random_boxes
 

@@ -111,7 +111,7 @@ def load_results(path, dataset):
         dataset: `Dataset`.
 
     Returns:
-        list of results, and a list of lines about those that were left out.
+        list of results, and a list of lines about those that were omitted.
 
     Raises:
         InputError: the file is missing or malformed, or of other images.
@@ -135,9 +135,9 @@ def load_results(path, dataset):
     finite, known = np.isfinite(numbers).all(axis=1), np.isin(ids[:, 1], dataset.category_ids)
     notes = []
     if not finite.all():
-        notes.append(f"{(~finite).sum()} of {len(results)} boxes are left out: their numbers are not finite.")
+        notes.append(f"{(~finite).sum()} of {len(results)} boxes are omitted: their numbers are not finite.")
     if not known.all():
-        notes.append(f"{(~known).sum()} of {len(results)} boxes are left out: of classes that the dataset lacks.")
+        notes.append(f"{(~known).sum()} of {len(results)} boxes are omitted: of classes that the dataset lacks.")
     good = finite & known
     return (results if good.all() else [r for r, keep in zip(results, good, strict=True) if keep]), notes
 

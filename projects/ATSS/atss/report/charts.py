@@ -175,7 +175,7 @@ def confusions(theme, matrix, names):
     """A confusion matrix as colours, shares of its rows, with its counts where they fit.
 
     Args:
-        matrix: (K + 1, K + 1) counts, row and column as in `mistakes.confusion_matrix`.
+        matrix: (K + 1, K + 1) counts, row and column as in `outcomes.confusion_matrix`.
         names: list of the K classes.
     """
     num = len(matrix)
@@ -192,7 +192,7 @@ def confusions(theme, matrix, names):
     turned = {"rotation": 90, "rotation_mode": "anchor", "ha": "right", "va": "center"} if num > 5 else {}
     axes.set_xticks(range(num), [*rows, "missed"], fontsize=small, **turned)
     axes.set_yticks(range(num), [*rows, "background"], fontsize=small)
-    axes.set(xlabel="class of the detection", ylabel="class of the object")
+    axes.set(xlabel="class of the detection", ylabel="class of the ground truth")
     axes.tick_params(pad=2)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
@@ -211,29 +211,71 @@ def confusions(theme, matrix, names):
     return figure
 
 
-def placement(theme, ious):
-    """How many detections have which IoU with their objects. `ious`: (N,) from 0.5 to 1."""
+def localization(theme, ious):
+    """Histogram of the IoUs of correct detections. `ious`: (N,) from 0.5 to 1."""
     figure, axes = new_figure(2.5)
     axes.hist(ious, bins=np.linspace(0.5, 1, 26), color=theme.colors[2], rwidth=0.9)
-    axes.set(xlim=(0.49, 1.01), xlabel="IoU with the object", ylabel="right detections")
+    axes.set(xlim=(0.49, 1.01), xlabel="IoU with the ground truth", ylabel="correct detections")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(axis="x", visible=False)
     return figure
 
 
-def kinds(theme, names, counts, colors, what):
-    """Horizontal bars of counts, from above. `colors`: list of places in the theme's colours. `what`: is counted."""
-    figure, axes = new_figure(0.7 + 0.3 * len(names))
-    places = np.arange(len(names))
-    axes.barh(places, counts, color=[theme.colors[c] for c in colors], height=0.66)
+def outcomes(theme, names, counts, colors, what):
+    """Horizontal bars of counts. `colors`: list of indices into the theme's colours. `what`: is counted."""
     total = max(sum(counts), 1)
-    for place, count in zip(places, counts, strict=True):
-        text = f"{count:,}  ({100 * count / total:.1f}%)"
-        axes.text(count + 0.015 * max(counts, default=1), place, text, va="center", fontsize=8.5, color=theme.ink)
-    axes.set_yticks(places, names)
-    axes.set(xlim=(0, 1.42 * max(max(counts, default=1), 1)), ylim=(len(names) - 0.4, -0.6), xlabel=what, ylabel="kind")
+    texts = [f"{count:,}  ({100 * count / total:.1f}%)" for count in counts]
+    figure, axes = horizontal_bars(theme, names, counts, [theme.colors[c] for c in colors], texts)
+    axes.set(xlabel=what, ylabel="outcome")
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    return figure
+
+
+# TIDE's kinds of errors.
+TIDE = {
+    "Cls": "wrong class", "Loc": "mislocalized", "Both": "both", "Dupe": "duplicate", "Bkg": "background",
+    "Miss": "missed",
+}  # fmt: skip
+
+
+def tide(theme, costs):
+    """AP50 that each kind of error costs, in points. `costs`: dict from TIDE's abbreviation to a value from 0 to 1."""
+    values = [100 * max(costs[key], 0) for key in TIDE]
+    colors = [theme.colors[c] for c in (3, 4, 6, 0, 1, 5)]
+    figure, axes = horizontal_bars(theme, list(TIDE.values()), values, colors, [f"{value:.1f}" for value in values])
+    axes.set(xlabel="AP50 that is lost (points)", ylabel="kind of error")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    return figure
+
+
+def horizontal_bars(theme, names, values, colors, texts):
+    """Figure and axes with a bar per name from top to bottom, and a text behind each."""
+    figure, axes = new_figure(0.7 + 0.3 * len(names))
+    places, most = np.arange(len(names)), max(max(values, default=1), 1e-9)
+    axes.barh(places, values, color=colors, height=0.66)
+    for place, value, text in zip(places, values, texts, strict=True):
+        axes.text(value + 0.015 * most, place, text, va="center", fontsize=8.5, color=theme.ink)
+    axes.set_yticks(places, names)
+    axes.set(xlim=(0, 1.42 * most), ylim=(len(names) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
+    return figure, axes
+
+
+def calibration(theme, bins):
+    """Precision over the score. `bins`: list of dicts of hotcoco, equally wide from 0 to 1."""
+    figure, axes = new_figure(2.9)
+    axes.plot([0, 1], [0, 1], color=theme.muted, lw=1.2, ls="--", label="perfectly calibrated")
+    filled = [bin for bin in bins if bin["count"]]
+    axes.bar(
+        [(bin["bin_lower"] + bin["bin_upper"]) / 2 for bin in filled],
+        [bin["avg_accuracy"] for bin in filled],
+        width=0.9 / len(bins),
+        color=theme.colors[0],
+        label="precision",
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="precision at an IoU of 0.5")
+    axes.grid(axis="x", visible=False)
+    legend_above(axes)
     return figure

@@ -1,4 +1,4 @@
-"""Images of a report: labels beside predictions, and mistakes with their surroundings."""
+"""Images of a report: ground truth beside detections, and errors with their surroundings."""
 
 import io
 import os
@@ -72,7 +72,7 @@ def label_of(dataset, row):
     return f"{name} (crowd)" if row["crowd"] else name
 
 
-def draw_mistake(dataset, boxes, detection, object_):
+def draw_error(dataset, boxes, detection, object_):
     """Part of an image around a detection, an object or both, with these boxes in the colours of their kind.
 
     Args:

@@ -1,11 +1,11 @@
-"""How well a detector does on each class: curves, bars, a table, and which class it takes for which."""
+"""The metrics of each class: curves, bars, a table, and the confusion matrix."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from . import charts
-from .folder import Shown, slug
+from .figures import Shown, slug
 from .thresholds import SCORES
 from .words import counted, percent, share
 
@@ -28,53 +28,53 @@ class ClassRow(NamedTuple):
     f1: str
 
 
-def tell_classes(test, findings, folder, prefix):
+def add_classes(test, analysis, folder, prefix):
     """Curves, bars and table of the classes."""
-    names, sweep = findings.dataset.classes, findings.sweep
-    f1, at = sweep.f1(), (np.arange(len(names)), findings.thresholds)
+    names, sweep = analysis.dataset.classes, analysis.sweep
+    f1, at = sweep.f1(), (np.arange(len(names)), analysis.thresholds)
     with_objects = np.flatnonzero(sweep.totals)
     if not len(with_objects):
-        test.notes.append("Curves and bars left out: the dataset has no objects.")
+        test.notes.append("Curves and bars omitted: the dataset has no ground truth.")
     else:
         for key, title, line, arguments in (
             ("precision_recall", "Precision and recall", "At an IoU of 0.5. In brackets: AP50.",
-             (findings.recalls, findings.precision, names, findings.ap50, ("recall", "precision"), None)),
+             (analysis.recalls, analysis.precision, names, analysis.ap50, ("recall", "precision"), None)),
             ("f1", "F1 over the least score", "At an IoU of 0.5. In brackets, and dots: the best F1.",
-             (SCORES, f1, names, f1[at], ("score from which detections count", "F1"), findings.thresholds)),
+             (SCORES, f1, names, f1[at], ("score from which detections count", "F1"), analysis.thresholds)),
         ):  # fmt: skip
             chart = folder.chart(slug(key, prefix), title, charts.curves_of_classes, *arguments)
             test.curves.append(Shown([chart], title, (line,)))
         lines = [
             f"{size}\n{limits}\n{counted(number, 'object')}"
-            for size, limits, number in zip(SIZES, LIMITS, findings.size_counts, strict=True)
+            for size, limits, number in zip(SIZES, LIMITS, analysis.size_counts, strict=True)
         ]
-        by_size = 100 * np.array([findings.figures[key] for key in ("APs", "APm", "APl")])
+        by_size = 100 * np.array([analysis.figures[key] for key in ("APs", "APm", "APl")])
         chart = folder.chart(slug("ap_by_size", prefix), "AP by size of the object", charts.size_bars, lines, by_size)
         test.bars.append(Shown([chart], "AP by size of the object"))
-        order = with_objects[np.argsort(-findings.ap[with_objects], kind="stable")]
-        test.bars += tell_bars(findings, order, folder, prefix)
+        order = with_objects[np.argsort(-analysis.ap[with_objects], kind="stable")]
+        test.bars += class_bars_of(analysis, order, folder, prefix)
     values = zip(
-        names, sweep.totals, findings.ap, findings.ap50, SCORES[findings.thresholds],
+        names, sweep.totals, analysis.ap, analysis.ap50, SCORES[analysis.thresholds],
         *(rates[at] for rates in (sweep.precision(), sweep.recall(), f1)), strict=True,
     )  # fmt: skip
     test.classes = [row(*value) for value in values]
-    together, place = sweep.together(), findings.overall
+    together, place = sweep.together(), analysis.overall
     rates = (rates[0, place] for rates in (together.precision(), together.recall(), together.f1()))
-    test.overall = row("all, one threshold", together.totals[0], *figures_of(findings), SCORES[place], *rates)
+    test.overall = row("all, one threshold", together.totals[0], *figures_of(analysis), SCORES[place], *rates)
     without = [names[k] for k in np.flatnonzero(sweep.totals == 0)]
     if without and len(with_objects):
-        test.notes.append(f"Without objects, and so without AP: {', '.join(without)}.")
+        test.notes.append(f"Without ground truth, and so without AP: {', '.join(without)}.")
 
 
-def figures_of(findings):
-    return findings.figures["AP"], findings.figures["AP50"]
+def figures_of(analysis):
+    return analysis.figures["AP"], analysis.figures["AP50"]
 
 
 def row(name, total, ap, ap50, threshold, *rates):
     return ClassRow(name, f"{total:,}", percent(ap), percent(ap50), share(threshold), *map(share, rates))
 
 
-def tell_bars(findings, order, folder, prefix):
+def class_bars_of(analysis, order, folder, prefix):
     """AP of the classes in `order`, in as many charts as needed; of very many the best and the worst."""
     shown, most = [], 4 * charts.BARS
     if len(order) > most:
@@ -82,18 +82,18 @@ def tell_bars(findings, order, folder, prefix):
     parts = -(-len(order) // charts.BARS)
     for number, part in enumerate(np.array_split(order, parts), 1):
         text = "AP of the classes" + (f", {number} of {parts}" if parts > 1 else "")
-        names = [findings.dataset.classes[k] for k in part]
+        names = [analysis.dataset.classes[k] for k in part]
         name = slug(f"ap_by_class_{number}" if parts > 1 else "ap_by_class", prefix)
-        values, highest = (100 * findings.ap[part]).tolist(), 100 * findings.ap[order].max()
+        values, highest = (100 * analysis.ap[part]).tolist(), 100 * analysis.ap[order].max()
         chart = folder.chart(name, text, charts.class_bars, names, values, highest)
         shown.append(Shown([chart], text))
     return shown
 
 
-def tell_confusions(test, findings, folder, prefix):
-    """The matrix, and its largest numbers off the diagonal."""
-    matrix, names = findings.matrix, findings.dataset.classes
-    text = "Confusion matrix: class of the object against class of the detection"
+def add_confusions(test, analysis, folder, prefix):
+    """The confusion matrix, and its largest entries off the diagonal."""
+    matrix, names = analysis.matrix, analysis.dataset.classes
+    text = "Confusion matrix: class of the ground truth against class of the detection"
     chart = folder.chart(slug("confusion_matrix", prefix), text, charts.confusions, matrix, names)
     test.matrix = Shown([chart], "", wide=len(names) > charts.WITH_NUMBERS)
     between = matrix[:-1, :-1].copy()
@@ -101,5 +101,5 @@ def tell_confusions(test, findings, folder, prefix):
     for place in np.argsort(-between, axis=None, kind="stable")[:CONFUSIONS]:
         i, j = np.unravel_index(place, between.shape)
         if between[i, j]:
-            part = between[i, j] / findings.sweep.totals[i]
+            part = between[i, j] / analysis.sweep.totals[i]
             test.confusions.append((names[i], names[j], f"{between[i, j]:,}", f"{percent(part)}%"))

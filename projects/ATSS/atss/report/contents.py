@@ -6,20 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import __version__
-from .about_boxes import Test, tell_test
-from .about_training import tell_training
+from .dataset_section import Test, dataset_section
 from .metrics import curve, training_seconds
 from .run_folder import describe_model, describe_schedule
+from .training_section import training_section
 from .words import duration
 
 
 @dataclass
-class Story:
+class ReportContents:
     """All of a page.
 
     name: of the run. date: of its figures.
     facts: list of pairs of what and how.
-    training: list of `Shown`. training_notes: list of lines about what is left out.
+    training: list of `Shown`. training_notes: list of lines about what is omitted.
     tests: list of `Test`, one a dataset.
     config: text of config.yaml. command: that makes this report. version: of this project.
     """
@@ -35,17 +35,17 @@ class Story:
     version: str
 
 
-def tell(run, folder):
-    """The `Story` of a `Run`; its images go into a `ImageFolder`."""
+def report_contents(run, folder):
+    """The `ReportContents` of a `Run`; its images go into a `ImageFolder`."""
     names = list(run.cfg.DATASETS.TEST)
-    training, notes = tell_training(run, folder, names)
-    return Story(
+    training, notes = training_section(run, folder, names)
+    return ReportContents(
         name=run.name,
         date=run.date.strftime("%d %B %Y, %H:%M"),
         facts=facts_of(run),
         training=training,
         training_notes=notes,
-        tests=[tell_test(run, folder, name, several=len(names) > 1) for name in names],
+        tests=[dataset_section(run, folder, name, several=len(names) > 1) for name in names],
         config=run.config_text,
         command=f"python tools/report.py {shlex.quote(run.folder)}",
         version=__version__,

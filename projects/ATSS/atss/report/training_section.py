@@ -1,7 +1,7 @@
 """How a run was trained: curves of its losses, learning rate and AP."""
 
 from . import charts
-from .folder import Shown, slug
+from .figures import Shown, slug
 from .metrics import count_not_finite, curve, keys_with
 from .words import counted
 
@@ -12,16 +12,16 @@ TITLES = {
 AP_KEYS = ("AP", "AP50", "AP75")
 
 
-def tell_training(run, folder, names):
+def training_section(run, folder, names):
     """Charts of the training of a `Run` that is tested on datasets of these names.
 
     Returns:
-        list of `Shown`, list of lines about what is left out.
+        list of `Shown`, list of lines about what is omitted.
     """
     records, shown, notes = run.metrics, [], []
     prefixes = {name: f"{name}/" if len(names) > 1 else "" for name in names}
     if run.broken:
-        notes.append(f"{counted(run.broken, 'line')} of metrics.json left out: not readable.")
+        notes.append(f"{counted(run.broken, 'line')} of metrics.json omitted: not readable.")
     for key in dict.fromkeys((*TITLES, *keys_with(records, "loss_"))):
         notes += strange(records, key)
         training = curve(records, key)
@@ -32,9 +32,9 @@ def tell_training(run, folder, names):
             chart = folder.chart(key, f"{title} over iterations", charts.losses, title, training, validation)
             shown.append(Shown([chart], title.capitalize()))
     if not shown:
-        notes.append("Curves of losses left out: metrics.json has none, as after an evaluation alone.")
+        notes.append("Curves of losses omitted: metrics.json has none, as after an evaluation alone.")
     elif not keys_with(records, "validation/") and not any(keys_with(records, f"{n}/validation/") for n in names):
-        notes.append("Validation losses left out: metrics.json has none.")
+        notes.append("Validation losses omitted: metrics.json has none.")
     rate = curve(records, "lr")
     if len(rate.values):
         chart = folder.chart("learning_rate", "learning rate over iterations", charts.learning_rate, rate)
@@ -49,7 +49,7 @@ def tell_training(run, folder, names):
             )
             shown.append(Shown([chart], f"AP{where}"))
         elif records:
-            notes.append(f"Curve of AP{where} left out: no evaluation has ended yet.")
+            notes.append(f"Curve of AP{where} omitted: no evaluation has ended yet.")
     return shown, notes
 
 

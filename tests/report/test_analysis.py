@@ -1,0 +1,117 @@
+"""Figures of a dataset, against small known cases."""
+
+import numpy as np
+import pytest
+
+from atss.evaluation import coco
+from atss.evaluation.coco import evaluate_boxes
+from atss.report.analysis import analyze
+from atss.report.boxes import read_content
+from atss.report.outcomes import CORRECT, FALSE_POSITIVE
+from atss.report.thresholds import SCORES
+from tests.report.runs import annotation, content_of, random_boxes, result
+
+BOX, OTHER, FAR = [5, 5, 20, 20], [50, 5, 20, 20], [80, 60, 20, 20]
+
+
+def found(annotations, results, classes=("a", "b")):
+    return analyze(read_content("made", content_of(1, classes, annotations), ""), results)
+
+
+def test_precision_over_recall():
+    """Right, wrong, right: at an IoU of 0.5 precision 1 up to half of the recall, then 2/3; from 0.55 nothing."""
+    annotations = [annotation(1, 10, BOX), annotation(1, 10, OTHER)]
+    results = [
+        result(1, 10, [*BOX[:3], 10.4], 0.9), result(1, 10, FAR, 0.8), result(1, 10, [*OTHER[:3], 10.4], 0.7)
+    ]  # fmt: skip
+
+    analysis = found(annotations, results)
+
+    expected = np.where(analysis.recalls <= 0.5, 1, 2 / 3)
+    assert analysis.precision[0] == pytest.approx(expected) and np.isnan(analysis.precision[1]).all()
+    assert [analysis.ap50[0], analysis.ap[0]] == pytest.approx([expected.mean(), expected.mean() / 10])
+    assert analysis.figures["AP50"] == pytest.approx(expected.mean()) and np.isnan(analysis.figures["APl"])
+    assert analysis.size_counts == [2, 0, 0]
+
+
+def test_the_figures_are_those_of_the_evaluation():
+    content, results = random_boxes(0)
+    dataset = read_content("made", content, "")
+
+    analysis = analyze(dataset, results)
+
+    stats = evaluate_boxes(dataset.coco, results).stats[:6]
+    assert list(analysis.figures.values()) == [s if s >= 0 else pytest.approx(np.nan, nan_ok=True) for s in stats]
+    assert np.nanmean(analysis.ap) == pytest.approx(analysis.figures["AP"])
+
+
+def test_only_detections_from_their_threshold_on_are_judged():
+    annotations = [annotation(1, 10, BOX), annotation(1, 20, OTHER)]
+    results = [result(1, 10, BOX, 0.9), result(1, 10, FAR, 0.3), result(1, 20, OTHER, 0.2), result(1, 20, FAR, 0.1)]
+
+    analysis = found(annotations, results)
+
+    assert SCORES[analysis.thresholds] == pytest.approx([0.6, 0.15])
+    assert analysis.boxes.detections["score"].tolist() == [0.9, 0.2]
+    assert analysis.outcomes.kind.tolist() == [CORRECT, CORRECT] and analysis.matrix.tolist() == [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0] * 3,
+    ]
+
+
+def test_without_detections_everything_is_missed():
+    analysis = found([annotation(1, 10, BOX)], [])
+
+    assert analysis.figures["AP"] == 0 and analysis.matrix[0].tolist() == [0, 0, 1]
+
+
+def test_without_objects_there_are_no_figures():
+    analysis = found([], [result(1, 10, BOX, 0.9)])
+
+    assert np.isnan(list(analysis.figures.values())).all() and np.isnan(analysis.ap).all()
+    assert analysis.outcomes.kind.tolist() == [FALSE_POSITIVE]
+
+
+def test_crowds_are_no_objects():
+    analysis = found([annotation(1, 10, BOX, crowd=1)], [result(1, 10, BOX, 0.9)])
+
+    assert np.isnan(analysis.figures["AP"]) and analysis.matrix.sum() == 0 and analysis.size_counts == [0, 0, 0]
+
+
+def test_the_ap_that_each_kind_of_error_costs():
+    """Of two objects of class a the one is correct. Correcting the class of the other's detection gives AP50 1."""
+    annotations = [annotation(1, 10, BOX), annotation(1, 10, OTHER)]
+
+    wrong_class = found(annotations, [result(1, 10, BOX, 0.9), result(1, 20, OTHER, 0.8)]).tide
+    false_positive = found(annotations, [result(1, 10, BOX, 0.8), result(1, 10, FAR, 0.9)]).tide
+
+    before = 51 / 101  # recall 0.5 at precision 1
+    assert wrong_class["Cls"] == pytest.approx(1 - before) and wrong_class["Bkg"] == wrong_class["Loc"] == 0
+    assert false_positive["Bkg"] == pytest.approx(before / 2) and false_positive["Cls"] == 0
+    assert false_positive["Miss"] > 0
+
+
+def test_calibration_compares_scores_with_precision():
+    """Four detections with a score of 0.75, of which one is correct: an error of 0.5."""
+    annotations = [annotation(1, 10, BOX)]
+    results = [result(1, 10, BOX, 0.75), *[result(1, 10, FAR, 0.75)] * 3]
+
+    calibration = found(annotations, results).calibration
+
+    assert calibration["ece"] == pytest.approx(0.5)
+    [filled] = [entry for entry in calibration["bins"] if entry["count"]]
+    assert (filled["bin_lower"], filled["count"], filled["avg_accuracy"]) == (pytest.approx(0.7), 4, 0.25)
+
+
+def test_without_hotcoco_the_rest_is_the_same(monkeypatch):
+    content, results = random_boxes(0)
+    dataset = read_content("made", content, "")
+    before = analyze(dataset, results)
+
+    monkeypatch.setattr(coco, "hotcoco", None)
+    after = analyze(dataset, results)
+
+    assert after.tide is None and after.calibration is None
+    assert after.figures == before.figures and np.array_equal(after.matrix, before.matrix)
+    assert all(map(np.array_equal, after.outcomes, before.outcomes))
