@@ -20,8 +20,9 @@ with atheris.instrument_imports(include=["atss.data", "xml", "json", "yaml"]):
     from PIL import Image
 
     from atss.data.coco import classes_of, dicts_of
+    from atss.data.entries import sound_content
     from atss.data.folders import find_dataset
-    from atss.data.inspection import Table, inspect, sound_content, unnamed_images
+    from atss.data.inspection import Table, inspect, unnamed_images
 
 BOX = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [5, 6, 20.5, 30], "area": 600, "iscrowd": 0}
 COCO = {
@@ -54,7 +55,7 @@ def read(data):
     path = top / FILES[data[0] % len(FILES)] if data else top / FILES[0]
     path.write_bytes(data[1:])
     dataset = find_dataset(str(top / path.relative_to(top).parts[0]))
-    for part, source in dataset.parts.items():
+    for split, source in dataset.splits.items():
         content = source.read()
         coco, problems = sound_content(content.coco)
         for problem in [*problems, *content.problems]:
@@ -65,8 +66,8 @@ def read(data):
             for annotation in record["annotations"]:
                 assert all(map(math.isfinite, annotation["bbox"])) and len(annotation["bbox"]) == 4
                 assert annotation["category_id"] in range(len(classes))
-        table = Table.of(part, dicts, classes.values())
-        for problem in inspect([table], [part]) + unnamed_images([table]):
+        table = Table.of(split, dicts, classes.values())
+        for problem in inspect([table], [split]) + unnamed_images([table]):
             assert len(problem.line().splitlines()) == 1, problem
 
 

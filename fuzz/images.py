@@ -11,15 +11,14 @@ import atheris
 
 from harness import fuzz, working_folder
 
-with atheris.instrument_imports(include=["atss.data.image_io", "atss.data.sources", "PIL"]):
+with atheris.instrument_imports(include=["atss.data.image_io", "PIL"]):
     import atss  # noqa: F401
 
     # isort: split
     import numpy as np
     from PIL import Image
 
-    from atss.data.image_io import FORMATS, read_image
-    from atss.data.sources import upright_size
+    from atss.data.image_io import FORMATS, read_image, upright_size
 
 # Keeps inputs quick: nothing beyond it is decoded.
 MAX_PIXELS = 1_000_000

@@ -136,7 +136,7 @@ def test_names_of_the_part_to_validate_on(tmp_path, called):
     write_voc(tmp_path / "voc", "{part}", "{part}", False, parts=parts)
 
     for folder in ("coco", "yolo", "voc"):
-        assert list(find_dataset(str(tmp_path / folder)).parts) == ["train", "val"]
+        assert list(find_dataset(str(tmp_path / folder)).splits) == ["train", "val"]
 
 
 def test_the_trainval_list_of_voc_stands_in_for_train(tmp_path):
@@ -154,7 +154,7 @@ def test_files_of_cocos_other_tasks_are_left_alone(tmp_path):
         write_text(tmp_path / f"annotations/{task}_train2017.json", "{}")
     write_text(tmp_path / "package.json", "{}")
 
-    assert list(find_dataset(str(tmp_path)).parts) == ["train", "val"]
+    assert list(find_dataset(str(tmp_path)).splits) == ["train", "val"]
 
 
 def test_of_several_layouts_cocos_is_taken_then_yolos_and_the_log_says_so(tmp_path, said):
@@ -165,21 +165,21 @@ def test_of_several_layouts_cocos_is_taken_then_yolos_and_the_log_says_so(tmp_pa
 
     write_coco(tmp_path)
     assert find_dataset(str(tmp_path)).layout == "COCO"
-    assert f"{tmp_path}: taken as COCO; it could be YOLO, Pascal VOC, too" in said()[-1]
+    assert f"{tmp_path}: taken as COCO; it could also be YOLO, Pascal VOC" in said()[-1]
 
 
 def test_two_files_of_the_same_part_are_refused_with_both_names(tmp_path):
     write_coco(tmp_path)
     shutil.copy(tmp_path / "annotations/train.json", tmp_path / "annotations/train_old.json")
 
-    with pytest.raises(InputError, match=r"train\.json and .*train_old\.json are both of the part train"):
+    with pytest.raises(InputError, match=r"train\.json and .*train_old\.json are both of the split train"):
         find_dataset(str(tmp_path))
 
 
 def test_files_of_no_part_beside_others_are_parts_of_their_own(tmp_path):
     write_coco(tmp_path, "fold_{part}.json", "images", {"one": own_data.IMAGES["train"], "two": own_data.IMAGES["val"]})
 
-    with pytest.raises(InputError, match=r"has no part train, val or test, but fold_one, fold_two; .*DATASETS\.TRAIN"):
+    with pytest.raises(InputError, match=r"has no split train, val or test, but fold_one, fold_two; .*DATASETS\.TRAIN"):
         settled(tmp_path)
     name = f"{tmp_path.name}_fold_one"
     assert (name,) == settled(tmp_path, **{"DATASETS.TRAIN": (name,)}).DATASETS.TRAIN

@@ -11,8 +11,9 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from atss.data.coco import classes_of, dicts_of
+from atss.data.entries import sound_content
 from atss.data.image_inspection import inspect_images
-from atss.data.inspection import Table, inspect, sound_content, unnamed_images
+from atss.data.inspection import Table, inspect, unnamed_images
 
 W = "warning"
 
@@ -70,21 +71,21 @@ def list_again(content):
             change_box(1, [5, 5, 0, 30]),
             W,
             "boxes without area",
-            "1 of 3 objects",
+            "1 of 3 annotations",
             "1.png (64 x 48): dog [5.0, 5.0, 0.0",
         ),
-        (change_box(1, [5, 5, 20, -3]), W, "boxes without area", "1 of 3 objects", "1.png"),
-        (change_box(1, [64, 5, 20, 3]), W, "boxes outside of their image", "1 of 3 objects", "1.png"),
-        (change_box(1, [5, -30, 20, 30]), W, "boxes outside of their image", "1 of 3 objects", "1.png"),
-        (change_box(1, [5, 5, 20, 44]), W, "boxes that reach out of their image", "1 of 3 objects", "1.png"),
-        (change_box(1, [-1, 5, 20, 20]), W, "boxes that reach out of their image", "1 of 3 objects", "1.png"),
-        (change_box(1, [5, 5, 0.5, 20]), W, "boxes that are less than a pixel wide or high", "1 of 3 objects", "1.png"),
-        (copy_object(), W, "objects given twice", "1 of 4 objects", "0.png (64 x 48): cat [5.0, 5.0, 20.0, 30.0]"),
+        (change_box(1, [5, 5, 20, -3]), W, "boxes without area", "1 of 3 annotations", "1.png"),
+        (change_box(1, [64, 5, 20, 3]), W, "boxes outside of their image", "1 of 3 annotations", "1.png"),
+        (change_box(1, [5, -30, 20, 30]), W, "boxes outside of their image", "1 of 3 annotations", "1.png"),
+        (change_box(1, [5, 5, 20, 44]), W, "boxes that extend beyond their image", "1 of 3 annotations", "1.png"),
+        (change_box(1, [-1, 5, 20, 20]), W, "boxes that extend beyond their image", "1 of 3 annotations", "1.png"),
+        (change_box(1, [5, 5, 0.5, 20]), W, "boxes less than a pixel wide or high", "1 of 3 annotations", "1.png"),
+        (copy_object(), W, "duplicate annotations", "1 of 4 annotations", "0.png (64 x 48): cat [5.0, 5.0, 20.0, 30.0]"),
         (list_again, W, "images listed twice", "1 of 4 images", "1.png"),
-        (add_class, W, "classes without objects", "1 of 3 classes", "owl"),
+        (add_class, W, "classes without annotations", "1 of 3 classes", "owl"),
         (lambda c: c["categories"][1].update(name="cat"), W, "classes of the same name", "1 of 2 classes", "cat"),
-        (lambda c: c["annotations"].pop(2), "note", "images without objects", "1 of 3 images", "2.png"),
-        (lambda c: c["annotations"].clear(), "error", "no object to learn", "1 of 1 datasets", "animals has no box"),
+        (lambda c: c["annotations"].pop(2), "note", "images without annotations", "1 of 3 images", "2.png"),
+        (lambda c: c["annotations"].clear(), "error", "nothing to learn from", "1 of 1 datasets", "animals has no box"),
         (lambda c: c["images"][0].update(file_name="x.png"), "error", "missing images", "1 of 3 images", "x.png"),
     ],
 )
@@ -117,7 +118,7 @@ def test_of_three_equal_objects_two_are_too_many(table_of):
         content["annotations"][-1]["id"] = 4
         content["annotations"].append({**content["annotations"][0], "id": 5})
 
-    assert found(inspect([table_of(twice)]))["objects given twice"].count == 2
+    assert found(inspect([table_of(twice)]))["duplicate annotations"].count == 2
 
 
 def test_images_that_no_entry_names(table_of, tmp_path):
@@ -182,9 +183,9 @@ def test_boxes_of_both_modes_are_the_same(table_of):
         (lambda c: c["annotations"][0].update(bbox=[0, 0, math.inf, 1]), {"malformed annotations": 1}),
         (lambda c: c["annotations"][0].update(area=None), {"malformed annotations": 1}),
         (lambda c: c["annotations"][0].update(iscrowd=2), {"malformed annotations": 1}),
-        (lambda c: c["annotations"][0].update(image_id=[]), {"objects of no image": 1}),
-        (lambda c: c["annotations"][0].update(category_id=5), {"objects of unknown classes": 1}),
-        (lambda c: c.update(images=None, categories=[]), {"no dataset": 1, "objects of no image": 3}),
+        (lambda c: c["annotations"][0].update(image_id=[]), {"annotations of no image": 1}),
+        (lambda c: c["annotations"][0].update(category_id=5), {"annotations of unknown classes": 1}),
+        (lambda c: c.update(images=None, categories=[]), {"no dataset": 1, "annotations of no image": 3}),
     ],
 )
 def test_malformed_entries_are_left_out_and_what_is_left_is_a_dataset(coco_file, change, kinds):
@@ -218,7 +219,7 @@ def test_images_are_opened(table_of, tmp_path):
     assert "0.png" in problems["images that cannot be read"].examples[0]
     sizes = problems["images of another size than their entry says"]
     assert (sizes.severity, sizes.count) == ("error", 2)
-    assert "1.png: is 48 x 64, not 64 x 48, which it is before its EXIF orientation turns it" in sizes.examples[0]
+    assert "1.png: is 48 x 64, not 64 x 48, which it is before its EXIF orientation rotates it" in sizes.examples[0]
     assert sizes.examples[1].endswith("2.png: is 64 x 49, not 64 x 48")
 
 
@@ -239,6 +240,6 @@ def test_the_same_file_twice_in_a_dataset(table_of):
     table = table_of()
     shutil.copy(table.file_names[0], table.file_names[2])
 
-    problem = found(inspect_images([table]))["images that are there twice"]
+    problem = found(inspect_images([table]))["duplicate images"]
 
     assert problem.severity == "warning" and problem.examples == [f"{table.file_names[0]} = {table.file_names[2]}"]

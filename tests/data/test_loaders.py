@@ -89,7 +89,7 @@ def test_boxes_without_area_are_dropped_counted_and_reported_once(config, caplog
 
     assert [len(d["annotations"]) for d in train_dicts(cfg)] == [0, 0, 1]
     (line,) = {r.getMessage() for r in caplog.records if "without area" in r.getMessage()}
-    assert line.startswith("animals: boxes without area (2 of 3 objects), such as ")
+    assert line.startswith("animals: boxes without area (2 of 3 annotations), such as ")
     check_data(cfg)
     assert sum("without area" in r.getMessage() for r in caplog.records) == 1
 

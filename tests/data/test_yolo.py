@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from atss.data.inspection import sound_content
+from atss.data.entries import sound_content
 from atss.data.yolo import find_yolo_folders, find_yolo_yaml, read_line
 from atss.errors import InputError
 from tests.own_data import IMAGES, write_image, write_text, write_yolo
@@ -45,7 +45,7 @@ def test_boxes_polygons_and_boxes_with_points(line, keypoints, box):
         ("1 0.5 0.5 0.1 0.1 0.9", "expected class, x, y, width and height"),
         ("1.5 0.5 0.5 0.1 0.1", "whole class number"),
         ("1 0.5 0.5 nan 0.1", "finite numbers"),
-        ("1 320 240 64 48", "parts of the image's width and height, 0 to 1"),
+        ("1 320 240 64 48", "fractions of the image's width and height, 0 to 1"),
     ],
 )
 def test_lines_that_are_malformed_are_named_with_file_and_number_and_the_others_read(tmp_path, line, said):
@@ -67,7 +67,7 @@ def test_classes_that_have_no_name_are_named_with_their_line(tmp_path):
 
     (error,) = sound_content(read(tmp_path).coco)[1]
 
-    assert error.kind == "objects of unknown classes"
+    assert error.kind == "annotations of unknown classes"
     assert error.examples == ["labels/train/b.txt, line 1: no category has the id 2; there are 0, 1"]
 
 
@@ -135,9 +135,9 @@ def test_parts_that_share_a_folder_do_not_miss_each_others_images(tmp_path):
 
 def test_labels_without_images_and_images_without_any_labels_are_named(tmp_path):
     write_yolo(tmp_path)
-    write_text(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: images/train\nval: images\n")
+    write_text(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: images/train\nval: photos\n")
     write_text(tmp_path / "labels/train/gone.txt", "0 0.5 0.5 0.1 0.1\n")
-    write_image(tmp_path / "images/c.png", (8, 8))
+    write_image(tmp_path / "photos/c.png", (8, 8))
     (tmp_path / "images/train/a.png").write_text("no image")
 
     (warning,) = problems(read(tmp_path), "warning")

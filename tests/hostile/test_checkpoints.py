@@ -91,7 +91,7 @@ def test_pickles_are_not_opened_without_the_switch(doors, tmp_path, content):
     path.write_bytes(pickle.dumps(content))
 
     for line in (doors.train({"MODEL.WEIGHTS": path}), doors.convert(path)):
-        assert "MODEL.ATSS.ALLOW_PICKLE True" in line and "train.allow_pickle" in line and "--allow-pickle" in line
+        assert "MODEL.ATSS.ALLOW_PICKLE True" in line and "--allow-pickle" in line
         assert "can run code" in line
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from atss.config import load_config
 from atss.data.coco import dicts_of
-from atss.data.inspection import Table, inspect, sound_content
+from atss.data.entries import sound_content
+from atss.data.inspection import Table, inspect
 from atss.data.mapper import BoxDatasetMapper
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, TINY, pairs

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atss.data.image_io import FORMATS, MAX_PIXELS, read_image
-from atss.data.sources import upright_size
+from atss.data.image_io import FORMATS, MAX_PIXELS, read_image, upright_size
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
 
@@ -186,7 +185,7 @@ def test_large_images_below_the_bound_print_nothing(tmp_path):
     path = tmp_path / "large.png"
     Image.new("1", (10_000, 10_000)).save(path)
 
-    result = run("-c", f"from atss.data.sources import upright_size; print(upright_size({str(path)!r}))",
+    result = run("-c", f"from atss.data.image_io import upright_size; print(upright_size({str(path)!r}))",
                  env={"PYTHONWARNINGS": "default"})  # fmt: skip
 
     assert "(10000, 10000)" in result.stdout and "Bomb" not in result.stderr

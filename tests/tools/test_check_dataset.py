@@ -39,8 +39,8 @@ def test_what_is_in_it(check, tmp_path, write, layout):
     rows = [line.split() for line in said.splitlines() if line]
     assert ["pets_train", "2", "0", "3", "1.5", "0"] in rows and ["pets_val", "2", "1", "1", "0.5", "0"] in rows
     assert ["cat", "2", "2", "0", "0"] in rows and ["dog", "1", "1", "1", "1"] in rows
-    assert "0 errors, 1 warning" in said and "pets_val: classes without objects, 1 of 2 classes\n    cat" in said
-    assert "pets_val: images without objects, 1 of 2 images" in said
+    assert "0 errors, 1 warning" in said and "pets_val: classes without annotations, 1 of 2 classes\n    cat" in said
+    assert "pets_val: images without annotations, 1 of 2 images" in said
 
 
 def test_histograms_and_positives_count_every_object(check, tmp_path):
@@ -49,17 +49,17 @@ def test_histograms_and_positives_count_every_object(check, tmp_path):
     _, said = check(tmp_path / "pets")
 
     # 20 x 30, 10 x 12, 10 x 10 and 48 x 47 pixels.
-    sizes = dict(re.findall(r"^ +(\d+ to \d+) +(\d+)", said.split("Size of the objects: ")[1].split("Shape")[0], re.M))
+    sizes = dict(re.findall(r"^ +(\d+ to \d+) +(\d+)", said.split("Object sizes: ")[1].split("Object shapes")[0], re.M))
     assert {label: int(count) for label, count in sizes.items() if count != "0"} == {
         "8 to 16": 2,
         "16 to 32": 1,
         "32 to 64": 1,
     }
-    assert "ATSSAssigner gives 4 objects in 3 images" in said and "resized to 96 pixels" in said
+    assert "ATSSAssigner assigns to 4 objects in 3 images" in said and "resized to 96 pixels" in said
     levels = [line.split() for line in said.splitlines() if re.match(r"P\d ", line)]
     assert [level[:3] for level in levels] == [[f"P{n}", f"{2**n}", f"{4 * 2**n}"] for n in range(3, 8)]
     positives = sum(int(level[3]) for level in levels)
-    assert f"{positives / 4:.1f} positives an object; 0 objects have none" in said
+    assert f"{positives / 4:.1f} positives per object; 0 objects have none" in said
 
 
 def test_bars_are_as_long_as_their_share():
@@ -124,7 +124,7 @@ def test_parts_that_are_missing_are_a_warning(check, tmp_path):
 
     status, said = check(tmp_path / "pets", "--quick")
 
-    assert status == 0 and "pets: no part val or test, 1 of 1 datasets\n    it has train\n" in said
+    assert status == 0 and "pets: no split val or test, 1 of 1 datasets\n    it has train\n" in said
 
 
 def remove(content, *keys):
@@ -200,5 +200,5 @@ def test_from_the_command_line_with_the_papers_model(tmp_path):
 
     assert result.returncode == 0, result.stderr
     assert "resized to 800 pixels (INPUT.MIN_SIZE_TEST), 1333 at most" in result.stdout
-    assert "warning: pets_train: boxes without area, 2 of 3 objects" in result.stdout
+    assert "warning: pets_train: boxes without area, 2 of 3 annotations" in result.stdout
     assert result.stderr == ""

@@ -34,7 +34,7 @@ def _triple(entry):
 
 
 def _settle_folder(cfg, given, look):
-    """Register the parts of DATASETS.FOLDER, and fill in DATASETS.TRAIN and DATASETS.TEST.
+    """Register the splits of DATASETS.FOLDER, and fill in DATASETS.TRAIN and DATASETS.TEST.
 
     Args:
         given: keys of the command line, whose values stay.
@@ -56,13 +56,13 @@ def _settle_folder(cfg, given, look):
             datasets[key] = (name,) if name else ()
     if not datasets.TRAIN and not datasets.TEST:
         raise InputError(
-            f"{datasets.FOLDER}: has no part train, val or test, but {', '.join(names)}; name those to train and to "
+            f"{datasets.FOLDER}: has no split train, val or test, but {', '.join(names)}; name those to train and to "
             f"test on: DATASETS.TRAIN \"('{next(iter(names.values()))}',)\""
         )
     if not to_test and not datasets.TEST:
         logger.warning(
-            "%s has no part val or test: nothing will be evaluated. Move some of its images and their annotations "
-            "into a part val, or name another dataset in DATASETS.TEST.", datasets.FOLDER,
+            "%s has no split val or test: nothing will be evaluated. Move some of its images and their annotations "
+            "into a split val, or name another dataset in DATASETS.TEST.", datasets.FOLDER,
         )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def add_atss_config(cfg):
     # code) or "mmdetection"; see atss.data.resize.
     cfg.INPUT.RESIZE_LIKE = "detectron2"
 
-    # A dataset in a folder, in COCO's, YOLO's or Pascal VOC's format. Its parts become the datasets <folder>_train,
+    # A dataset in a folder, in COCO's, YOLO's or Pascal VOC's format. Its splits become the datasets <folder>_train,
     # <folder>_val and so on, and DATASETS.TRAIN and DATASETS.TEST name them, where they do not name others of them.
     cfg.DATASETS.FOLDER = ""
     # COCO-format datasets to register: [name, annotation file, image folder] each.

@@ -16,66 +16,64 @@ from detectron2.utils.logger import log_first_n
 
 from ..errors import InputError, first_line
 from .coco import classes_of, coco_source, dicts_of
+from .entries import sound_content
 from .folders import find_dataset, folder_name
-from .inspection import Table, inspect, missing_images, sound_content
+from .inspection import Table, inspect, missing_images
 from .problems import errors_of, refuse_errors
 from .sources import Source
 
 _sources = {}
-# What has been read, until it is asked for again: large datasets are read once.
+# Dicts that are kept until they are asked for again: large datasets are read once.
 _kept = {}
 
 
 def register_coco_format(name, annotation_file, image_folder):
     """Register a COCO-format dataset with Detectron2; its files are read when the dataset is used.
 
-    A name that is registered already gets the new files.
-
     Args:
-        name: name for DATASETS.TRAIN and DATASETS.TEST.
+        name: name for DATASETS.TRAIN and DATASETS.TEST; a dataset of that name is replaced.
         annotation_file: path of a json file in COCO's format for object detection.
-        image_folder: path that the images' `file_name` starts from.
+        image_folder: path that each `file_name` is relative to.
     """
     register(name, coco_source(annotation_file, image_folder))
     MetadataCatalog.get(name).set(json_file=annotation_file, image_root=image_folder)
 
 
 def register_folder(folder):
-    """Register the parts of the dataset in a folder as `<name of the folder>_<part>`; they are read when they are used.
+    """Register the splits of the dataset in a folder as `<name of the folder>_<split>`; they are read when used.
 
     Returns:
-        dict from part to name.
+        dict from split to name.
 
     Raises:
         InputError: the folder has no dataset of a known layout.
     """
     dataset = find_dataset(folder)
-    names = {part: f"{dataset.name}_{part}" for part in dataset.parts}
-    for part, source in dataset.parts.items():
-        register(names[part], source)
-    log_first_n(
-        logging.INFO, f"{folder}: {dataset.layout}, with {', '.join(dataset.parts)}.", name="atss.data", key="message"
-    )
+    names = {split: f"{dataset.name}_{split}" for split in dataset.splits}
+    for split, source in dataset.splits.items():
+        register(names[split], source)
+    message = f"{folder}: {dataset.layout}, with {', '.join(dataset.splits)}."
+    log_first_n(logging.INFO, message, name="atss.data", key="message")
     return names
 
 
 def register_folder_unseen(folder, names):
-    """Register those of `names` that are called after a folder, without a look at it before they are used."""
+    """Register those of `names` that begin with a folder's name; the folder is not looked at before they are used."""
     prefix = f"{folder_name(folder)}_"
     for name in names:
         if name.startswith(prefix):
-            register(name, Source(folder, partial(_read_part, folder, name.removeprefix(prefix)), folder))
+            register(name, Source(folder, partial(_read_split, folder, name.removeprefix(prefix)), folder))
 
 
-def _read_part(folder, part):
-    parts = find_dataset(folder).parts
-    if part not in parts:
-        raise InputError(f"{folder}: has no part {part}; it has {', '.join(parts)}")
-    return parts[part].read()
+def _read_split(folder, split):
+    splits = find_dataset(folder).splits
+    if split not in splits:
+        raise InputError(f"{folder}: has no split {split}; it has {', '.join(splits)}")
+    return splits[split].read()
 
 
 def register(name, source):
-    """Register a `Source` with Detectron2 under a name; one that is registered already is replaced."""
+    """Register a `Source` with Detectron2; a dataset of that name is replaced."""
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
@@ -86,7 +84,7 @@ def register(name, source):
 
 
 def source_of(name):
-    """The `Source` of a registered dataset that is read from files in a known format, None where it is not."""
+    """The `Source` of a registered dataset; None for a dataset that is not read from files in a known format."""
     metadata = MetadataCatalog.get(name)
     if name not in _sources and os.path.isfile(metadata.get("json_file", "")):
         return coco_source(metadata.json_file, metadata.get("image_root", ""))
@@ -94,16 +92,16 @@ def source_of(name):
 
 
 def load(name, source):
-    """Read a dataset and see that it can be used.
+    """Read a dataset and check that it can be used.
 
     Returns:
-        list of dicts in Detectron2's standard form. The dataset's metadata get the names of its classes, and the json
-        file in COCO's format that evaluators read.
+        list of dicts in Detectron2's standard form. The metadata of the dataset get the names of its classes and a json
+        file in COCO's format for evaluators.
 
     Raises:
-        InputError: files are missing or malformed, or images that they name are.
+        InputError: files, or the images that they name, are missing or malformed.
     """
-    with uncollected():
+    with no_garbage_collection():
         content = source.read()
         coco, problems = sound_content(content.coco)
         refuse_errors(source, content.problems + problems)
@@ -122,8 +120,8 @@ def load(name, source):
 
 
 @contextmanager
-def uncollected():
-    """Without garbage collection, which takes as long as the reading where that makes millions of objects."""
+def no_garbage_collection():
+    """No garbage collection, which would take as long as the reading of millions of entries."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -134,7 +132,7 @@ def uncollected():
 
 
 def written(name, coco):
-    """Path of a json file of a content, which is gone when the process ends."""
+    """Write a content to a json file that is removed when the process ends; returns its path."""
     path = os.path.join(temporary_folder(), f"{name}.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(coco, file)
@@ -152,8 +150,8 @@ def read_dataset(name, keep=False):
     """Dicts of a registered dataset, in Detectron2's standard form.
 
     Args:
-        name: of the dataset.
-        keep: whether the next call is to get them without reading them again.
+        name: name of the dataset.
+        keep: whether the next call gets the same dicts without reading the dataset again.
 
     Raises:
         InputError: its files are missing or malformed.
@@ -175,16 +173,16 @@ def read_dataset(name, keep=False):
 
 
 def check_datasets(names, to_learn):
-    """Look for problems of datasets before a run, without opening an image; warnings go to the log, once.
+    """Look for problems of datasets before a run, without opening an image; each warning is logged once.
 
     Args:
-        names: of registered datasets.
-        to_learn: those of them to train on.
+        names: names of registered datasets.
+        to_learn: names of the datasets to train on.
 
     Raises:
         InputError: a dataset cannot be used.
     """
-    with uncollected():
+    with no_garbage_collection():
         tables = [table_of(name, read_dataset(name, keep=True)) for name in names]
         problems = inspect(tables, to_learn)
     for problem in errors_of(problems):
@@ -199,6 +197,6 @@ def table_of(name, dicts):
 
 
 def warn(problem):
-    """Log a warning, the first time that it comes up in this process; `tools/check_dataset.py` shows notes, too."""
+    """Log a warning once per process; notes are left to `tools/check_dataset.py`."""
     if problem.severity == "warning" and comm.is_main_process():
         log_first_n(logging.WARNING, problem.line(), name="atss.data", key="message")

@@ -1,40 +1,37 @@
-"""COCO's format: files, and what training makes of their content."""
+"""COCO's format: annotation files and their images, and Detectron2's dicts from their content."""
 
 import json
 import mmap
 import os
 import re
+from functools import partial
 
-import numpy as np
 from detectron2.structures import BoxMode
 
 from ..errors import InputError, first_line
 from .sources import (
     MAX_ANNOTATIONS,
-    PARTS,
+    SPLITS,
     Content,
     Source,
     check_file,
     list_folder,
-    part_folders,
-    part_of,
+    split_folders,
+    split_of,
+    stem_of,
     subfolder,
     with_extension,
 )  # fmt: skip
 
-# Annotation files of the COCO dataset that are not for boxes of objects.
+# Annotation files of the COCO dataset for tasks other than object detection.
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-# Images that are looked for in a folder to see whether it is the right one.
-LOOKED_FOR = 20
+# Images, at least, by which a folder is recognized as that of an annotation file.
+SAMPLES = 20
 
 
 def coco_source(annotation_file, image_folder):
-    """The `Source` of a json file and the folder that its images' `file_name` starts from."""
-
-    def read():
-        return Content(read_json(annotation_file), image_folder, [], annotation_file)
-
-    return Source(annotation_file, read)
+    """The `Source` of a json file and the folder that each `file_name` in it is relative to."""
+    return Source(annotation_file, lambda: Content(read_json(annotation_file), image_folder, [], annotation_file))
 
 
 def read_json(path):
@@ -56,11 +53,11 @@ def read_json(path):
 
 
 def dicts_of(coco, image_folder):
-    """Content that is well formed -> list of dicts in Detectron2's standard form, in order of the images' ids.
+    """Detectron2's standard dicts of a well-formed content, in the order of the image ids.
 
-    Classes are numbered from 0, in order of their ids; see `classes_of`.
+    Classes are numbered from 0 in the order of their ids; see `classes_of`.
     """
-    numbers = {category_id: n for n, category_id in enumerate(classes_of(coco))}
+    numbers = {category_id: number for number, category_id in enumerate(classes_of(coco))}
     records = {}
     for image in coco["images"]:
         records[image["id"]] = {
@@ -83,51 +80,52 @@ def dicts_of(coco, image_folder):
 
 
 def classes_of(coco):
-    """dict from a class's id to its name, in order of the ids."""
+    """dict from the id of a class to its name, in the order of the ids."""
     return {category["id"]: category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"])}
 
 
 def find_coco(folder):
-    """Annotation files in COCO's format in a folder, and the images to each.
+    """Annotation files in COCO's format in a folder.
 
     Returns:
-        dict from part to `Source`, empty where there is none. A single file whose name speaks of no part is train,
-        others are parts of their own.
+        dict from split to `Source`, empty where there are none. A file whose name contains no split is the split
+        "train" where it is the only file, and a split called after the file otherwise.
 
     Raises:
-        InputError: two files claim to be the same part.
+        InputError: two files are of the same split.
     """
     files = annotation_files(folder)
-    parts = {}
-    for path, of_folder in files:
-        stem = os.path.splitext(os.path.basename(path))[0]
-        part = of_folder or part_of(stem) or ("train" if len(files) == 1 else stem)
-        if part in parts:
+    found = {}
+    for path, split in files:
+        split = split or split_of(stem_of(path)) or ("train" if len(files) == 1 else stem_of(path))
+        if split in found:
             raise InputError(
-                f"{folder}: {parts[part].path} and {path} are both of the part {part}; move one of them away, or name "
-                "the files with DATASETS.REGISTER"
+                f"{folder}: {found[split].path} and {path} are both of the split {split}; move one of them away, or "
+                "name the files with DATASETS.REGISTER"
             )
-        parts[part] = Source(path, lambda path=path, part=part: read_found(folder, path, part), folder)
-    return parts
+        found[split] = Source(path, partial(read_found, folder, path, split), folder)
+    return found
 
 
 def annotation_files(folder):
-    """Files in the first of the usual places that has any: path, and the part whose folder they are in or None."""
-    annotations = subfolder(folder, "annotations")
-    for places in ({None: annotations}, {None: folder}, part_folders(folder)):
+    """Pairs of an annotation file and the split whose folder it is in, or None, from the first place that has any.
+
+    The places are annotations/, the folder itself, and the folders of the splits.
+    """
+    for places in ({None: subfolder(folder, "annotations")}, {None: folder}, split_folders(folder)):
         found = []
-        for part, place in places.items():
+        for split, place in places.items():
             names = with_extension(list_folder(place) if place else [], ".json")
             paths = [os.path.join(place, name) for name in names if not name.startswith(OTHER_TASKS)]
-            found += [(path, part) for path in paths if looks_like_coco(path)]
+            found += [(path, split) for path in paths if looks_like_coco(path)]
         if found:
             return found
     return []
 
 
 def looks_like_coco(path):
-    """Whether a file speaks of images and categories, or its name of a part, whatever is wrong inside."""
-    if part_of(os.path.splitext(os.path.basename(path))[0]):
+    """Whether a file is called after a split, or contains the keys of COCO's format; it may still be malformed."""
+    if split_of(stem_of(path)):
         return True
     if not os.path.isfile(path) or os.path.getsize(path) == 0:
         return False
@@ -135,44 +133,47 @@ def looks_like_coco(path):
         return text.find(b'"images"') >= 0 and text.find(b'"categories"') >= 0
 
 
-def read_found(folder, path, part):
+def read_found(folder, path, split):
+    """`Content` of an annotation file that was found in a folder."""
     coco = read_json(path)
-    without = without_parent_category(coco)
-    return Content(without, find_images(folder, path, part, coco), [], path if without is coco else None)
+    content = without_parent_category(coco)
+    return Content(content, find_images(folder, path, split, coco), [], path if content is coco else None)
 
 
 def without_parent_category(coco):
-    """The content without the category 0 that Roboflow adds as the parent of all others, where no object has it."""
+    """The content without the category 0 that Roboflow adds as parent of the others, where no annotation uses it."""
     try:
         (parent,) = (category for category in coco["categories"] if category["id"] == 0)
         others = [category for category in coco["categories"] if category["id"] != 0]
         is_parent = others and all(category["supercategory"] == parent["name"] for category in others)
-        if not is_parent or any(annotation["category_id"] == 0 for annotation in coco.get("annotations", [])):
-            return coco
-    except (TypeError, KeyError, ValueError, AttributeError):  # malformed, which the inspection names
+        is_used = any(annotation["category_id"] == 0 for annotation in coco.get("annotations", []))
+    except (TypeError, KeyError, ValueError, AttributeError):  # malformed, which is reported later
         return coco
-    return {**coco, "categories": others}
+    return {**coco, "categories": others} if is_parent and not is_used else coco
 
 
-def find_images(folder, path, part, coco):
-    """The folder that has the images of an annotation file, or most of those that were looked for."""
+def find_images(folder, path, split, coco):
+    """The folder that has the images of an annotation file, or the most of a sample of them."""
     images = coco.get("images") if isinstance(coco, dict) else None
-    images = [image for image in images or [] if isinstance(image, dict)] if isinstance(images, list) else []
-    names = [image["file_name"] for image in images if isinstance(image.get("file_name"), str)]
-    names = [names[i] for i in np.linspace(0, len(names) - 1, min(LOOKED_FOR, len(names))).astype(int)]
-    places = image_folders(folder, path, part)
-    # The first of those with as many.
-    return max(places, key=lambda place: sum(os.path.isfile(os.path.join(place, name)) for name in names))
+    names = []
+    if isinstance(images, list):
+        names = [image.get("file_name") for image in images if isinstance(image, dict)]
+        names = [name for name in names if isinstance(name, str)]
+    names = names[:: max(1, len(names) // SAMPLES)]
+
+    def number_in(place):
+        return sum(os.path.isfile(os.path.join(place, name)) for name in names)
+
+    return max(image_folders(folder, path, split), key=number_in)  # the first of several
 
 
-def image_folders(folder, path, part):
-    """Where the images of an annotation file may be, likeliest first."""
-    stem = os.path.splitext(os.path.basename(path))[0]
-    called = [word for word in re.split(r"[^a-zA-Z0-9]+", stem) if part_of(word)]
+def image_folders(folder, path, split):
+    """Folders that may have the images of an annotation file, the likeliest first."""
+    words = [word for word in re.split(r"[^a-zA-Z0-9]+", stem_of(path)) if split_of(word)]
     places = []
-    for name in (*called, *PARTS.get(part, ()), stem):
-        places += [(name,), (name, "images"), ("images", name)]
-    places = [os.path.join(folder, *place) for place in places]
-    places += [os.path.join(folder, "images"), os.path.dirname(path), folder]
+    for name in (*words, *SPLITS.get(split, ()), stem_of(path)):
+        places += [name, os.path.join(name, "images"), os.path.join("images", name)]
+    places = [os.path.join(folder, place) for place in (*places, "images")]
+    places += [os.path.dirname(path), folder]
     places += [os.path.join(folder, name) for name in list_folder(folder)]
     return [place for place in dict.fromkeys(places) if os.path.isdir(place)]

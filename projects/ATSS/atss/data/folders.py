@@ -1,4 +1,4 @@
-"""A folder of one's own -> the parts of the dataset in it, in whichever of the known layouts."""
+"""DATASETS.FOLDER: finds the splits of a dataset in whichever of the known layouts a folder has."""
 
 import logging
 import os
@@ -8,11 +8,11 @@ from detectron2.utils.logger import log_first_n
 
 from ..errors import InputError
 from .coco import find_coco
-from .sources import PARTS, list_folder
+from .sources import SPLITS, list_folder
 from .voc import find_voc
 from .yolo import find_yolo_folders, find_yolo_yaml
 
-# In the order in which they are taken where a folder has several.
+# The first of these that a folder has is used.
 LAYOUTS = {
     "COCO": find_coco,
     "YOLO": find_yolo_yaml,
@@ -20,54 +20,56 @@ LAYOUTS = {
     "YOLO without a yaml file": find_yolo_folders,
 }
 LOOKED_FOR = (
-    "COCO (annotations/*.json, *.json or <part>/*.json), YOLO (a yaml file with names and train, or images/ and "
-    "labels/) and Pascal VOC (Annotations/*.xml or <part>/*.xml)"
+    "COCO (annotations/*.json, *.json or <split>/*.json), YOLO (a yaml file with names and train, or images/ and "
+    "labels/) and Pascal VOC (Annotations/*.xml or <split>/*.xml)"
 )
 
 
 class Dataset(NamedTuple):
-    """A dataset that was found in a folder.
+    """A dataset found in a folder.
 
-    name: of the folder, without the folders that it is in.
-    layout: title of it.
-    parts: dict from part ("train", "val", "test", or the name of a file) to `Source`.
+    name: name of the folder.
+    layout: one of `LAYOUTS`.
+    splits: dict from split ("train", "val", "test", or the name of a file) to `Source`.
     """
 
     name: str
     layout: str
-    parts: dict
+    splits: dict
 
 
 def find_dataset(folder):
-    """Look what dataset a folder holds; nothing is read yet.
-
-    Returns:
-        `Dataset`.
+    """The `Dataset` in a folder; nothing is read yet.
 
     Raises:
-        InputError: there is no such folder, or none of the known layouts in it.
+        InputError: there is no such folder, or it has none of the known layouts.
     """
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder")
-    found = {layout: parts for layout, find in LAYOUTS.items() if (parts := find(folder))}
+    found = layouts_in(folder)
     if not found:
-        inside = [name for name in list_folder(folder) if os.path.isdir(os.path.join(folder, name))]
-        better = [name for name in inside if any(find(os.path.join(folder, name)) for find in LAYOUTS.values())]
-        hint = f"; {os.path.join(folder, better[0])} holds one" if better else ""
+        inside = [os.path.join(folder, name) for name in list_folder(folder)]
+        better = [path for path in inside if os.path.isdir(path) and layouts_in(path)]
+        hint = f"; {better[0]} holds one" if better else ""
         raise InputError(
             f"{folder}: holds no dataset of a known layout: looked for {LOOKED_FOR}; see docs/own_data.md{hint}"
         )
-    layout = next(iter(found))
-    others = [name for name in found if name != layout and not any(name.startswith(f"{other} ") for other in found)]
+    layout, *others = found
+    others = [name for name in others if not any(name.startswith(f"{other} ") for other in found)]
     if others:
-        log_first_n(
-            logging.WARNING, f"{folder}: taken as {layout}; it could be {', '.join(others)}, too",
-            name="atss.data", key="message",
-        )  # fmt: skip
-    in_order = sorted(found[layout], key=lambda part: [*PARTS, part].index(part))
-    return Dataset(folder_name(folder), layout, {part: found[layout][part] for part in in_order})
+        message = f"{folder}: taken as {layout}; it could also be {', '.join(others)}"
+        log_first_n(logging.WARNING, message, name="atss.data", key="message")
+    splits = found[layout]
+    in_order = sorted(splits, key=lambda split: [*SPLITS, split].index(split))
+    return Dataset(folder_name(folder), layout, {split: splits[split] for split in in_order})
+
+
+def layouts_in(folder):
+    """dict from layout to the splits that a folder has in it; without layouts of which it has none."""
+    found = {layout: find(folder) for layout, find in LAYOUTS.items()}
+    return {layout: splits for layout, splits in found.items() if splits}
 
 
 def folder_name(folder):
-    """What the datasets of a folder are called after."""
+    """Name of a folder, by which its datasets are called."""
     return os.path.basename(os.path.abspath(folder))

@@ -1,11 +1,11 @@
-"""Image files of any kind -> three channels of eight bits, upright."""
+"""Reads image files of every kind as three channels of eight bits, upright."""
 
 import contextlib
 import os
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ..errors import InputError, first_line
 
@@ -93,3 +93,22 @@ def to_rgb(image):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def upright_size(path):
+    """Width and height of an image file as `read_image` returns it, from its header alone.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it is not an image.
+    """
+    try:
+        with open_image(path) as image:
+            width, height = image.size
+            # The size of TIFFs is upright in Pillow; for PNGs Pillow's own getexif would decode the whole image.
+            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) if image.format != "TIFF" else 1
+            return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever a damaged image makes its decoder raise
+        raise ValueError(first_line(error)) from error

@@ -1,26 +1,91 @@
-"""What can be wrong with a dataset, as lines for its owner."""
+"""Problems of a dataset: their kinds, and lines about them for the dataset's owner."""
 
 from typing import NamedTuple
 
 from ..errors import InputError
 
-# Examples that are kept of a problem.
+# Examples kept of each problem.
 MAX_EXAMPLES = 5
+
+_USELESS = "training leaves them out, evaluation counts them: correct or remove them"
+_REPAIR = "correct the entry, or remove it"
+# Kind of problem -> severity, what is counted, and what to do about it. Training refuses errors; warnings probably cost
+# accuracy; notes may be intended.
+KINDS = {
+    # Files and entries.
+    "dataset that cannot be read": ("error", "datasets", "see above"),
+    "no dataset": ("error", "files", "docs/own_data.md describes the formats"),
+    "malformed images": ("error", "images", _REPAIR),
+    "images with an id that another has": ("error", "images", _REPAIR),
+    "images outside of their folder": ("error", "images", _REPAIR),
+    "malformed categories": ("error", "classes", _REPAIR),
+    "categories with an id that another has": ("error", "classes", _REPAIR),
+    "malformed annotations": ("error", "annotations", _REPAIR),
+    "annotations with an id that another has": ("error", "annotations", _REPAIR),
+    "annotations of no image": ("error", "annotations", _REPAIR),
+    "annotations of unknown classes": ("error", "annotations", _REPAIR),
+    # YOLO and Pascal VOC.
+    "malformed lines": (
+        "error", "lines",
+        "correct them: class, then centre, width and height as fractions of the image's size, or a polygon",
+    ),
+    "no labels at all": ("error", "folders", "put labels/ beside images/, with one text file of the same name per image"),
+    "label files without an image": ("warning", "files", "add the images, or remove the files"),
+    "xml files that cannot be used": ("error", "files", "correct or remove them"),
+    "how pixels are counted": ("note", "datasets", "see docs/own_data.md if that is wrong"),
+    # What the entries say.
+    "no split train": ("warning", "datasets", "make one, or name datasets in DATASETS.TRAIN"),
+    "no split val or test": ("warning", "datasets", "make one, or name datasets in DATASETS.TEST"),
+    "missing images": ("error", "images", "does the image folder fit the annotation file?"),
+    "images listed twice": ("warning", "images", "merge their entries"),
+    "classes of the same name": ("warning", "classes", "merge them, or give them different names"),
+    "classes without annotations": (
+        "warning", "classes", "is the class intended? Without annotations it is neither learned nor evaluated",
+    ),
+    "images without annotations": (
+        "note", "images",
+        "training leaves them out; with DATALOADER.FILTER_EMPTY_ANNOTATIONS False it learns from them, too",
+    ),
+    "boxes without area": ("warning", "annotations", _USELESS),
+    "boxes outside of their image": ("warning", "annotations", _USELESS),
+    "boxes that extend beyond their image": (
+        "warning", "annotations", "training clips them, evaluation does not: clip them in the annotations",
+    ),
+    "boxes less than a pixel wide or high": (
+        "warning", "annotations", "are the coordinates pixels? Nothing can be learned from such boxes",
+    ),
+    "duplicate annotations": ("warning", "annotations", "remove all but one: a detector cannot match the others"),
+    "nothing to learn from": ("error", "datasets", "add annotations, or train on another dataset"),
+    "different classes": ("error", "datasets", "give them the same categories"),
+    "images in both": (
+        "warning", "images", "results on images that were trained on are too good: remove them from one dataset",
+    ),
+    "images that no entry names": ("note", "images", "they are not used; add entries, even for images without objects"),
+    # What the image files hold.
+    "images that cannot be read": ("error", "images", "replace them, or remove them and their entries"),
+    "images of another size than their entry says": (
+        "error", "images",
+        "correct width and height in the annotations; boxes that were drawn on another image must be redrawn",
+    ),
+    "duplicate images": ("warning", "images", "remove the copies; first compare their annotations"),
+    "transparent images": ("note", "images", "they are put on a white background"),
+    "images of 16 bits": ("note", "images", "their 65,536 grey levels become 256"),
+    "CMYK images": ("note", "images", "they become RGB"),
+    "grey images": ("note", "images", "they become RGB"),
+}  # fmt: skip
 
 
 class Problem(NamedTuple):
-    """Something about a dataset that its owner should know.
+    """A problem of a dataset.
 
-    severity: "error", training refuses it; "warning", it probably costs accuracy; "note", it may be meant.
-    kind: what it is, such as "missing images".
-    count, total, things: how many of how many things, such as 3 of 205 "images".
-    examples: the first MAX_EXAMPLES, a line each.
-    remedy: what to do.
-    where: the dataset, or the datasets, that have it; "" where that is clear.
+    severity, things, remedy: of its kind, see `KINDS`.
+    count, total: how many of how many things, such as 3 of 205 "images".
+    examples: the first MAX_EXAMPLES, one line each.
+    where: name of the dataset or datasets that have it; "" where that is clear.
     """
 
-    severity: str
     kind: str
+    severity: str
     count: int
     total: int
     things: str
@@ -29,47 +94,43 @@ class Problem(NamedTuple):
     where: str = ""
 
     def extent(self):
-        """How many of how many, as a text."""
+        """How many of how many, as text."""
         return f"{self.count:,} of {self.total:,} {self.things}"
 
     def line(self):
-        """All of it in one line, with one example."""
+        """The whole problem as one line, with one example."""
         return f"{self.where}: {self.kind} ({self.extent()}), such as {self.examples[0]}; {self.remedy}"
 
 
-def problems_of(severity, kind, found, total, things, remedy, describe=str):
-    """A list with the `Problem` of what was found, empty where that is nothing.
+def problems_of(kind, found, total, describe=str, where=""):
+    """A list with one `Problem`, or an empty list where nothing was found.
 
     Args:
-        found: sequence.
-        describe: from an element of `found` to an example.
-        others: as of `Problem`.
+        kind: one of `KINDS`.
+        found: sequence of what has the problem.
+        total: number of things that were looked at.
+        describe: function of an element of `found` that returns the line of an example.
+        where: see `Problem`.
     """
     if not len(found):
         return []
-    return [Problem(severity, kind, len(found), total, things, [describe(x) for x in found[:MAX_EXAMPLES]], remedy)]
+    severity, things, remedy = KINDS[kind]
+    examples = [describe(element) for element in found[:MAX_EXAMPLES]]
+    return [Problem(kind, severity, len(found), total, things, examples, remedy, where)]
 
 
 def located(where, problems):
-    """The problems, with the dataset or datasets that have them."""
+    """The problems, with the name of the dataset that has them."""
     return [problem._replace(where=where) for problem in problems]
 
 
 def errors_of(problems):
-    """Those that training refuses."""
+    """The problems for which training refuses a dataset."""
     return [problem for problem in problems if problem.severity == "error"]
 
 
 def refuse_errors(source, problems):
-    """Stop at the first error, in one line.
-
-    Args:
-        source: the `Source` that has them.
-        problems: list of `Problem`.
-
-    Raises:
-        InputError: there is an error.
-    """
+    """Raise an `InputError` for the first error among the problems of a `Source`, if there is one."""
     errors = errors_of(problems)
     if not errors:
         return

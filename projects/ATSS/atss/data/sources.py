@@ -1,26 +1,22 @@
-"""What datasets are read from: files and folders, the names of their parts, and the sizes of images."""
+"""What the formats share: looking for files and splits, reading text files, collecting entries in COCO's format."""
 
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from PIL import ExifTags, Image
-
-from ..errors import InputError, first_line
-from .image_io import open_image
+from ..errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# The parts of a dataset, and what else they are called.
-PARTS = {
+# The splits of a dataset, and the words that name them.
+SPLITS = {
     "train": ("train", "training", "trainval"),
     "val": ("val", "valid", "validation", "minival", "dev"),
     "test": ("test", "testing"),
 }
-
-
-# Bytes of files that a person writes or a program writes for one image, and of files of annotations of a whole
-# dataset: COCO's have half a gigabyte, Objects365's some.
+# Maximum bytes of a text file that a person writes or that belongs to one image, and of the annotation file of a whole
+# dataset: COCO's has half a gigabyte, that of Objects365 several.
 MAX_TEXT = 1 << 26
 MAX_ANNOTATIONS = 1 << 34
 
@@ -28,11 +24,11 @@ MAX_ANNOTATIONS = 1 << 34
 class Content(NamedTuple):
     """A dataset that has been read.
 
-    coco: what a json file in COCO's format would hold; its entries may be malformed. An annotation's `place` says
-        where it stands, where that is no json file.
-    image_folder: path that `file_name`s start from.
-    problems: list of `Problem` that were found on the way.
-    file: json file that holds the same, None where there is none.
+    coco: content of a json file in COCO's format; entries may be malformed. An annotation that comes from another file
+        has a `place`: that file, and the line.
+    image_folder: path that each `file_name` is relative to.
+    problems: list of `Problem` found while reading.
+    file: path of a json file with the same content, None where there is none.
     """
 
     coco: dict
@@ -44,9 +40,9 @@ class Content(NamedTuple):
 class Source(NamedTuple):
     """Where a dataset comes from.
 
-    path: what messages call it: a json file or a folder.
-    read: function without arguments -> `Content`; raises InputError where files cannot be read at all.
-    folder: folder that it was found in, None where it was named otherwise.
+    path: its name in messages: a json file or a folder.
+    read: function without arguments that returns a `Content`; raises InputError where a file cannot be read at all.
+    folder: the DATASETS.FOLDER it was found in, None for other datasets.
     """
 
     path: str
@@ -54,26 +50,82 @@ class Source(NamedTuple):
     folder: str | None = None
 
 
-def part_of(name):
-    """The part that the name of a file or folder speaks of, in its words, None where it is none or several.
+def sources_of(folder, splits, read):
+    """dict from split to `Source`; `read` is a function of a split that returns its `Content`."""
+    return {split: Source(folder, partial(read, split), folder) for split in splits}
 
-    "instances_train2017" is of train, "valid" of val.
+
+class CocoBuilder:
+    """Collects images and annotations in COCO's format.
+
+    Args:
+        classes: dict from the number of a class to its name.
+    """
+
+    def __init__(self, classes):
+        self.images, self.annotations = [], []
+        categories = [{"id": number, "name": name} for number, name in classes.items()]
+        self.coco = {"images": self.images, "annotations": self.annotations, "categories": categories}
+
+    def add_image(self, file_name, width, height):
+        self.images.append({"id": len(self.images), "file_name": file_name, "width": width, "height": height})
+
+    def add_annotation(self, label, box, place):
+        """Add an annotation to the last image; `place` is as in `Content`."""
+        entry = {"id": len(self.annotations) + 1, "image_id": len(self.images) - 1, "category_id": label, "bbox": box}
+        self.annotations.append({**entry, "place": place})
+
+
+def split_of(name):
+    """The split that a word in the name of a file or folder names, None where none or several are named.
+
+    "instances_train2017" names train, "valid" names val.
     """
     words = set(re.split(r"[^a-z]+", name.lower()))
-    parts = [part for part, names in PARTS.items() if words & set(names)]
-    return parts[0] if len(parts) == 1 else None
+    splits = [split for split, names in SPLITS.items() if words & set(names)]
+    return splits[0] if len(splits) == 1 else None
 
 
 def list_folder(path):
-    """Names in a folder, in order; none where there is no such folder."""
-    return sorted(os.listdir(path)) if os.path.isdir(path) else []
+    """Sorted names in a folder; none where it cannot be listed."""
+    try:
+        return sorted(os.listdir(path))
+    except (OSError, ValueError):
+        return []
+
+
+def with_extension(names, *extensions):
+    return [name for name in names if name.lower().endswith(extensions)]
+
+
+def stem_of(path):
+    """Name of a file without its extension."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def subfolder(path, name):
+    """Path of the folder `name` in a folder, in upper or lower case; None where there is none."""
+    for found in sorted(list_folder(path), key=lambda found: found != name):
+        if found.lower() == name.lower() and os.path.isdir(os.path.join(path, found)):
+            return os.path.join(path, found)
+    return None
+
+
+def split_folders(path):
+    """dict from split to the path of its folder in a folder; "train" goes before "train_old"."""
+    found = {}
+    for name in sorted(list_folder(path), key=len):
+        split = split_of(name)
+        if split and split not in found and os.path.isdir(os.path.join(path, name)):
+            found[split] = os.path.join(path, name)
+    return found
 
 
 def check_file(path, max_size):
-    """See that a file can be read into memory.
+    """Check that a file can be read into memory.
 
     Raises:
-        InputError: it is missing, no file, or larger than `max_size` bytes.
+        InputError: it is missing, not a regular file, or larger than `max_size` bytes.
     """
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
@@ -83,48 +135,13 @@ def check_file(path, max_size):
         raise InputError(f"{path}: more than the {max_size} bytes that such a file may have")
 
 
-def with_extension(names, *extensions):
-    return [name for name in names if name.lower().endswith(extensions)]
-
-
-def subfolder(path, name):
-    """Path of the folder of that name in a folder, or of that name in other case; None where there is none."""
-    names = [found for found in list_folder(path) if found.lower() == name.lower()]
-    found = [
-        os.path.join(path, n) for n in sorted(names, key=lambda n: n != name) if os.path.isdir(os.path.join(path, n))
-    ]
-    return found[0] if found else None
-
-
-def part_folders(path):
-    """dict from part to the path of its folder in a folder; "train" is likelier than "train_old"."""
-    found = {}
-    for name in sorted(list_folder(path), key=len):
-        part = part_of(name)
-        if part and part not in found and os.path.isdir(os.path.join(path, name)):
-            found[part] = os.path.join(path, name)
-    return found
-
-
-def upright_size(path):
-    """Width and height of an image file as `read_image` gives it, from its header alone.
+def read_lines(path):
+    """dict from line number, from 1, to the text of the line; without lines that are blank.
 
     Raises:
-        FileNotFoundError: it is missing.
-        ValueError: it is no image.
+        InputError: the file is missing or too large.
     """
-    try:
-        with open_image(path) as image:
-            width, height = image.size
-            # Pillow gives TIFFs their upright size; for PNGs its own getexif would decode the whole image.
-            turned = image.format != "TIFF" and orientation(image) in (5, 6, 7, 8)
-            return (height, width) if turned else (width, height)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever a damaged image makes its decoder raise
-        raise ValueError(first_line(error)) from error
-
-
-def orientation(image):
-    """EXIF orientation of a Pillow image, 1 where it has none, from the header alone."""
-    return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    check_file(path, MAX_TEXT)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = ((number, line.strip()) for number, line in enumerate(file, 1))
+        return {number: line for number, line in lines if line}

@@ -1,4 +1,4 @@
-"""Pascal VOC's format: an xml file an image.
+"""Pascal VOC's format: one xml file per image.
 
 A box is given by its first and last pixel, xmin to xmax, counted from 1. Many programs that write the format count from
 0 or mean edges; see `counting`.
@@ -10,36 +10,32 @@ from functools import cache
 from typing import NamedTuple
 
 from ..errors import InputError, first_line
+from .image_io import upright_size
 from .problems import problems_of
 from .sources import (
     EXTENSIONS,
     MAX_TEXT,
-    PARTS,
+    SPLITS,
+    CocoBuilder,
     Content,
-    Source,
     check_file,
     list_folder,
-    part_folders,
+    read_lines,
+    sources_of,
+    split_folders,
+    stem_of,
     subfolder,
-    upright_size,
     with_extension,
 )  # fmt: skip
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Listed(NamedTuple):
-    """An image of a part: the path of its xml file and the folder that the image is in."""
-
-    xml: str
-    images: str
-
-
 class Labels(NamedTuple):
-    """What an xml file says.
+    """What an xml file says about its image.
 
-    file_name: of the image.
-    size: (width, height), None where it gives none.
+    file_name: name of the image.
+    size: (width, height), None where it is not given.
     objects: list of (class, [xmin, ymin, xmax, ymax]).
     """
 
@@ -49,61 +45,56 @@ class Labels(NamedTuple):
 
 
 def find_voc(folder):
-    """Parts of a folder in Pascal VOC's format.
-
-    Returns:
-        dict from part to `Source`, empty where the folder has none.
-    """
-    parts = listed_by_sets(folder) or listed_by_part(folder)
-    # Classes, and how pixels are counted, are those of all parts together.
-    read = cache(lambda: read_voc(folder, parts))
-    return {part: Source(folder, lambda part=part: read()[part], folder) for part in parts}
+    """dict from split to `Source` of a folder in Pascal VOC's format, empty where it has another."""
+    splits = listed_by_sets(folder) or listed_by_split(folder)
+    # Classes, and how pixels are counted, follow from all splits together.
+    read = cache(lambda: read_voc(folder, splits))
+    return sources_of(folder, splits, lambda split: read()[split])
 
 
 def listed_by_sets(folder):
-    """dict from part to list of `Listed`, of Annotations/, JPEGImages/ and ImageSets/Main/ as in the VOC datasets.
+    """Files of Annotations/, JPEGImages/ and ImageSets/Main/, as in the VOC datasets; without lists all are "train".
 
-    Without lists all is train.
+    Returns:
+        dict from split to a list of pairs: path of an xml file, and the folder of its image.
     """
     annotations, images = subfolder(folder, "Annotations"), image_folder(folder)
     files = with_extension(list_folder(annotations), ".xml") if annotations else []
     if not files or not images:
         return {}
     lists = os.path.join(folder, "ImageSets", "Main")
-    names = {os.path.splitext(name)[0] for name in with_extension(list_folder(lists), ".txt")}
-    parts = {part: part for part in PARTS if part in names}
-    if "train" not in parts and "trainval" in names:
-        parts = {"train": "trainval", **parts}
-    if not parts:
-        return {"train": [Listed(os.path.join(annotations, name), images) for name in files]}
-    stems = {os.path.splitext(name)[0] for name in files}
+    names = {stem_of(name) for name in with_extension(list_folder(lists), ".txt")}
+    splits = {split: split for split in SPLITS if split in names}
+    if "train" not in splits and "trainval" in names:
+        splits["train"] = "trainval"
+    if not splits:
+        return {"train": [(os.path.join(annotations, name), images) for name in files]}
+    stems = {stem_of(name) for name in files}
     found = {}
-    for part, name in parts.items():
-        path = os.path.join(lists, f"{name}.txt")
-        check_file(path, MAX_TEXT)
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file if line.strip()]
-        # Some lists give 1 or -1 behind the name.
-        chosen = dict.fromkeys(line if line in stems else line.split()[0] for line in lines)
+    for split, name in splits.items():
+        lines = read_lines(os.path.join(lists, f"{name}.txt")).values()
+        # Some lists have 1 or -1 after the name.
+        listed = dict.fromkeys(line if line in stems else line.split()[0] for line in lines)
         # They name files of this folder, and of no other.
-        chosen = [os.path.basename(stem.replace("\\", "/")) for stem in chosen]
-        found[part] = [Listed(os.path.join(annotations, f"{stem}.xml"), images) for stem in chosen]
+        listed = [os.path.basename(stem.replace("\\", "/")) for stem in listed]
+        found[split] = [(os.path.join(annotations, f"{stem}.xml"), images) for stem in listed]
     return found
 
 
-def listed_by_part(folder):
-    """dict from part to list of `Listed`, of `<part>/Annotations` and its images, or of xml files beside images.
+def listed_by_split(folder):
+    """Files of `<split>/Annotations`, or xml files beside the images of `<split>` or, as "train", of the folder.
 
-    Without parts the folder itself is train.
+    Returns:
+        as `listed_by_sets`.
     """
     found = {}
-    for part, place in {**part_folders(folder), "": folder}.items():
+    for split, place in {**split_folders(folder), "": folder}.items():
         annotations, images = subfolder(place, "Annotations"), image_folder(place)
-        if not (annotations and images and part):
+        if not (annotations and images and split):
             annotations, images = place, place
         files = with_extension(list_folder(annotations), ".xml")
-        if files and with_extension(list_folder(images), *EXTENSIONS) and (part or not found):
-            found[part or "train"] = [Listed(os.path.join(annotations, name), images) for name in files]
+        if files and with_extension(list_folder(images), *EXTENSIONS) and (split or not found):
+            found[split or "train"] = [(os.path.join(annotations, name), images) for name in files]
     return found
 
 
@@ -111,63 +102,54 @@ def image_folder(folder):
     return subfolder(folder, "JPEGImages") or subfolder(folder, "images")
 
 
-def read_voc(folder, parts):
-    """Read the xml files of all parts.
+def read_voc(folder, splits):
+    """Read the xml files of all splits.
 
     Args:
-        folder: that of the dataset.
-        parts: dict from part to list of `Listed`.
+        folder: folder of the dataset.
+        splits: as `listed_by_sets` returns it.
 
     Returns:
-        dict from part to `Content`.
+        dict from split to `Content`.
     """
-    read = {part: [read_or_reason(listed, folder) for listed in files] for part, files in parts.items()}
-    labels = [found for of_part in read.values() for found in of_part if isinstance(found, Labels)]
-    classes = sorted({name for found in labels for name, _ in found.objects})
-    numbers = {name: number for number, name in enumerate(classes)}
-    first, last, counted = counting(labels)
-    note = problems_of(
-        "note", "how pixels are counted", [counted], 1, "datasets", "see docs/own_data.md if that is wrong"
-    )
-    categories = [{"id": number, "name": name} for name, number in numbers.items()]
+    labels, reasons = {}, {}
+    for split, files in splits.items():
+        labels[split], reasons[split] = {}, []
+        for xml, images in files:
+            place = os.path.relpath(xml, folder)
+            try:
+                labels[split][place] = read_labels(xml, images)
+            except InputError as error:
+                reasons[split].append(f"{place}: {error}")
+    everything = [found for of_split in labels.values() for found in of_split.values()]
+    names = sorted({name for found in everything for name, _ in found.objects})
+    numbers = {name: number for number, name in enumerate(names)}
+    first, last, counted = counting(everything)
     contents = {}
-    for part, found in read.items():
-        images, annotations, reasons = [], [], [reason for reason in found if isinstance(reason, str)]
-        for listed, of_image in zip(parts[part], found, strict=True):
-            if isinstance(of_image, str):
-                continue
-            width, height = of_image.size
-            image_id = len(images)
-            images.append({"id": image_id, "file_name": of_image.file_name, "width": width, "height": height})
-            for name, (xmin, ymin, xmax, ymax) in of_image.objects:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": numbers[name],
-                        "bbox": [xmin - first, ymin - first, xmax + last - xmin, ymax + last - ymin],
-                        "place": os.path.relpath(listed.xml, folder),
-                    }
-                )
-        problems = problems_of(
-            "error", "xml files that cannot be used", reasons, len(found), "files", "correct or remove them"
-        )
-        coco = {"images": images, "annotations": annotations, "categories": categories}
-        contents[part] = Content(coco, folder, problems + note)
+    for split, of_split in labels.items():
+        builder = CocoBuilder(dict(enumerate(names)))
+        for place, found in of_split.items():
+            builder.add_image(os.path.relpath(found.file_name, folder), *found.size)
+            for name, (xmin, ymin, xmax, ymax) in found.objects:
+                box = [xmin - first, ymin - first, xmax + last - xmin, ymax + last - ymin]
+                builder.add_annotation(numbers[name], box, place)
+        problems = problems_of("xml files that cannot be used", reasons[split], len(splits[split]))
+        problems += problems_of("how pixels are counted", [counted], 1)
+        contents[split] = Content(builder.coco, folder, problems)
     return contents
 
 
 def counting(labels):
     """How the numbers of a dataset are meant.
 
-    They count pixels from 1, as in VOC, where none is below 1; otherwise pixels from 0; and are edges where a box that
-    ended with its last number would end beyond its image, or where numbers have fractions.
+    They count pixels from 1, as in VOC, where none is below 1, and from 0 otherwise. They are edges where they have
+    fractions, or where a box that ended with its last number would end outside of its image.
 
     Args:
         labels: list of `Labels`.
 
     Returns:
-        what to subtract from xmin, what to add to xmax - xmin for the width, and a line that says it.
+        what to subtract from xmin, what to add to xmax - xmin for the width, and a line that explains it.
     """
     boxes = [(box, found.size) for found in labels for _, box in found.objects]
     if any(x % 1 for box, _ in boxes for x in box):
@@ -175,47 +157,47 @@ def counting(labels):
     if not any(min(box[:2]) < 1 for box, _ in boxes):
         return 1, 1, "xmin to xmax are pixels, counted from 1: no box begins at 0"
     if any(box[2] == size[0] or box[3] == size[1] for box, size in boxes):
-        return (
-            0,
-            0,
-            "xmin to xmax are edges, from 0: some boxes begin at 0, and some end at the image's width or height",
-        )
+        explanation = "some boxes begin at 0, and some end at the image's width or height"
+        return 0, 0, f"xmin to xmax are edges, from 0: {explanation}"
     return 0, 1, "xmin to xmax are pixels, counted from 0: some boxes begin at 0"
 
 
-def read_or_reason(listed, folder):
-    """The `Labels` of an image, with the path of the image in `folder`, and its size; or why there are none."""
-    place = os.path.relpath(listed.xml, folder)
-    if not os.path.exists(listed.xml):
-        return f"{place}: is missing, but ImageSets lists it"
+def read_labels(xml, images):
+    """The `Labels` of an xml file, with the path of its image, and the image's size where the file has none.
+
+    Raises:
+        InputError: there are none; says why.
+    """
+    if not os.path.exists(xml):
+        raise InputError("is missing, but ImageSets lists it")
     try:
-        labels = read_xml(listed.xml)
-    except (OSError, LookupError, ValueError, ElementTree.ParseError, InputError) as error:
-        return f"{place}: {first_line(error)}"
-    path = os.path.join(listed.images, image_name(listed, labels.file_name))
+        labels = read_xml(xml)
+    except (OSError, LookupError, ValueError, ElementTree.ParseError) as error:
+        raise InputError(first_line(error)) from error
+    path = os.path.join(images, image_name(xml, images, labels.file_name))
     size = labels.size
     if size is None:
         try:
             size = upright_size(path)
         except (OSError, ValueError) as error:
-            return f"{place}: gives no size, and its image cannot be read ({first_line(error)})"
-    return labels._replace(file_name=os.path.relpath(path, folder), size=size)
+            raise InputError(f"gives no size, and its image cannot be read ({first_line(error)})") from error
+    return labels._replace(file_name=path, size=size)
 
 
-def image_name(listed, given):
-    """The file that has the name of the xml file; otherwise the one that is named inside."""
-    stem = os.path.splitext(os.path.basename(listed.xml))[0]
-    if os.path.splitext(given)[0] == stem and os.path.isfile(os.path.join(listed.images, given)):
+def image_name(xml, images, given):
+    """The image with the name of the xml file, or else the one that the file names."""
+    stem = stem_of(xml)
+    if os.path.splitext(given)[0] == stem and os.path.isfile(os.path.join(images, given)):
         return given
     for extension in EXTENSIONS:
         for name in (stem + extension, stem + extension.upper()):
-            if os.path.isfile(os.path.join(listed.images, name)):
+            if os.path.isfile(os.path.join(images, name)):
                 return name
     return given or f"{stem}.jpg"
 
 
 class WithoutDoctype(ElementTree.TreeBuilder):
-    """Refuses documents that declare something, such as entities that grow."""
+    """Refuses documents with declarations, such as entities that grow."""
 
     def doctype(self, *declared):
         raise ValueError("has a DOCTYPE, which annotations do not need")
@@ -226,7 +208,7 @@ def read_xml(path):
 
     Raises:
         OSError, InputError: it cannot be read.
-        LookupError, ValueError, ElementTree.ParseError: it has not Pascal VOC's form; says what.
+        LookupError, ValueError, ElementTree.ParseError: it is not in Pascal VOC's format; says why.
     """
     check_file(path, MAX_TEXT)
     root = ElementTree.parse(path, ElementTree.XMLParser(target=WithoutDoctype())).getroot()

@@ -1,4 +1,4 @@
-"""YOLO's format: a text file an image, a line an object, in parts of the image's width and height."""
+"""YOLO's format: one text file per image, one line per object, in fractions of the image's width and height."""
 
 import math
 import os
@@ -7,32 +7,34 @@ from functools import cache
 import yaml
 
 from ..errors import InputError, first_line
+from .image_io import upright_size
 from .problems import problems_of
 from .sources import (
     EXTENSIONS,
-    MAX_TEXT,
+    CocoBuilder,
     Content,
-    Source,
     check_file,
     list_folder,
-    part_folders,
-    part_of,
+    read_lines,
+    sources_of,
+    split_folders,
+    split_of,
+    stem_of,
     subfolder,
-    upright_size,
     with_extension,
 )  # fmt: skip
 
-# Files that name the classes, a line each, where no yaml file does.
+# Files with the names of the classes, one per line, where no yaml file has them.
 NAME_FILES = ("classes.txt", "obj.names")
-# Bytes of a yaml file, which is slow to read: a hundred thousand names of classes.
+# Maximum bytes of a yaml file, which is slow to read: names of a hundred thousand classes.
 MAX_YAML = 1 << 20
 
 
 def find_yolo_yaml(folder):
-    """Parts that a yaml file at the top of a folder names.
+    """Splits that a yaml file at the top of a folder names.
 
     Returns:
-        dict from part to `Source`, empty where there is no such file.
+        dict from split to `Source`, empty where there is no such file.
 
     Raises:
         InputError: data.yaml or dataset.yaml cannot be read.
@@ -41,33 +43,44 @@ def find_yolo_yaml(folder):
     if not path:
         return {}
     root = os.path.join(folder, config["path"]) if isinstance(config.get("path"), str) else folder
-    values = {part_of(key): value for key, value in config.items() if part_of(key) and value}
-    # Programs name a test part in every file, whether there is one or not.
-    values = {part: v for part, v in values.items() if part != "test" or places(v, folder, root)[1] is None}
+    bases = [root, folder]
+    values = {split_of(key): value for key, value in config.items() if split_of(key) and value}
+    # Programs name a test split in every file, whether there is one or not.
+    if "test" in values and not all(resolve(entry, bases) for entry in as_list(values["test"])):
+        del values["test"]
 
-    def images_of(part):
-        found, missing = places(values[part], folder, root)
-        if missing:
-            raise InputError(
-                f"{path}: {part}: {missing} does not exist; correct the path, from the yaml file's folder on"
-            )
+    def images_of(split):
+        found = []
+        for entry in as_list(values[split]):
+            place = resolve(entry, bases)
+            if not place:
+                what = f"{entry} does not exist" if isinstance(entry, str) else "an entry is not a path"
+                raise InputError(f"{path}: {split}: {what}; correct it: paths start from the yaml file's folder")
+            if os.path.isdir(place):
+                found += images_in(place)
+            elif place.lower().endswith(".txt"):
+                found += images_listed(place, [os.path.dirname(place), *bases])
+            else:
+                found.append(place)
         return found
 
-    return sources(folder, images_of, list(values), class_names(config["names"], path), "kpt_shape" in config)
+    return yolo_sources(folder, list(values), images_of, class_names(config["names"], path), "kpt_shape" in config)
 
 
 def find_yolo_folders(folder):
-    """Parts of `images/<part>` and `labels/<part>`, of `<part>/images` and `<part>/labels`, or all as train.
+    """Splits in `images/<split>` and `labels/<split>`, or `<split>/images` and `<split>/labels`, or all as "train".
 
     Returns:
-        dict from part to `Source`, empty where the folder has no such parts.
+        dict from split to `Source`, empty where the folder has none of them.
     """
     images, labels = subfolder(folder, "images"), subfolder(folder, "labels")
-    places = part_folders(images) if images and labels else {}
+    has_both = images and labels
+    places = split_folders(images) if has_both else {}
     if not places:
-        inside = {p: (subfolder(f, "images"), subfolder(f, "labels")) for p, f in part_folders(folder).items()}
-        places = {part: images for part, (images, labels) in inside.items() if images and labels}
-    if not places and images and labels:
+        for split, place in split_folders(folder).items():
+            if subfolder(place, "images") and subfolder(place, "labels"):
+                places[split] = subfolder(place, "images")
+    if not places and has_both:
         places = {"train": images}
     if not places:
         return {}
@@ -76,30 +89,30 @@ def find_yolo_folders(folder):
         names = class_names(config["names"], path)
     else:
         names = names_from_file([folder, labels, *map(label_folder, places.values())])
-    return sources(folder, lambda part: images_in(places[part]), list(places), names, False)
+    return yolo_sources(folder, list(places), lambda split: images_in(places[split]), names)
 
 
-def sources(folder, images_of, parts, names, has_keypoints):
-    """dict from part to `Source`.
+def yolo_sources(folder, splits, images_of, names, has_keypoints=False):
+    """dict from split to `Source`.
 
     Args:
-        images_of: function from a part to the paths of its images.
-        names: dict from a class's number to its name; None to name them by their numbers.
-        has_keypoints: whether lines go on with points behind the box.
+        images_of: function of a split that returns the paths of its images.
+        names: dict from the number of a class to its name; None to call classes by their numbers.
+        has_keypoints: whether keypoints follow the box on each line.
     """
-    # Classes without names are those of all parts together.
-    numbered = cache(lambda: number_classes(images_of(part) for part in parts))
+    # Without names, the classes are those of all splits together.
+    numbered = cache(lambda: number_classes([images_of(split) for split in splits]))
 
-    def read(part):
-        return read_yolo(folder, images_of(part), numbered() if names is None else names, has_keypoints)
+    def read(split):
+        return read_yolo(folder, images_of(split), numbered() if names is None else names, has_keypoints)
 
-    return {part: Source(folder, lambda part=part: read(part), folder) for part in parts}
+    return sources_of(folder, splits, read)
 
 
 def find_yaml(folder, needed=("names", "train")):
-    """Path and content of a yaml file with these keys, or val in the place of train; None and {} without."""
+    """Path and content of a yaml file with the keys `needed`, of which val can replace train; or None and {}."""
     names = with_extension(list_folder(folder), ".yaml", ".yml")
-    usual = [name for name in names if os.path.splitext(name)[0] in ("data", "dataset")]
+    usual = [name for name in names if stem_of(name) in ("data", "dataset")]
     for name in dict.fromkeys(usual + names):
         path = os.path.join(folder, name)
         try:
@@ -111,15 +124,17 @@ def find_yaml(folder, needed=("names", "train")):
             if name in usual:
                 raise InputError(f"{path}: not a yaml file ({first_line(error)})") from error
             continue
-        if isinstance(config, dict) and all(
-            config.get(key) or (key == "train" and config.get("val")) for key in needed
-        ):
-            return path, config
+        if isinstance(config, dict):
+            present = {key for key, value in config.items() if value}
+            if "val" in present:
+                present.add("train")
+            if present.issuperset(needed):
+                return path, config
     return None, {}
 
 
 def class_names(names, path):
-    """dict from a class's number to its name, of the `names` of a yaml file: a list, or a mapping.
+    """dict from the number of a class to its name, from the `names` of a yaml file: a list or a mapping.
 
     Raises:
         InputError: it is neither.
@@ -134,39 +149,26 @@ def class_names(names, path):
 
 
 def names_from_file(folders):
-    """dict from a class's number to its name, of the first file that has them; None where there is none."""
+    """dict from the number of a class to its name, from the first of NAME_FILES in the folders; None without one."""
     for folder in filter(None, folders):
         for name in NAME_FILES:
             path = os.path.join(folder, name)
             if os.path.isfile(path):
-                check_file(path, MAX_TEXT)
-                with open(path, encoding="utf-8", errors="replace") as file:
-                    return dict(enumerate(filter(None, map(str.strip, file))))
+                return dict(enumerate(read_lines(path).values()))
     return None
 
 
-def places(value, folder, root):
-    """Paths of the images that a yaml file names under a part: folders, or text files that list images.
-
-    Returns:
-        list of paths, and the first place that does not exist, None where all do.
-    """
-    found = []
-    for text in value if isinstance(value, list) else [value]:
-        path = resolve(text, [root, folder]) if isinstance(text, str) else None
-        if path is None:
-            return [], text if isinstance(text, str) else "what is no text"
-        if os.path.isdir(path):
-            found += images_in(path)
-        elif path.lower().endswith(".txt"):
-            found += images_listed(path, [os.path.dirname(path), root, folder])
-        else:
-            found.append(path)
-    return found, None
+def as_list(value):
+    return value if isinstance(value, list) else [value]
 
 
 def resolve(text, bases):
-    """The path that exists, from one of the bases; `../` means the dataset's folder first, as with Roboflow."""
+    """The first existing path from one of the bases, None without one.
+
+    `../` at the beginning means the dataset's folder first, as Roboflow writes it, and its parent second.
+    """
+    if not isinstance(text, str):
+        return None
     text = text.replace("\\", "/")
     within = text
     while within.startswith("../"):
@@ -180,7 +182,7 @@ def resolve(text, bases):
 
 
 def images_in(folder):
-    """Paths of the images in a folder and the folders in it."""
+    """Paths of the images in a folder and in the folders below it."""
     found = []
     for place, folders, names in os.walk(folder):
         folders.sort()
@@ -189,56 +191,48 @@ def images_in(folder):
 
 
 def images_listed(path, bases):
-    """Paths of the images that a text file lists, from the first of the bases that has the first image.
+    """Paths of the images that a text file lists, relative to the first base that has the first image.
 
     Raises:
-        InputError: it is too large, or one of them is in none of the bases.
+        InputError: the file is too large, or an image is outside of all bases.
     """
-    check_file(path, MAX_TEXT)
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = [line.strip().replace("\\", "/") for line in file if line.strip()]
-    first = [base for base in bases if lines and os.path.isfile(os.path.join(base, lines[0]))] or bases[-1:]
-    found = [os.path.normpath(os.path.join(first[0], line)) for line in lines]
+    lines = [line.replace("\\", "/") for line in read_lines(path).values()]
+    having = [base for base in bases if lines and os.path.isfile(os.path.join(base, lines[0]))]
+    base = having[0] if having else bases[-1]
+    found = [os.path.normpath(os.path.join(base, line)) for line in lines]
     tops = tuple(os.path.join(os.path.abspath(base), "") for base in bases)
-    outside = [path for path in found if not os.path.abspath(path).startswith(tops)]
+    outside = [image for image in found if not os.path.abspath(image).startswith(tops)]
     if outside:
         raise InputError(f"{path}: lists {outside[0]}, which is outside of the dataset's folder")
     return found
 
 
 def label_folder(folder):
-    """The folder of the label files to the images in `folder`: `labels` in the place of the last `images`."""
-    parts = folder.split(os.sep)
-    for i in reversed(range(len(parts))):
-        if parts[i].lower() == "images":
-            return os.sep.join([*parts[:i], "labels", *parts[i + 1 :]])
+    """The folder of the label files of the images in `folder`: `labels` in place of the last `images`."""
+    names = folder.split(os.sep)
+    for i in reversed(range(len(names))):
+        if names[i].lower() == "images":
+            return os.sep.join([*names[:i], "labels", *names[i + 1 :]])
     return folder
 
 
 def label_files(images):
-    """The paths of the label files to some images, None where there is none; each folder is listed once."""
-    listed = {}
+    """Paths of the label files of images, None for those without one."""
+    names_in = cache(lambda folder: set(list_folder(folder)))  # each folder is listed once
     files = []
     for path in images:
-        folder, name = os.path.split(path)
-        name = os.path.splitext(name)[0] + ".txt"
-        found = None
-        for place in (label_folder(folder), folder):
-            if place not in listed:
-                listed[place] = set(list_folder(place))
-            if name in listed[place]:
-                found = os.path.join(place, name)
-                break
-        files.append(found)
+        folder, name = os.path.dirname(path), f"{stem_of(path)}.txt"
+        places = [place for place in (label_folder(folder), folder) if name in names_in(place)]
+        files.append(os.path.join(places[0], name) if places else None)
     return files
 
 
-def number_classes(parts):
-    """dict from number to itself as a name, up to the highest in the label files of all parts' images."""
+def number_classes(splits):
+    """dict from number to itself as a name, up to the highest number in the label files of all splits' images."""
     highest = -1
-    for images in parts:
+    for images in splits:
         for path in filter(None, label_files(images)):
-            for _, line in lines_of(path):
+            for line in read_lines(path).values():
                 try:
                     highest = max(highest, int(float(line.split()[0])))
                 except (ValueError, OverflowError):
@@ -246,34 +240,21 @@ def number_classes(parts):
     return {number: str(number) for number in range(min(highest, 10_000) + 1)}
 
 
-def lines_of(path):
-    """The lines of a file that are not empty, with their numbers from 1.
-
-    Raises:
-        InputError: it is too large.
-    """
-    check_file(path, MAX_TEXT)
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return [(number, line) for number, line in enumerate(file, 1) if line.strip()]
-
-
 def read_yolo(folder, paths, names, has_keypoints=False):
-    """Read the labels of some images.
+    """The `Content` of images and their label files; an image without a label file has no objects.
 
     Args:
-        folder: of the dataset.
-        paths: list of paths.
-        names: dict from a class's number to its name.
-        has_keypoints: whether lines go on with points behind the box; otherwise a line of many numbers is a polygon.
-
-    Returns:
-        `Content`; an image without a label file has no objects.
+        folder: folder of the dataset.
+        paths: list of the images' paths.
+        names: dict from the number of a class to its name.
+        has_keypoints: as in `read_line`.
     """
-    images, annotations, unreadable, malformed = [], [], [], []
-    # What a yaml file names may lie anywhere; names that start from the image folder lie in it.
+    # A yaml file may name images anywhere; paths relative to the image folder must stay in it.
     top = os.path.join(os.path.abspath(folder), "")
     if not all(os.path.abspath(path).startswith(top) for path in paths):
         folder = os.path.commonpath([top, *map(os.path.abspath, paths)])
+    builder = CocoBuilder(names)
+    unreadable, malformed = [], []
     files = label_files(paths)
     for path, file in zip(paths, files, strict=True):
         try:
@@ -284,10 +265,8 @@ def read_yolo(folder, paths, names, has_keypoints=False):
         except ValueError as error:
             unreadable.append(f"{path}: the image cannot be read ({first_line(error)})")
             continue
-        image_id = len(images)
-        name = os.path.relpath(path, folder)
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for number, line in lines_of(file) if file else []:
+        builder.add_image(os.path.relpath(path, folder), width, height)
+        for number, line in read_lines(file).items() if file else ():
             place = f"{os.path.relpath(file, folder)}, line {number}"
             try:
                 label, (x, y, w, h) = read_line(line, has_keypoints)
@@ -295,52 +274,45 @@ def read_yolo(folder, paths, names, has_keypoints=False):
                 malformed.append(f"{place}: {error}")
                 continue
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": image_id, "category_id": label, "bbox": box, "place": place}
-            )
-    coco = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": number, "name": name} for number, name in names.items()],
-    }
-    problems = problems_of(
-        "error", "images that cannot be read", unreadable, len(paths), "images", "replace or remove them"
-    )
-    problems += problems_of(
-        "error", "malformed lines", malformed, len(malformed) + len(annotations), "lines",
-        "correct them: class, then centre, width and height in parts of the image's, or a polygon",
-    )  # fmt: skip
-    return Content(coco, folder, problems + label_problems(folder, paths, files))
+            builder.add_annotation(label, box, place)
+    problems = problems_of("images that cannot be read", unreadable, len(paths))
+    problems += problems_of("malformed lines", malformed, len(malformed) + len(builder.annotations))
+    return Content(builder.coco, folder, problems + label_problems(folder, paths, files))
 
 
 def label_problems(folder, images, files):
-    """Images without any labels, labels without an image."""
-    used = set(files)
-    places = sorted({os.path.dirname(file) for file in filter(None, used)})
-    paths = [os.path.join(place, name) for place in places for name in with_extension(list_folder(place), ".txt")]
-    paths = [path for path in paths if os.path.basename(path) not in NAME_FILES]
-    # Images of other parts may lie in the same folders.
-    there = [name for place in {os.path.dirname(path) for path in images} for name in list_folder(place)]
-    stems = {os.path.splitext(name)[0] for name in with_extension(there, *EXTENSIONS)}
-    left = [path for path in paths if path not in used and os.path.splitext(os.path.basename(path))[0] not in stems]
-    nowhere = sorted({label_folder(os.path.dirname(path)) for path in images}) if images and not places else []
+    """Images without any labels, and label files without an image.
+
+    Args:
+        images: list of paths.
+        files: their label files, as `label_files` returns them.
+    """
+    used = set(filter(None, files))
+    label_folders = {os.path.dirname(file) for file in used}
+    image_folders = {os.path.dirname(path) for path in images}
+    unlabeled = [] if used else sorted({f"{label_folder(place)}: no label file of an image" for place in image_folders})
+    # Images of other splits may lie in the same folders.
+    stems = {stem_of(name) for place in image_folders for name in with_extension(list_folder(place), *EXTENSIONS)}
+    present = [os.path.join(place, name) for place in sorted(label_folders) for name in list_folder(place)]
+    present = [path for path in with_extension(present, ".txt") if os.path.basename(path) not in NAME_FILES]
+    alone = [os.path.relpath(path, folder) for path in present if path not in used and stem_of(path) not in stems]
     return [
-        *problems_of(
-            "error", "no labels at all", [f"{place}: no label file of an image" for place in nowhere], len(nowhere),
-            "folders", "put labels/ beside images/, a text file of the same name an image",
-        ),
-        *problems_of(
-            "warning", "label files without an image", left, len(paths), "files", "add the images, or remove them",
-            lambda path: os.path.relpath(path, folder),
-        ),
-    ]  # fmt: skip
+        *problems_of("no labels at all", unlabeled, len(unlabeled)),
+        *problems_of("label files without an image", alone, len(present)),
+    ]
 
 
 def read_line(line, has_keypoints=False):
-    """A line of a label file -> class, and [x, y, width, height] of the box, x and y of its centre.
+    """Parse a line of a label file.
+
+    Args:
+        has_keypoints: whether keypoints follow the box; otherwise a line of many numbers is a polygon.
+
+    Returns:
+        class, and [x, y, width, height] of the box, x and y of its centre.
 
     Raises:
-        ValueError: says what is wrong with it.
+        ValueError: the line is malformed; says why.
     """
     got = f"got {line.strip()[:60]!r}"
     try:
@@ -356,7 +328,7 @@ def read_line(line, has_keypoints=False):
         box = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
     else:
         raise ValueError(f"expected class, x, y, width and height, or a polygon, {got}")
-    # A box may reach out of its image a little; one in pixels does by far.
+    # A box may extend a little beyond its image; one in pixels does so by far.
     if max(map(abs, box)) > 2:
-        raise ValueError(f"expected parts of the image's width and height, 0 to 1, {got}")
+        raise ValueError(f"expected fractions of the image's width and height, 0 to 1, {got}")
     return int(label), box
