@@ -9,6 +9,10 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+# The processes of a test run, and those that they start, share the cores: more threads than cores would wait for each
+# other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 # Without a GPU Triton's kernels run in its interpreter. It must be switched on before they are imported.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"

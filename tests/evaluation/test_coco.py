@@ -14,7 +14,6 @@ from atss.data import register_coco_format
 from atss.evaluation import build_coco_evaluator, coco
 from atss.evaluation.coco import BoxEvaluator, evaluate_boxes
 
-
 pytestmark = pytest.mark.usefixtures("library")
 
 

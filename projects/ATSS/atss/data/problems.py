@@ -29,7 +29,7 @@ KINDS = {
         "error", "lines",
         "correct them: class, then centre, width and height as fractions of the image's size, or a polygon",
     ),
-    "no labels at all": ("error", "folders", "put labels/ beside images/, with one text file of the same name per image"),
+    "no labels at all": ("error", "folders", "put labels/ beside images/, with a text file of the same name per image"),
     "label files without an image": ("warning", "files", "add the images, or remove the files"),
     "xml files that cannot be used": ("error", "files", "correct or remove them"),
     "how pixels are counted": ("note", "datasets", "see docs/own_data.md if that is wrong"),
