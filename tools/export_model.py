@@ -23,8 +23,8 @@ import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it sil
 from atss import export
 from atss.config import load_config, parse_with_opts
 from atss.data import read_dataset
-from atss.data.image_io import read_image
-from atss.data.sources import EXTENSIONS, list_folder, upright_size, with_extension
+from atss.data.image_io import read_image, upright_size
+from atss.data.sources import EXTENSIONS, list_folder, with_extension
 from atss.errors import InputError, first_line, one_line_errors
 from atss.predictor import Predictor
 
