@@ -12,13 +12,17 @@ from tests.helpers import run
 def test_it_prints_seconds_figures_and_a_ratio():
     result = run("benchmarks/evaluation.py", "--images", 20)
 
-    line = r"^ +{} +[\d.]+ +[\d.]+((?: +[\d.]+){{6}})$"
+    line = r"^ +{} +(list|file) +[\d.]+ +[\d.]+((?: +[\d.]+){{6}})$"
     ours, theirs = (re.findall(line.format(name), result.stdout, re.M) for name in ("this project", "pycocotools"))
-    assert "20 images, 80 classes" in result.stdout and "2000 detections of 15 classes an image" in result.stdout
-    assert len(ours) == 1 and ours == theirs and 20 < float(ours[0].split()[0]) < 80
-    assert re.search(
-        r"^this project: [\d.]+x as fast as pycocotools, precisions differ by at most 0.0e\+00$", result.stdout, re.M
-    )
+    assert "20 images, 80 classes" in result.stdout and "2000 detections of 15 classes per image" in result.stdout
+    assert [source for source, _ in ours] == ["list", "file"]
+    assert ours == theirs and 20 < float(ours[0][1].split()[0]) < 80
+    for source in ("list", "file"):
+        assert re.search(
+            rf"^this project, from a {source}: [\d.]+x as fast as pycocotools, precisions differ by at most 0.0e\+00$",
+            result.stdout,
+            re.M,
+        )
 
 
 def test_the_generated_set_is_like_coco_val():

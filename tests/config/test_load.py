@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+from detectron2.engine import default_argument_parser
 
 from atss.config import load_config, parse_with_opts
 from atss.errors import InputError
@@ -211,3 +212,37 @@ def test_keys_and_values_stand_behind_options_of_any_number():
     args = parse_with_opts(parser, ["SEED", "3", "--seeds", "1", "SEED", "4"])
     assert (args.seeds, args.opts) == ([1], ["SEED", "3", "SEED", "4"])
     assert parse_with_opts(parser, ["--seeds", "1"]).opts == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config-file", "F", "SOLVER.MAX_ITER", "10", "--resume", "OUTPUT_DIR", "x"],
+        ["SOLVER.MAX_ITER", "10", "--config-file", "F", "OUTPUT_DIR", "x", "--resume"],
+        ["--resume", "SOLVER.MAX_ITER", "10", "OUTPUT_DIR", "x", "--config-file", "F"],
+    ],
+)
+def test_keys_and_values_stand_anywhere_on_the_command_line_of_train_net(arguments):
+    args = parse_with_opts(default_argument_parser(), arguments)
+
+    assert args.opts == ["SOLVER.MAX_ITER", "10", "OUTPUT_DIR", "x"] and args.resume and args.config_file == "F"
+
+
+def test_values_may_look_like_options_of_one_letter_and_options_have_values_of_their_own():
+    arguments = ["SEED", "-1", "--num-gpus", "2", "MODEL.DEVICE", "cpu", "--dist-url", "auto", "--config-file", "F"]
+
+    args = parse_with_opts(default_argument_parser(), arguments)
+
+    assert args.opts == ["SEED", "-1", "MODEL.DEVICE", "cpu"]
+    assert (args.num_gpus, args.dist_url, args.config_file) == (2, "auto", "F")
+
+
+@pytest.mark.parametrize("place", ["file", "command line"])
+def test_a_renamed_key_names_the_new_one_in_one_line(place, tmp_path):
+    (tmp_path / "old.yaml").write_text(f"_BASE_: {DEMO_CONFIG}\nSOLVER:\n  MAX_LEFT_OUT: 3\n")
+    config, opts = (tmp_path / "old.yaml", []) if place == "file" else (DEMO_CONFIG, ["SOLVER.MAX_LEFT_OUT", "3"])
+
+    with pytest.raises(InputError, match=r"SOLVER\.MAX_LEFT_OUT was renamed to SOLVER\.MAX_SKIPPED_BATCHES") as error:
+        load_config(str(config), opts)
+
+    assert "\n" not in str(error.value)

@@ -275,3 +275,50 @@ def figures(content, results, limit=100):
     ground_truth.dataset = content
     ground_truth.createIndex()
     return evaluate_boxes(ground_truth, results, (1, 10, limit)).eval["precision"]
+
+
+@pytest.mark.parametrize("shift", [0, -1000])
+def test_ids_may_be_negative_and_entries_have_other_keys(shift, capsys):
+    """hotcoco takes no negative ids: pycocotools evaluates then."""
+    content, found = random_images(3)
+    results = coco_results(found)
+    expected = figures(content, results)
+    # Of equal scores those of lower image ids come first: the order of the ids stays.
+    renamed = {i: place + shift for place, i in enumerate(sorted(image["id"] for image in content["images"]))}
+    content["images"] = [{"id": renamed[image["id"]], "license": None} for image in content["images"]]
+    for entry in [*content["annotations"], *results]:
+        entry.update(image_id=renamed[entry["image_id"]], attributes={"occluded": True})
+
+    assert np.array_equal(figures(content, results), expected)
+
+
+def test_results_are_left_as_they_are_and_may_come_from_a_file(tmp_path):
+    content, found = random_images(4)
+    results = coco_results(found)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    before = copy.deepcopy(results)
+
+    precision = figures(content, results)
+
+    assert results == before
+    assert np.array_equal(figures(content, str(tmp_path / "results.json")), precision)
+
+
+def test_numbers_of_numpy_count_as_their_own():
+    content, found = random_images(5)
+    results = coco_results(found)
+    of_numpy = [
+        {**r, "image_id": np.int64(r["image_id"]), "category_id": np.int32(r["category_id"]),
+         "bbox": list(np.array(r["bbox"])), "score": np.float32(r["score"])}
+        for r in results
+    ]  # fmt: skip
+
+    assert np.array_equal(figures(content, of_numpy), figures(content, results))
+
+
+def test_without_results_precision_is_zero_where_there_is_ground_truth():
+    content, _ = random_images(6)
+
+    precision = figures(content, [])
+
+    assert set(np.unique(precision)) == {-1.0, 0.0}
