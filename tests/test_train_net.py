@@ -10,6 +10,8 @@ from detectron2.engine import default_argument_parser
 import train_net
 from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
 
+pytestmark = pytest.mark.slow
+
 # Random models find nothing above the usual threshold; with this one there are boxes to compare.
 SHORT = {**TINY, "SOLVER.MAX_ITER": 24, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}
 

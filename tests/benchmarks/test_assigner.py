@@ -9,6 +9,8 @@ import peers
 from tests.helpers import run
 from tests.modeling.assigners.boxes import grid_of, naive, random_objects
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("anchors", [{}, {"aspect_ratios": [0.5, 1.0, 2.0]}])
 def test_the_full_matrix_algorithm_is_algorithm_1(anchors):

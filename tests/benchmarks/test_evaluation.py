@@ -4,11 +4,13 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 import evaluation
 from tests.helpers import run
 
 
+@pytest.mark.slow
 def test_it_prints_seconds_figures_and_a_ratio():
     result = run("benchmarks/evaluation.py", "--images", 20)
 
@@ -37,6 +39,7 @@ def test_the_generated_set_is_like_coco_val():
     assert 10 < np.mean(per_image) <= 15
 
 
+@pytest.mark.slow
 def test_a_setting_that_makes_no_sense_is_refused():
     result = run("benchmarks/evaluation.py", "--spread", 100, check=False)
 

@@ -78,6 +78,7 @@ def test_training_can_start_from_a_backbone_alone_but_evaluation_cannot(saved, t
     assert "is missing" in refused(build_model(tiny_config()), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

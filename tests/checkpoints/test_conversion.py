@@ -15,6 +15,8 @@ from atss.errors import InputError
 from tests.checkpoints import layouts
 from tests.helpers import ROOT, error_line, run
 
+pytestmark = pytest.mark.slow
+
 BASE = "configs/Base-ATSS.yaml"
 CPU = ["MODEL.DEVICE", "cpu"]
 # Fewer channels in pyramid and head: files of a fifth of the size.

@@ -10,6 +10,8 @@ from atss.engine import Trainer
 from atss.modeling.backbones.deformable import ModulatedDeformConv
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 # Depth, groups, width of a group, stages with deformable layers, deformable towers, iterations.
 ZOO = {
     "R_50_FPN_1x": (50, 1, 64, "", False, 90000),

@@ -234,6 +234,7 @@ def test_evaluators_get_a_json_file_with_the_same_objects(write, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_what_is_written_for_evaluators_is_gone_when_the_process_ends_and_not_when_its_workers_do(tmp_path):
     write_voc(tmp_path / "pets")
     program = (
@@ -335,6 +336,7 @@ def train_net(config_file, settings, *flags):
     train_net_module.main(default_argument_parser().parse_args(arguments))
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_again_from_the_runs_config(tmp_path, monkeypatch):
     monkeypatch.setattr(train_net_module, "report", lambda folder: None)
     write_voc(tmp_path / "pets")

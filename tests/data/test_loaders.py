@@ -14,6 +14,8 @@ from atss.data.loaders import has_area, read_dataset, train_dicts
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, TINY, pairs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(coco_file):

@@ -134,6 +134,7 @@ def test_unreadable_images_alone_are_refused():
         MappedImages([{"file_name": "0.png"}], never, [False], seed=1, skip_unreadable=True)[Place(0, 0)]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_batch(config, caplog):
     """Nor does its death raise anything elsewhere, in the middle of a step."""
     expected = first(train_loader(config()), 12)

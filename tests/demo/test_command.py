@@ -19,6 +19,8 @@ from atss.utils.drawing import MIN_LONG_SIDE
 from tests.demo.helpers import LOW, arguments, frames_of, images_of, main, write_video
 from tests.helpers import ROOT, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_all_images_of_a_folder_are_drawn(model, shapes, tmp_path):

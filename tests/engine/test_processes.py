@@ -17,6 +17,8 @@ from atss.engine import launch
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {**TINY, "SOLVER.MAX_ITER": 8, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001, "TEST.EVAL_PERIOD": 4}
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 

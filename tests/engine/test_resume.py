@@ -12,6 +12,8 @@ import train_net
 from soak import compare, soak
 from tests.helpers import DEMO_CONFIG, TINY, pairs
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     **TINY, "SOLVER.MAX_ITER": 12, "SOLVER.CHECKPOINT_PERIOD": 4, "SOLVER.EMA_DECAY": 0.9, "TEST.EVAL_PERIOD": 4,
     "TEST.KEEP_BEST": True, "INPUT.MIN_SIZE_TRAIN": "(96, 128)", "MODEL.ATSS.SCORE_THRESH_TEST": 0.001,

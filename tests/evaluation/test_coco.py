@@ -240,6 +240,7 @@ def test_of_equal_overlaps_the_later_object_is_taken(later, ap50, both):
     assert results == same(evaluated(theirs, found)) and results["AP50"] == pytest.approx(ap50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["crowds", "areas", "equal scores", "limit"])
 def test_the_random_images_put_every_rule_to_the_test(rule):
     """Without what a rule is about, or with another limit, the figures of most of the random sets are others."""

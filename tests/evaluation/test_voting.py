@@ -78,6 +78,7 @@ def test_soft_voting_keeps_what_its_best_does_not_cover():
     assert found.boxes[1].tolist() == [0, 0, 10, 14]
 
 
+@pytest.mark.slow
 def test_of_many_classes_in_a_large_image_every_box_stays_finite_and_with_its_class():
     """Non-maximum suppression rounds coordinates there, so that boxes close to the threshold fall on either side."""
     generator = torch.Generator().manual_seed(0)

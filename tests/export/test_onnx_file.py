@@ -28,6 +28,7 @@ class Suppression(nn.Module):
         return suppress_op(boxes, scores, classes, 0.5, 4, 5)
 
 
+@pytest.mark.slow
 def test_suppression_is_that_of_pytorch(tmp_path):
     def inputs(num_images, num_boxes, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -66,6 +67,7 @@ class Deformable(nn.Module):
         return deform_conv2d(x, offset, self.weight, self.bias, stride=2, padding=(2, 1), dilation=(2, 1), mask=mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modulated", [True, False])
 def test_deformable_convolutions_are_those_of_torchvision(tmp_path, modulated):
     """Two groups of channels, two of offsets, and all numbers that height and width might exchange different."""

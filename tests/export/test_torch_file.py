@@ -11,6 +11,8 @@ from atss.export import ExportedATSS, capture, save_torch, suppress
 from atss.export.verification import side_by_side
 from tests.export.two_levels import make_detector
 
+pytestmark = pytest.mark.slow
+
 METADATA = {"class_names": ["cat", "dog", "pig"], "suppressed": True}
 
 

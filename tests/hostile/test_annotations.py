@@ -10,6 +10,8 @@ from atss.data import coco, sources
 from tests.helpers import DEMO_CONFIG, TINY, pairs
 from tests.own_data import write_image, write_text
 
+pytestmark = pytest.mark.slow
+
 HUGE = 10**400
 DEEP = 100_000
 

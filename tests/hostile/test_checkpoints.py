@@ -17,6 +17,8 @@ from atss.errors import InputError
 from tests.checkpoints import layouts
 from tests.helpers import DEMO_CONFIG, error_line, run
 
+pytestmark = pytest.mark.slow
+
 SMALL = layouts.Architecture(channels=64)
 ALLOWED = {"MODEL.ATSS.ALLOW_PICKLE": True}
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.helpers import DEMO_CONFIG, error_line, run
 
+pytestmark = pytest.mark.slow
+
 DEEP = 5000
 
 

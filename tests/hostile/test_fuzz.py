@@ -23,6 +23,8 @@ from atss.data.mapper import BoxDatasetMapper
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, TINY, pairs
 
+pytestmark = pytest.mark.slow
+
 ONCE = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 # A model without datasets.
 ALONE = {

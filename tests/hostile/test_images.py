@@ -15,6 +15,8 @@ from atss.data.image_io import FORMATS, MAX_PIXELS, read_image, upright_size
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
 
+pytestmark = pytest.mark.slow
+
 
 def encoded(format="PNG", size=(64, 48), mode="RGB", **options):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)

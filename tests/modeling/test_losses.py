@@ -108,6 +108,7 @@ def test_normalizers_without_positives_can_be_divided_by():
     assert number == 1 and centerness > 0
 
 
+@pytest.mark.slow
 def test_normalizers_are_averaged_over_processes(tmp_path):
     with torch.multiprocessing.Manager() as manager:
         results = manager.dict()

@@ -52,6 +52,7 @@ print(len(list(ASSIGNER_REGISTRY)), "assigners")
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_assigners_and_losses_need_no_detectron2():
     result = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
 

@@ -10,6 +10,8 @@ import pytest
 from atss.report import write_report
 from tests.report.runs import evaluated, log, make_run, random_boxes
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

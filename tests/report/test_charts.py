@@ -47,6 +47,7 @@ def drawn(theme, draw, *arguments):
         return figure, encode(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", CHARTS)
 def test_axes_have_labels_and_nothing_warns(name):
@@ -101,6 +102,7 @@ def test_of_many_classes_the_best_and_worst_are_named():
     assert labels[-1] == f"mean of 79 ({np.nanmean(rank):.2f})"
 
 
+@pytest.mark.slow
 def test_numbers_of_a_confusion_matrix_are_written_where_they_fit():
     few, many = (draw(LIGHT, *arguments) for draw, *arguments in (CHARTS["confusions"], CHARTS["many classes"]))
 

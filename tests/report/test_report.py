@@ -58,6 +58,7 @@ def whole(tmp_path_factory):
     return folder, *report(folder)
 
 
+@pytest.mark.slow
 def test_it_tells_the_whole_story(whole):
     _, page, text = whole
 
@@ -106,6 +107,7 @@ def test_every_image_has_a_text_and_a_size(whole):
     assert images and all(re.search(r' alt="[^"]+" width="\d+" height="\d+"', image) for image in images)
 
 
+@pytest.mark.slow
 def test_a_second_report_is_the_same(whole):
     folder, page, _ = whole
 
@@ -221,6 +223,7 @@ def test_annotations_that_cannot_be_used_are_left_out(tmp_path):
         assert why in report(folder)[1]
 
 
+@pytest.mark.slow
 def test_several_datasets_have_a_part_each(tmp_path, quick):
     contents, results = zip(random_boxes(0), random_boxes(1), strict=True)
     metrics = [*log(60), *({**evaluated(1200, 20.0, "made_0/"), **evaluated(1200, 30.0, "made_1/")},)]

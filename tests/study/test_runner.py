@@ -14,6 +14,8 @@ from atss.errors import InputError
 from atss.study import runner
 from tests.helpers import DEMO_CONFIG, ROOT, TINY, pairs
 
+pytestmark = pytest.mark.slow
+
 # Does what train_net.py does for the study: writes metrics.json, a line an evaluation; fails where it is told to.
 TRAIN = """
 import json, os, sys, time

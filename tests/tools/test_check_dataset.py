@@ -193,6 +193,7 @@ def test_what_cannot_be_looked_at_takes_one_line(check, arguments, said):
         check(*arguments)
 
 
+@pytest.mark.slow
 def test_from_the_command_line_with_the_papers_model(tmp_path):
     write_coco(tmp_path / "pets", change=lambda c: [a.update(bbox=[5, 5, 0, 1]) for a in c["annotations"][1:]])
 

@@ -104,5 +104,6 @@ def write(page, *flags):
     config_reference.main(config_reference.get_parser().parse_args(["--output", str(page), *flags]))
 
 
+@pytest.mark.slow
 def test_from_the_command_line_an_old_page_is_one_line(tmp_path):
     assert "not current" in error_line(run("tools/config_reference.py", "--check", "--output", tmp_path, check=False))

@@ -26,6 +26,8 @@ from atss.predictor import Predictor
 from tests.export.two_levels import make_detector
 from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     **TINY,
     "MODEL.FPN.OUT_CHANNELS": 64,  # group normalisation needs more than a number a group, also of maps of one cell

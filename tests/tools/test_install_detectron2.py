@@ -27,6 +27,7 @@ def archive(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_working_detectron2_is_left_alone():
     result = run("tools/install_detectron2.py")
 

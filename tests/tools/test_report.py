@@ -1,9 +1,12 @@
 """`python tools/report.py` on a run that was made up."""
 
+import pytest
+
 from tests.helpers import error_line, run
 from tests.report.runs import evaluated, log, make_run, random_boxes
 
 
+@pytest.mark.slow
 def test_it_prints_where_the_page_is(tmp_path):
     folder = make_run(tmp_path, *([x] for x in random_boxes(0)), [*log(3), evaluated(59, 20.0)])
 
@@ -13,6 +16,7 @@ def test_it_prints_where_the_page_is(tmp_path):
     assert (folder / "report.html").stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_what_is_no_run_takes_one_line(tmp_path):
     line = error_line(run("tools/report.py", tmp_path, check=False))
 

@@ -15,6 +15,8 @@ from atss.modeling.assigners import ASSIGNER_REGISTRY, ATSSAssigner, ScaleRangeA
 from atss.study.positives import Geometry, positives_of
 from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
 
+pytestmark = pytest.mark.slow
+
 RULES = ["ATSSAssigner", "ScaleRangeAssigner"]
 
 

@@ -31,6 +31,7 @@ def test_matches_are_those_of_algorithm_1(k, anchors, offset):
     assert (matches[0] >= 0).any() and (matches[1] == -1).all()
 
 
+@pytest.mark.slow
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4),
     first_stride=st.sampled_from([1, 4, 8, 12]),

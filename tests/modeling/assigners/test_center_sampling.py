@@ -12,6 +12,7 @@ from tests.modeling.assigners.naive_rules import naive_center_sampling
 RANGES = [(0, 32), (20, 64), (64, 128), (0, math.inf)]
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(batch=batches(), k=st.sampled_from([1, 4, 9, 20]))
 def test_every_batch_is_assigned_as_the_lite_version_does(batch, k):

@@ -9,6 +9,7 @@ from tests.modeling.assigners.boxes import batches, grid_of, levels_of
 from tests.modeling.assigners.naive_rules import naive_iou
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(
     batch=batches(), thresholds=st.sampled_from([(0.5, 0.4), (0.5, 0.4), (0.3, 0.3), (0.9, 0.1)]), center=st.booleans()

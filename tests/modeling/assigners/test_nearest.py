@@ -14,6 +14,8 @@ from atss.modeling.assigners.nearest import (
     staircases,
 )
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 1), (1, 30), (30, 1), (2, 3), (5, 5), (9, 9), (20, 30)]
 
 

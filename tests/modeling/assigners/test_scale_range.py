@@ -19,6 +19,7 @@ RANGES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(batch=batches(), ranges=st.sampled_from(RANGES))
 def test_every_batch_is_assigned_as_fcos_does(batch, ranges):

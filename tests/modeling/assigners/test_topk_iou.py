@@ -9,6 +9,7 @@ from tests.modeling.assigners.boxes import batches, grid_of, levels_of, random_o
 from tests.modeling.assigners.naive_rules import naive_topk_iou
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(batch=batches(), k=st.sampled_from([1, 4, 9, 20]))
 def test_every_batch_is_assigned_by_the_k_best_scores(batch, k):

@@ -14,6 +14,8 @@ from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.assigners import ATSSAssigner
 from tests.modeling.assigners.boxes import grid_of, random_objects
 
+pytestmark = pytest.mark.slow
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
