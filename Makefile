@@ -38,7 +38,7 @@ check: lint
 
 # A million random grids and batches for the assigner, against Algorithm 1: a few hours.
 overnight: env
-	$(BIN)/python -m pytest tests/assigners/test_atss.py -k every_grid --hypothesis-profile=overnight -p no:logging
+	$(BIN)/python -m pytest tests/modeling/assigners/test_atss.py -k every_grid --hypothesis-profile=overnight -p no:logging
 
 # Each of the three targets a third of the time, in seconds; what it finds is in fuzz/corpus/finding-*.
 FUZZ_SECONDS ?= 3600
