@@ -23,7 +23,7 @@ import peers
 from assigner import RULES, STRIDES, random_boxes
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 
-# Aspect ratios, of which one and three anchors a location are made with sides that float32 holds.
+# Aspect ratios, of which one and three anchors per location are made with sides that float32 holds.
 ONE, THREE = (1.0,), (0.25, 1.0, 4.0)
 COMPARED = [("atss", ONE), ("atss", THREE), ("iou", ONE), ("iou", THREE), ("scale_range", ONE), ("topk_iou", ONE)]
 
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
 
 def main():
     args = parse_arguments()
-    print(f"{'rule':>12} {'anchors a location':>19} {'images':>9} {'anchors':>10} {'positives':>10} "
+    print(f"{'rule':>12} {'anchors per location':>19} {'images':>9} {'anchors':>10} {'positives':>10} "
           f"{'differing':>10} {'left out':>9}")  # fmt: skip
     differing = 0
     for rule, ratios in COMPARED:

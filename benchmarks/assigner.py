@@ -53,7 +53,7 @@ def main():
             setting = f"{rule}: {setting}"
         grid = make_grid(height, width, num_anchors, device)
         write, launch = floors(grid, batch, args.seconds)
-        print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors an image")
+        print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors per image")
         print(f"floors: writing the result {write / batch * 1e3:.4f} ms an image, a launch {launch * 1e6:.1f} us")
         print(" objects     implementation  ms an image  ms a batch  extra MB  faster than")
         others = other_implementations(args, rule, num_anchors)
@@ -219,7 +219,7 @@ def print_growth(args, results):
         if {100, 1000} <= set(args.objects):
             few, many = results[setting, 100], results[setting, 1000]
             ratios = ", ".join(f"{name} {many[name] / few[name]:.1f}x" for name in many if name in few)
-            print(f"{setting}: from 100 to 1000 objects an image {ratios}")
+            print(f"{setting}: from 100 to 1000 objects per image {ratios}")
     if len(args.size) > 1:
         sizes = min(args.size), max(args.size)
         smallest, largest = besides_writing(args, sizes)
@@ -259,7 +259,7 @@ def plot(results, title, file):
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for (setting, name), points in lines.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=f"{name}, {setting}" if several else name)
-    axes.set(xscale="log", yscale="log", xlabel="objects an image", ylabel="milliseconds an image")
+    axes.set(xscale="log", yscale="log", xlabel="objects per image", ylabel="milliseconds an image")
     axes.set_title(title if several else f"{title}, {next(iter(lines))[0]}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

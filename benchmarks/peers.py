@@ -56,7 +56,7 @@ def paper(checkout, rule, topk, num_per_cell):
         checkout: folder of the checkout.
         rule: one of POSITIVE_TYPES.
         topk: k.
-        num_per_cell: anchors a cell.
+        num_per_cell: anchors per cell.
     """
     package = Path(checkout) / "atss_core"
     if not (package / "modeling/rpn/atss/loss.py").is_file():
@@ -100,7 +100,7 @@ def mmdet(topk, num_per_cell):
     from mmdet.models.task_modules.assigners import ATSSAssigner
     from mmengine.structures import InstanceData
 
-    # Its k does not grow with the number of anchors a cell.
+    # Its k does not grow with the number of anchors per cell.
     assigner = ATSSAssigner(topk=topk * num_per_cell)
 
     def assign(grid, gt_boxes):

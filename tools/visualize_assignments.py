@@ -226,7 +226,7 @@ def write_bins(positives, path):
 
 
 def plot(positives, typical):
-    """Positives an object against size and aspect ratio: means, and bands from the lower to the upper quartile.
+    """Positives per object against size and aspect ratio: means, and bands from the lower to the upper quartile.
 
     Args:
         positives: dict from the name of a rule to its `Positives`.
@@ -254,7 +254,9 @@ def plot(positives, typical):
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.grid(alpha=0.25)
-    panels["size"].set(xlabel="root of the object's area, in pixels of the resized image", ylabel="positives an object")
+    panels["size"].set(
+        xlabel="root of the object's area, in pixels of the resized image", ylabel="positives per object"
+    )
     panels["aspect ratio"].set(xlabel="height / width of the object")
     panels["size"].legend(frameon=False, fontsize=9)
     return figure
@@ -273,7 +275,7 @@ def table(positives):
     return "\n".join(
         [
             tabulate(rows, columns, floatfmt=".1f"),
-            "Positives an object; small, medium and large by the area of its box in the original image (32^2, 96^2);",
+            "Positives per object; small, medium and large by the area of its box in the original image (32^2, 96^2);",
             "without: objects that have no positive.",
         ]
     )

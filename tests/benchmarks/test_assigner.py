@@ -32,7 +32,7 @@ def test_it_prints_a_line_for_every_implementation_and_draws(tmp_path):
     lines = result.stdout.splitlines()
     assert sum(bool(re.match(r" +\d+ +torch .* full matrix \d+x$", line)) for line in lines) == 4
     assert sum(line.startswith("floors: writing the result ") for line in lines) == 2
-    assert sum("from 100 to 1000 objects an image torch " in line for line in lines) == 2
+    assert sum("from 100 to 1000 objects per image torch " in line for line in lines) == 2
     assert "the writing of the result aside" in lines[-2]
     assert image.stat().st_size > 10_000
 
@@ -45,7 +45,7 @@ def test_it_measures_every_rule_that_is_asked_for():
 
     parts = result.stdout.split("\n\n")[1:6]
     for rule, part in zip(["iou", "scale_range", "center_sampling", "topk_iou", "atss"], parts, strict=True):
-        assert part.startswith(f"{rule}: 2 x 64x96, 1 anchor(s) a location, k = 9, 129 anchors an image")
+        assert part.startswith(f"{rule}: 2 x 64x96, 1 anchor(s) a location, k = 9, 129 anchors per image")
         # The rules beside ATSS have nothing to compare with but the paper's code.
         last = r"-" if rule != "atss" else r"full matrix \d+x"
         assert len(re.findall(rf"^ +3 +torch +[\d.]+ +[\d.]+ +[\d.]+  {last}$", part, re.MULTILINE)) == 1

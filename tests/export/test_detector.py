@@ -14,7 +14,7 @@ from tests.export.two_levels import make_detector
 
 VARIANTS = {
     "the paper's": {},
-    "several anchors a cell": {"ratios": (0.5, 1.0, 2.0)},
+    "several anchors per cell": {"ratios": (0.5, 1.0, 2.0)},
     "no centerness": {"centerness": False},
     "no level scalars, no normalisation": {"level_scalars": False, "norm": ""},
     "points": {"box_coding": PointCoding(3.0)},

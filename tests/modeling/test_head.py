@@ -69,7 +69,7 @@ def test_layers_of_the_paper():
 
 
 def test_predictions_are_in_the_order_of_the_grid():
-    prediction = torch.arange(2 * 6 * 2 * 3).view(2, 6, 2, 3)  # 2 anchors a cell, 3 numbers each
+    prediction = torch.arange(2 * 6 * 2 * 3).view(2, 6, 2, 3)  # 2 anchors per cell, 3 numbers each
 
     flat = by_anchor(prediction, 3)
 

@@ -71,7 +71,7 @@ def test_it_tells_the_whole_story(whole):
                   "Calibration", "Definitions"):  # fmt: skip
         assert title in shown, title
     assert "best AP during training 31.5, after 1,200 iterations" in text and "12 images" in text
-    assert "Training time 10 min" in text and "0.5 s an iteration, 16 images a second" in text
+    assert "Training time 10 min" in text and "0.5 s an iteration, 16 images per second" in text
     assert "omitted" not in text
 
 

@@ -1,4 +1,4 @@
-"""Positives an object: counted on the boxes and anchors that training sees."""
+"""Positives per object: counted on the boxes and anchors that training sees."""
 
 import math
 

@@ -19,7 +19,7 @@ def test_means_and_standard_deviations_over_the_seeds_beside_the_papers_ap(tmp_p
     text = written(tmp_path, 2, results)
 
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    assert rows[0] == ["", "AP", "AP50", "AP75", "APs", "APm", "APl", "positives an object", "AP in the paper"]
+    assert rows[0] == ["", "AP", "AP50", "AP75", "APs", "APm", "APl", "positives per object", "AP in the paper"]
     assert rows[2][:3] == ["IoU, from a box", "42.0 ± 2.0", "60.0 ± 0.0"] and rows[2][-1] == "37.0"
     assert rows[3] == ["IoU, from a point", "40.0", "60.0", "41.0", "20.0", "44.0", "-", "8.2", "36.9"]
     assert rows[4][1:-1] == ["-"] * 7, "not run yet"

@@ -42,7 +42,7 @@ INVALID = [[5.0, 5, 5, 9], [9.0, 9, 5, 5], [NAN, 0, 9, 9], [0.0, 0, INF, 9], [-I
 def batches(draw):
     """A grid and the objects of its images.
 
-    Levels of one row among the grids, one to nine anchors a cell; any number of images and objects, from a fraction
+    Levels of one row among the grids, one to nine anchors per cell; any number of images and objects, from a fraction
     of the smallest cell to larger than the image, far outside it, and without area.
     """
     shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))

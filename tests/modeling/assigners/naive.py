@@ -10,9 +10,9 @@ def naive_atss(levels, objects, k, inside_margin=0.01):
     """Matches of one image.
 
     Args:
-        levels: list of levels, each a list of anchors (x1, y1, x2, y2), and A, the number of anchors a cell.
+        levels: list of levels, each a list of anchors (x1, y1, x2, y2), and A, the number of anchors per cell.
         objects: list of (x1, y1, x2, y2); those without area or with coordinates that are not finite match nothing.
-        k: candidates a level and anchor of a cell.
+        k: candidates per level and anchor of a cell.
 
     Returns:
         list of the index of each anchor's object, -1 for none; and whether a tie stood anywhere on the way.

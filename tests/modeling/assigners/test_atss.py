@@ -63,7 +63,7 @@ def test_every_grid_batch_and_box_is_assigned_as_algorithm_1_says(
 
 
 def test_positives_are_a_fifth_of_the_candidates_whatever_the_scale():
-    """Section 3.2: about 0.2 k L positives an object, from small to large."""
+    """Section 3.2: about 0.2 k L positives per object, from small to large."""
     generator = torch.Generator().manual_seed(0)
     grid = grid_of(800, 1344)
     for side in (32, 64, 128, 256, 512):

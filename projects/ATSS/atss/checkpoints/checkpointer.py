@@ -189,7 +189,7 @@ def averaged_weights(checkpoint):
 
 
 def check_weights(cfg):
-    """See, before anything is written, that training can start from MODEL.WEIGHTS.
+    """Check, before anything is written, that training can start from MODEL.WEIGHTS.
 
     Raises:
         InputError: the checkpoint is missing, damaged or of another model.

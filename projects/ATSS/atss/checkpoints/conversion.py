@@ -149,7 +149,7 @@ def architecture_of(weights, format):
 
 
 def check_architecture(path, cfg, architecture):
-    """See that weights have the architecture of a config."""
+    """Check that weights have the architecture of a config."""
     for key, found in architecture.items():
         node = cfg
         for part in key.split("."):

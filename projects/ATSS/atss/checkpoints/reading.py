@@ -174,7 +174,7 @@ def read_file(path, allow_pickle=False):
 
 
 def refuse_bomb(path):
-    """See that a zip file, which torch writes without compression, holds no more bytes than it has.
+    """Check that a zip file, which torch writes without compression, holds no more bytes than it has.
 
     Raises:
         InputError: it holds more, or says so.

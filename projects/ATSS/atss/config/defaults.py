@@ -90,8 +90,8 @@ def add_atss_config(cfg):
     # Where smooth L1 turns from square to linear.
     atss.SMOOTH_L1_BETA = 0.11
 
-    # Inference (the paper's code): class score to take part, boxes a level, IoU of non-maximum suppression.
-    # The number of boxes an image is Detectron2's TEST.DETECTIONS_PER_IMAGE.
+    # Inference (the paper's code): class score to take part, boxes per level, IoU of non-maximum suppression.
+    # The number of boxes per image is Detectron2's TEST.DETECTIONS_PER_IMAGE.
     atss.SCORE_THRESH_TEST = 0.05
     atss.TOPK_CANDIDATES_TEST = 1000
     atss.NMS_THRESH_TEST = 0.6

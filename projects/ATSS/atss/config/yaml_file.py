@@ -65,7 +65,7 @@ def _types(node, prefix=""):
 
 
 def _check_file(path, above=()):
-    """See that a config file, and those that it builds on, can be read in a moment and hold nothing but plain values.
+    """Check that a config file, and those that it builds on, can be read in a moment and hold nothing but plain values.
 
     Args:
         path: of the file; may be an address that Detectron2 knows.

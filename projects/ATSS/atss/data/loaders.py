@@ -73,7 +73,7 @@ class OnceThrough:
     Args:
         dicts: list of dicts in Detectron2's standard form.
         mapper: function of such a dict -> dict for the detector.
-        batch_size: images a batch.
+        batch_size: images per batch.
         num_workers: processes that load, 0 for this one.
     """
 

@@ -64,7 +64,7 @@ class BoxDatasetMapper(DatasetMapper):
 
 
 def check_size(record, image):
-    """See that an image (H, W, ...) has the size of its dict.
+    """Check that an image (H, W, ...) has the size of its dict.
 
     Raises:
         InputError: it has not.

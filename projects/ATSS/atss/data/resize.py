@@ -38,7 +38,7 @@ class EvalResize(T.Augmentation):
 
     @classmethod
     def of(cls, cfg):
-        """That of a config: INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST, INPUT.RESIZE_LIKE."""
+        """From a config: INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST, INPUT.RESIZE_LIKE."""
         return cls(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.RESIZE_LIKE)
 
     def get_transform(self, image):

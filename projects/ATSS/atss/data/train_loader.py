@@ -42,7 +42,7 @@ class TrainLoader:
         dicts: list of dicts in Detectron2's standard form.
         mapper: function of such a dict -> dict for the detector; raises InputError where the image cannot be used.
         sampler: function of a seed -> endless sampler of indices, of Detectron2's.
-        batch_size: images a batch, of this process.
+        batch_size: images per batch, of this process.
         group: whether batches are of wide or of tall images alone.
         num_workers: processes that load, 0 for this one.
         seed: int from 0.
@@ -85,7 +85,7 @@ class Batches:
     Args:
         sampler: endless indices of the process.
         wide: whether an image is, by index.
-        batch_size: images a batch.
+        batch_size: images per batch.
         first: number of the first batch that is wanted.
     """
 

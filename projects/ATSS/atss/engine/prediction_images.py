@@ -36,7 +36,7 @@ class PredictionImages(HookBase):
 
     @classmethod
     def of(cls, cfg, model, records):
-        """That of a config: VIS_PERIOD, and images as large as at testing."""
+        """From a config: VIS_PERIOD, and images as large as at testing."""
         mapper = BoxDatasetMapper(cfg, False, augmentations=[EvalResize.of(cfg)])
         return cls(model, records, mapper, cfg.MODEL.ATSS.CLASS_NAMES, cfg.VIS_PERIOD)
 

@@ -21,7 +21,7 @@ def describe(storage, metric, batch_size):
     Args:
         storage: Detectron2's `EventStorage`.
         metric: name of the figure that evaluations give ("bbox/AP").
-        batch_size: images an iteration, of all processes.
+        batch_size: images per iteration, of all processes.
     """
     histories, latest = storage.histories(), storage.latest()
     said = {name: f"{h.median(WINDOW):.4g}" for name, h in histories.items() if "loss" in name and "/" not in name}

@@ -40,7 +40,7 @@ class MultiScaleTest(nn.Module):
         model: an `ATSS`.
         views: list of `View`.
         merge: function of boxes (D, 4), scores (D,) and classes (D,) -> `Detections`, best first.
-        max_detections: merged boxes an image.
+        max_detections: merged boxes per image.
     """
 
     def __init__(self, model, views, merge, max_detections=100):
@@ -52,7 +52,7 @@ class MultiScaleTest(nn.Module):
 
     @classmethod
     def of(cls, cfg, model):
-        """That of a config (TEST.AUG) around a model, which may be wrapped for several processes."""
+        """From a config (TEST.AUG) around a model, which may be wrapped for several processes."""
         aug, views = cfg.TEST.AUG, []
         ranges = aug.BOX_RANGES or [[0, np.inf]] * len(aug.MIN_SIZES)
         for size, (low, high) in zip(aug.MIN_SIZES, ranges, strict=True):

@@ -1,4 +1,4 @@
-"""A detector as one module of tensors: N images in, a fixed number of boxes an image out."""
+"""A detector as one module of tensors: N images in, a fixed number of boxes per image out."""
 
 import torch
 from torch import nn

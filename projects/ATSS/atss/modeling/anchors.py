@@ -49,7 +49,7 @@ class Levels(NamedTuple):
 
 
 class AnchorGrid:
-    """The anchors of a batch of images: a regular grid of cells a level, the same anchors at every cell.
+    """The anchors of a batch of images: a regular grid of cells per level, the same anchors at every cell.
 
     Anchors are counted level by level, then row by row, column by column, and anchor by anchor within a
     cell, as in Detectron2's anchor generator. R is their number over all levels.
@@ -83,7 +83,7 @@ class AnchorGrid:
                 raise ValueError(f"cell_anchors must be (A, 4) tensors, got {tuple(anchors.shape)}")
         if len({len(anchors) for anchors in cell_anchors}) > 1:
             numbers = ", ".join(str(len(anchors)) for anchors in cell_anchors)
-            raise ValueError(f"cell_anchors: every level needs the same number of anchors a cell, got {numbers}")
+            raise ValueError(f"cell_anchors: every level needs the same number of anchors per cell, got {numbers}")
         self.shapes = [(height, width) for height, width in shapes]
         self.strides = list(strides)
         self.cell_anchors = list(cell_anchors)
@@ -109,7 +109,7 @@ class AnchorGrid:
         return self._levels
 
     def num_candidates(self, k):
-        """How many anchors an object looks at that takes the k nearest cells of every level."""
+        """How many anchors per object looks at that takes the k nearest cells of every level."""
         return sum(min(k, height * width) for height, width in self.shapes) * self.num_per_cell
 
     def centers(self, level):

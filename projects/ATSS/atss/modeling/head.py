@@ -53,7 +53,7 @@ class ATSSHead(nn.Module):
         assigner: chooses positives, see `atss.assigners`.
         box_coding: `BoxCoding` or `PointCoding`.
         box_selector: chooses the boxes of an image at inference.
-        num_convs: 3x3 convolutions a tower.
+        num_convs: 3x3 convolutions per tower.
         norm: normalisation after each, a name of Detectron2's ("GN"), "" for none.
         deformable: True to make the last convolution of each tower a deformable one (the paper's DCNv2 models).
         centerness: True to predict it; then it weighs boxes in their loss and in their score.
@@ -267,7 +267,7 @@ def build_assigner(cfg):
 
 
 def check_predictions(predictions, grid, gt_boxes, gt_classes):
-    """See that predictions, grid and objects are of the same images; raise a ValueError that names what is not."""
+    """Check that predictions, grid and objects are of the same images; raise a ValueError that names what is not."""
     for name, prediction in predictions._asdict().items():
         if prediction is not None and prediction.shape[:2] != (len(gt_boxes), len(grid)):
             raise ValueError(

@@ -29,9 +29,9 @@ class BoxSelector:
 
     Args:
         score_threshold: from 0 to 1.
-        topk_per_level: boxes a level.
+        topk_per_level: boxes per level.
         nms_threshold: IoU above which the lower of two boxes of a class goes.
-        max_detections: boxes an image.
+        max_detections: boxes per image.
         topk_by_centerness: False to choose the boxes of a level by class score alone.
         score_root: False to leave the product as it is.
     """

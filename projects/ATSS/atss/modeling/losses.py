@@ -91,7 +91,7 @@ def normalizers(positive, weights):
         weights: (N, R), how much the box of a positive counts: its centerness target, or 1.
 
     Returns:
-        two scalars: the number of positives a process (at least 1), the sum of their weights a process.
+        two scalars: the number of positives per process (at least 1), the sum of their weights a process.
     """
     sums = torch.stack([positive.sum(), (weights * positive).sum()])
     if dist.is_available() and dist.is_initialized():

@@ -67,6 +67,6 @@ def facts_of(run):
     seconds = training_seconds(run.metrics)
     if seconds > 0:
         each = float(np.median(curve(run.metrics, "time").values))
-        speed = f"{each:.3g} s an iteration, {cfg.SOLVER.IMS_PER_BATCH / each:.3g} images a second"
+        speed = f"{each:.3g} s an iteration, {cfg.SOLVER.IMS_PER_BATCH / each:.3g} images per second"
         facts += [("Training time", f"{duration(seconds)}, without evaluations"), ("Speed", speed)]
     return facts

@@ -1,4 +1,4 @@
-"""How many positives an object gets, by its size and shape (section 3.2), counted without opening an image."""
+"""How many positives per object gets, by its size and shape (section 3.2), counted without opening an image."""
 
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ class Positives(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Objects with a size or aspect ratio from `low` to below `high`: how many, and their positives an object."""
+    """Objects with a size or aspect ratio from `low` to below `high`: how many, and their positives per object."""
 
     low: float
     high: float
@@ -59,7 +59,7 @@ class Geometry:
 
     Attributes:
         assigner: the rule that the config names.
-        num_per_cell: A, anchors a cell.
+        num_per_cell: A, anchors per cell.
         num_levels: L.
     """
 
@@ -171,7 +171,7 @@ def positives_per_object(cfg):
 
 
 def binned(values, counts, per_octave=2):
-    """Positives an object by a quantity of the objects, in bins that are even on a log axis.
+    """Positives per object by a quantity of the objects, in bins that are even on a log axis.
 
     Args:
         values: (M,) float tensor, positive: `Positives.sides()` or `Positives.aspect_ratios()`.

@@ -7,7 +7,7 @@ import statistics
 from .tables import METRICS
 
 COLUMNS = (*METRICS, "positives")
-HEADERS = (*METRICS, "positives an object", "AP in the paper")
+HEADERS = (*METRICS, "positives per object", "AP in the paper")
 
 
 def write_report(table, results, setting, output):

@@ -159,7 +159,7 @@ TABLES = {
         ),
         Table(
             7,
-            "Several anchors a location",
+            "Several anchors per location",
             [
                 Row("RetinaNet (#A=9)", iou(**NO_IMPROVEMENT, **THREE_SCALES, **THREE_RATIOS), ap(36.3)),
                 Row("+ improvements, 3 scales, 3 ratios", iou(**THREE_SCALES, **THREE_RATIOS), ap(38.4)),

@@ -14,7 +14,7 @@ from .registry import ASSIGNER_REGISTRY
 # that only their claims and matches grow.
 BLOCK = 1 << 19
 # Pairs of an object and an anchor, rounded up to powers of two a dimension, that a program of the triton backend holds:
-# k = 64 with 3 anchors a cell and five levels. More would not fit every GPU's shared memory.
+# k = 64 with 3 anchors per cell and five levels. More would not fit every GPU's shared memory.
 MAX_SLOTS = 1 << 14
 
 
@@ -26,7 +26,7 @@ class ATSSAssigner:
     Those whose IoU with it reaches the mean plus the standard deviation of all its candidates' IoUs, and whose centre
     lies in it, are positive. An anchor that several objects claim goes to the one with the highest IoU.
 
-    Nothing is computed for all anchors: an object costs a few dozen candidates a level, whatever the image's size.
+    Nothing is computed for all anchors: an object costs a few dozen candidates per level, whatever the image's size.
     `atss.assigners.nearest` says why these are enough, for every k, every grid and centres anywhere.
 
     Where the paper leaves a choice, and the same in both backends:

@@ -32,7 +32,7 @@ def settle_backend(backend, device, fits=True):
     if backend == "triton" and not on_gpu and not in_interpreter():
         raise ValueError(f"backend: 'triton' needs tensors on a CUDA GPU, got {device}; use 'auto' or 'torch'")
     if backend == "triton" and not fits:
-        raise ValueError("backend: 'triton' has no room for so many candidates (topk x anchors a cell); use 'auto'")
+        raise ValueError("backend: 'triton' has no room for so many candidates (topk x anchors per cell); use 'auto'")
     return backend
 
 

@@ -94,7 +94,7 @@ def unmatched(grid, num_images, ignore_boxes=None):
 
 
 def check_arguments(grid, gt_boxes, ignore_boxes=None):
-    """See that the arguments of an assigner fit together.
+    """Check that the arguments of an assigner fit together.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.

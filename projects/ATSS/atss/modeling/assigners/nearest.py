@@ -21,7 +21,7 @@ FRACTION_BITS = 22
 UNIT = 1 << FRACTION_BITS
 # Farther than any cell: the distance of a column or row that the level does not have.
 FAR = 1 << 60
-# With more candidates a level the distances of points in the image could leave 64 bits.
+# With more candidates per level the distances of points in the image could leave 64 bits.
 MAX_TOPK = 64
 # Up to this k the nearest cells are found by looking at all staircases: 135 for 14.
 MAX_STAIRCASE = 14

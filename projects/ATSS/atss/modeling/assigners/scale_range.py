@@ -109,6 +109,6 @@ def check_ranges(ranges):
 
 
 def check_levels(ranges, grid):
-    """See that there is a range for every level of the grid."""
+    """Check that there is a range for every level of the grid."""
     if len(ranges) != len(grid.shapes):
         raise ValueError(f"ranges: expected one for each of the {len(grid.shapes)} levels of grid, got {len(ranges)}")

@@ -34,7 +34,7 @@ class TopKIoUAssigner:
     pairs of ranks need a look that `atss.assigners.nearest` lists.
 
     Args:
-        topk: k, anchors an object, up to 64.
+        topk: k, anchors per object, up to 64.
 
     Raises:
         ValueError: topk out of range.
