@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from atss.modeling.assigners import CenterSamplingAssigner, ScaleRangeAssigner
-from tests.modeling.assigners.boxes import batches, grid_of, levels_of, random_objects
+from tests.modeling.assigners.boxes import batches, grid_of, levels_of, random_boxes
 from tests.modeling.assigners.naive_rules import naive_center_sampling
 
 RANGES = [(0, 32), (20, 64), (64, 128), (0, math.inf)]
@@ -28,7 +28,7 @@ def test_every_batch_is_assigned_as_the_lite_version_does(batch, k):
 
 def test_positives_are_some_of_those_without_sampling():
     generator, grid = torch.Generator().manual_seed(0), grid_of(256, 256)
-    boxes = [random_objects(generator, 1, 256, 256) for _ in range(50)]
+    boxes = [random_boxes(generator, 1, 256, 256) for _ in range(50)]
 
     sampled, all_inside = CenterSamplingAssigner()(grid, boxes) >= 0, ScaleRangeAssigner()(grid, boxes) >= 0
 

@@ -1,5 +1,6 @@
-"""What all rules but ATSS, which has its own tests, have in common."""
+"""What all rules have in common."""
 
+import functools
 import logging
 
 import pytest
@@ -7,28 +8,34 @@ import torch
 
 from assigner import extra_memory
 from atss.modeling.assigners import (
+    ATSSAssigner,
     CenterSamplingAssigner,
     IoUAssigner,
     ScaleRangeAssigner,
     TopKIoUAssigner,
+    atss,
     center_sampling,
     topk_iou,
     windows,
 )
-from tests.modeling.assigners.boxes import INVALID, grid_of, random_objects
+from tests.modeling.assigners.boxes import INVALID, grid_of, random_boxes
 
+# Every rule, with the module whose BLOCK bounds its memory.
 MODULES = {
+    ATSSAssigner: atss,
     IoUAssigner: windows,
     ScaleRangeAssigner: windows,
     CenterSamplingAssigner: center_sampling,
     TopKIoUAssigner: topk_iou,
 }
 every_rule = pytest.mark.parametrize("rule", MODULES)
+GRID = grid_of(32, 32)
+BOX = torch.tensor([[2.0, 3, 20, 30]])
 
 
 @every_rule
 @pytest.mark.parametrize("gt_boxes", [[], [torch.empty(0, 4)], [torch.empty(0, 4), torch.empty(0, 4)]])
-def test_no_objects_and_no_images(rule, gt_boxes):
+def test_no_boxes_and_no_images(rule, gt_boxes):
     grid = grid_of(32, 32)
 
     matches = rule()(grid, gt_boxes)
@@ -39,7 +46,7 @@ def test_no_objects_and_no_images(rule, gt_boxes):
 
 @every_rule
 @pytest.mark.parametrize("bad", INVALID)
-def test_objects_without_area_or_finite_coordinates_match_nothing_and_disturb_nobody(rule, bad):
+def test_boxes_without_area_or_finite_coordinates_match_nothing_and_change_no_other_match(rule, bad):
     grid = grid_of(64, 96, aspect_ratios=[0.5, 1.0])
     good, bad = torch.tensor([[10.0, 12, 40, 50], [30.0, 30, 32, 31]]), torch.tensor([bad])
     alone = rule()(grid, [good])[0]
@@ -50,8 +57,8 @@ def test_objects_without_area_or_finite_coordinates_match_nothing_and_disturb_no
     assert (beside[1] == -1).all()
 
 
-@every_rule
-def test_objects_that_cannot_match_are_counted_in_one_warning(caplog, rule):
+@pytest.mark.parametrize("rule", [*MODULES, functools.partial(ATSSAssigner, backend="triton")])
+def test_one_warning_counts_the_boxes_that_cannot_match(caplog, rule):
     grid, assigner = grid_of(32, 32), rule()
     good, bad = torch.tensor([[2.0, 3, 20, 30]]), torch.tensor([[5.0, 5, 5, 9], [torch.nan, 0, 9, 9]])
 
@@ -62,17 +69,18 @@ def test_objects_that_cannot_match_are_counted_in_one_warning(caplog, rule):
             assigner(grid, [torch.cat([bad[:1], good]), bad[1:]])
 
     assert [record.message for record in caplog.records] == [
-        "2 object(s) without area or with coordinates that are not finite match nothing. This is said once."
+        "2 ground truth box(es) without area or with coordinates that are not finite match nothing. "
+        "This warning appears once."
     ]
 
 
 @every_rule
-def test_ignored_regions_take_background_only(rule):
-    grid = grid_of(64, 64, [8, 16, 32, 64, 128])
-    objects, none = torch.tensor([[3.0, 4, 30, 50]]), torch.empty(0, 4)
-    plain = rule()(grid, [objects, none, none])
+def test_only_background_is_ignored_in_regions_without_loss(rule):
+    grid = grid_of(64, 64)
+    boxes, none = torch.tensor([[3.0, 4, 30, 50]]), torch.empty(0, 4)
+    plain = rule()(grid, [boxes, none, none])
 
-    matches = rule()(grid, [objects, none, none], [torch.tensor([[0.0, 0, 64, 32]]), none, none])
+    matches = rule()(grid, [boxes, none, none], [torch.tensor([[0.0, 0, 64, 32]]), none, none])
 
     y = (grid.boxes()[:, 1] + grid.boxes()[:, 3]) / 2
     x = (grid.boxes()[:, 0] + grid.boxes()[:, 2]) / 2
@@ -83,10 +91,10 @@ def test_ignored_regions_take_background_only(rule):
 
 
 @every_rule
-def test_large_batches_are_worked_off_in_blocks_with_the_same_matches(monkeypatch, rule):
-    """Conflicts between objects of different blocks among them, and tiny objects that keep anchors of large ones."""
+def test_matches_do_not_depend_on_the_size_of_the_blocks(monkeypatch, rule):
+    """With conflicts between boxes of different blocks, and tiny boxes that keep anchors of large ones."""
     generator, grid = torch.Generator().manual_seed(3), grid_of(96, 128, aspect_ratios=[0.5, 1.0])
-    gt_boxes = [random_objects(generator, count, 96, 128) for count in (40, 0, 3, 60)]
+    gt_boxes = [random_boxes(generator, count, 96, 128) for count in (40, 0, 3, 60)]
     gt_boxes[0][:3, 2:] = gt_boxes[0][:3, :2] + 1
     whole = rule()(grid, gt_boxes)
 
@@ -96,9 +104,9 @@ def test_large_batches_are_worked_off_in_blocks_with_the_same_matches(monkeypatc
 
 
 @every_rule
-def test_images_do_not_disturb_each_other(rule):
+def test_images_are_independent_of_each_other(rule):
     generator, grid = torch.Generator().manual_seed(4), grid_of(96, 128, aspect_ratios=[0.5, 1.0, 2.0])
-    gt_boxes = [random_objects(generator, count, 96, 128) for count in (9, 0, 1, 30)]
+    gt_boxes = [random_boxes(generator, count, 96, 128) for count in (9, 0, 1, 30)]
 
     matches = rule()(grid, gt_boxes)
 
@@ -107,14 +115,30 @@ def test_images_do_not_disturb_each_other(rule):
 
 
 @every_rule
-def test_memory_is_far_below_a_matrix_of_objects_and_anchors(rule):
+def test_memory_is_far_below_a_matrix_of_boxes_and_anchors(rule):
     generator, grid = torch.Generator().manual_seed(0), grid_of(1024, 2048)
-    boxes = random_objects(generator, 300, 1024, 2048)
+    boxes = random_boxes(generator, 300, 1024, 2048)
 
     assert extra_memory(rule(), grid, [boxes]) < len(boxes) * len(grid) * 4 / 4
 
 
 @every_rule
-def test_arguments_that_do_not_fit_are_named(rule):
-    with pytest.raises(ValueError, match=r"gt_boxes\[0\]: expected shape \(number of boxes, 4\), got \(4,\)"):
-        rule()(grid_of(32, 32), [torch.ones(4)])
+@pytest.mark.parametrize(
+    "grid, gt_boxes, ignore_boxes, error, message",
+    [
+        (GRID.boxes(), [BOX], None, TypeError, "grid: expected an AnchorGrid, got Tensor"),
+        (GRID, BOX, None, TypeError, "gt_boxes: expected a list of tensors, one per image, got Tensor"),
+        (GRID, [BOX, BOX.numpy()], None, TypeError, "gt_boxes[1]: expected a tensor (number of boxes, 4), got ndarray"),
+        (GRID, [BOX[0]], None, ValueError, "gt_boxes[0]: expected shape (number of boxes, 4), got (4,)"),
+        (GRID, [BOX[:, :3]], None, ValueError, "gt_boxes[0]: expected shape (number of boxes, 4), got (1, 3)"),
+        (GRID, [BOX.long()], None, TypeError, "gt_boxes[0]: expected float32, got torch.int64"),
+        (GRID, [BOX.to("meta")], None, ValueError, "gt_boxes[0]: expected device cpu, that of the grid, got meta"),
+        (GRID, [BOX], [BOX.int()], TypeError, "ignore_boxes[0]: expected float32, got torch.int32"),
+        (GRID, [BOX], [], ValueError, "ignore_boxes: expected one tensor for each of the 1 images of gt_boxes, got 0"),
+    ],
+)
+def test_an_error_names_the_argument(rule, grid, gt_boxes, ignore_boxes, error, message):
+    with pytest.raises(error) as raised:
+        rule()(grid, gt_boxes, ignore_boxes)
+
+    assert str(raised.value) == message

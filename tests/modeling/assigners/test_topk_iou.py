@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.assigners import TopKIoUAssigner
-from tests.modeling.assigners.boxes import batches, grid_of, levels_of, random_objects
+from tests.modeling.assigners.boxes import batches, grid_of, levels_of, random_boxes
 from tests.modeling.assigners.naive_rules import naive_topk_iou
 
 
@@ -31,7 +31,7 @@ def test_of_equal_ious_the_nearest_count():
 
 def test_never_more_than_k_positives_an_object():
     generator, grid = torch.Generator().manual_seed(0), grid_of(256, 256)
-    boxes = [random_objects(generator, 1, 256, 256) for _ in range(50)]
+    boxes = [random_boxes(generator, 1, 256, 256) for _ in range(50)]
 
     numbers = (TopKIoUAssigner(5)(grid, boxes) >= 0).sum(1)
 

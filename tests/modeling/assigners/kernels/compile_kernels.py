@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
-from atss.modeling.assigners.invalid import InvalidObjects
+from atss.modeling.assigners.assigner import InvalidBoxes
 from atss.modeling.assigners.kernels import atss
 
 
@@ -57,10 +57,10 @@ class Recorder:
 
 driver.set_active(Driver())
 torch.cuda.device_of = lambda tensor: contextlib.nullcontext()
-atss.claim_anchors, atss.settle_claims = Recorder(atss.claim_anchors), Recorder(atss.settle_claims)
+atss.find_positives, atss.resolve_conflicts = Recorder(atss.find_positives), Recorder(atss.resolve_conflicts)
 STRIDES = [8, 16, 32, 64, 128]
 for height, width, counts in ((800, 1344, (20, 1, 7, 16)), (640, 1024, (3, 4, 0, 100))):
     grid = AnchorGrid([(-(-height // s), -(-width // s)) for s in STRIDES], STRIDES, make_cell_anchors(STRIDES))
     boxes = [torch.zeros(count, 4) for count in counts]
-    atss.assign_with_triton(grid, boxes, None, 9, 0.01, InvalidObjects())
+    atss.assign_with_triton(grid, boxes, None, 9, InvalidBoxes())
 print(json.dumps(COMPILED))

@@ -12,7 +12,7 @@ import torch
 
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.assigners import ATSSAssigner
-from tests.modeling.assigners.boxes import grid_of, random_objects
+from tests.modeling.assigners.boxes import grid_of, random_boxes
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def both_backends(grid, gt_boxes, k=9, ignore_boxes=None):
 )
 def test_both_backends_give_the_same_matches(k, offset, anchors):
     generator, grid = torch.Generator().manual_seed(k), grid_of(160, 224, offset=offset, **anchors)
-    gt_boxes = [random_objects(generator, count, 160, 224) for count in (7, 0, 1, 16)]
+    gt_boxes = [random_boxes(generator, count, 160, 224) for count in (7, 0, 1, 16)]
 
     expected, matches = both_backends(grid, gt_boxes, k)
 
@@ -55,7 +55,7 @@ def test_both_backends_give_the_same_matches(k, offset, anchors):
 def test_the_same_where_everything_ties():
     """Coordinates on cells' centres and corners, identical objects, one inside all its candidates of a level."""
     generator, grid = torch.Generator().manual_seed(1), grid_of(64, 96)
-    boxes = (random_objects(generator, 10, 64, 96) / 8).round() * 8
+    boxes = (random_boxes(generator, 10, 64, 96) / 8).round() * 8
     gt_boxes = [torch.cat([boxes, boxes[:3], torch.tensor([[15.3, 15.7, 36.1, 37.9]])])]
 
     expected, matches = both_backends(grid, gt_boxes)
@@ -67,7 +67,7 @@ def test_the_same_where_everything_ties():
 def test_the_same_on_small_levels_of_any_stride_and_far_outside(shapes):
     generator, strides = torch.Generator().manual_seed(5), [12 * 2**level for level in range(len(shapes))]
     grid = AnchorGrid(shapes, strides, make_cell_anchors(strides), 0.5)
-    gt_boxes = [random_objects(generator, 8, 36, 144), random_objects(generator, 4, 3000, 3000) - 1500]
+    gt_boxes = [random_boxes(generator, 8, 36, 144), random_boxes(generator, 4, 3000, 3000) - 1500]
 
     expected, matches = both_backends(grid, gt_boxes)
 
@@ -77,8 +77,8 @@ def test_the_same_on_small_levels_of_any_stride_and_far_outside(shapes):
 def test_the_same_with_objects_that_cannot_match_and_ignored_regions():
     generator, grid = torch.Generator().manual_seed(6), grid_of(64, 96, aspect_ratios=[0.5, 1.0])
     bad = torch.tensor([[5.0, 5, 5, 9], [math.nan, 0, 9, 9], [-math.inf, 0, math.inf, 9]])
-    gt_boxes = [torch.cat([bad, random_objects(generator, 6, 64, 96)]), bad, torch.empty(0, 4)]
-    regions = [random_objects(generator, count, 64, 96) for count in (2, 1, 1)]
+    gt_boxes = [torch.cat([bad, random_boxes(generator, 6, 64, 96)]), bad, torch.empty(0, 4)]
+    regions = [random_boxes(generator, count, 64, 96) for count in (2, 1, 1)]
 
     expected, matches = both_backends(grid, gt_boxes, ignore_boxes=regions)
 
@@ -111,7 +111,7 @@ def test_the_kernels_compile_for_gpus_once_and_without_fused_arithmetic(capabili
     )
     kernels = json.loads(result.stdout.splitlines()[-1])
 
-    assert [kernel["name"] for kernel in kernels] == ["claim_anchors", "settle_claims"] * 2
+    assert [kernel["name"] for kernel in kernels] == ["find_positives", "resolve_conflicts"] * 2
     assert kernels[:2] == kernels[2:], "a second batch compiled other kernels"
     for kernel in kernels:
         assert not kernel["fused"] and kernel["shared"] <= 48 * 1024
@@ -127,7 +127,7 @@ def test_what_does_not_fit_a_gpu_is_refused():
 @ON_GPU
 def test_nothing_waits_for_the_gpu_and_a_graph_replays_with_new_boxes():
     generator, grid = torch.Generator().manual_seed(0), grid_of(160, 224)
-    batches = [[random_objects(generator, count, 160, 224) for count in (7, 0, 20)] for _ in range(2)]
+    batches = [[random_boxes(generator, count, 160, 224) for count in (7, 0, 20)] for _ in range(2)]
     there, assigner = on(DEVICE, grid), ATSSAssigner(9, "triton")
     static = [boxes.to(DEVICE) for boxes in batches[0]]
     assigner(there, static)
@@ -151,7 +151,7 @@ def test_nothing_waits_for_the_gpu_and_a_graph_replays_with_new_boxes():
 @ON_GPU
 def test_auto_is_triton_on_a_gpu_and_runs_agree():
     generator, grid = torch.Generator().manual_seed(0), grid_of(800, 1344)
-    gt_boxes = [random_objects(generator, 500, 800, 1344) for _ in range(4)]
+    gt_boxes = [random_boxes(generator, 500, 800, 1344) for _ in range(4)]
     there, boxes = on(DEVICE, grid), [boxes.to(DEVICE) for boxes in gt_boxes]
     expected = ATSSAssigner()(grid, gt_boxes)
 

@@ -1,28 +1,30 @@
-"""Which implementation of a rule runs: "torch" everywhere, "triton" on CUDA GPUs."""
+"""The implementations of a rule: "torch" on every device, "triton" on CUDA GPUs."""
 
 import functools
 import importlib.util
+
+import torch
 
 BACKENDS = ("auto", "torch", "triton")
 
 
 def check_backend(backend):
-    """Raise a ValueError for a backend that does not exist."""
+    """Raise a ValueError for an unknown backend."""
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
 
 
-def settle_backend(backend, device, fits=True):
-    """The backend, "torch" or "triton", that works on this device.
+def settle_backend(backend: str, device: torch.device, fits: bool = True) -> str:
+    """Resolve "auto", and check that the backend runs on the device: returns "torch" or "triton".
 
     Args:
         backend: one of BACKENDS.
-        device: where the tensors are.
-        fits: whether the work fits the kernels.
+        device: device of the tensors.
+        fits: whether the number of candidates fits the kernels.
 
     Raises:
-        ValueError: "triton" was asked for and is not installed, or the device is not a CUDA GPU (and Triton's
-            interpreter is off), or the work does not fit.
+        ValueError: "triton" is requested but not installed, the device is not a CUDA GPU (without Triton's
+            interpreter), or there are too many candidates.
     """
     on_gpu = device.type == "cuda"
     if backend == "auto":
@@ -42,7 +44,7 @@ def has_triton():
 
 
 def in_interpreter():
-    """Whether Triton's kernels run in its interpreter, on any device (TRITON_INTERPRET=1)."""
+    """Whether kernels run in Triton's interpreter, on any device (TRITON_INTERPRET=1)."""
     import triton
 
     return triton.knobs.runtime.interpret

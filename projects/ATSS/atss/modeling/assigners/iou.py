@@ -1,87 +1,66 @@
-"""Positives by IoU thresholds, as RetinaNet chooses them (section 3.1, Table 2)."""
+"""Positives by IoU thresholds, as in RetinaNet (section 3.1, Table 2)."""
 
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from .invalid import InvalidObjects
-from .matches import (
-    IGNORED,
-    INDEX_BITS,
-    INDEX_MASK,
-    INSIDE_MARGIN,
-    NO_CLAIM,
-    Claims,
-    Objects,
-    check_arguments,
-    unmatched,
-)
-from .registry import ASSIGNER_REGISTRY
+from .assigner import ASSIGNER_REGISTRY, Assigner
+from .matches import IGNORED, INDEX_BITS, INDEX_MASK, INSIDE_MARGIN, NO_POSITIVE, Positives
 from .windows import cells_in, window
 
-# IoUs are computed in float32; where windows are drawn by one they allow for its rounding.
+# IoUs are computed in float32; windows that depend on an IoU allow for its rounding.
 ROUNDING = 1e-4
 
 
 @ASSIGNER_REGISTRY.register()
-class IoUAssigner:
-    """An anchor is positive where its highest IoU with an object reaches `positive`, negative where it is below
-    `negative`, and ignored between.
+class IoUAssigner(Assigner):
+    """Label an anchor by its highest IoU with a ground truth box.
 
-    The anchors that have the highest IoU of all with an object, ties included, are positive however low that is.
-    Every positive anchor goes to the object with which its own IoU is highest; of equals to the one with the lower
-    index. An anchor that overlaps no object is negative: an object beyond all anchors keeps none.
-    An object without area, or with coordinates that are not finite, matches nothing; a warning counts them, once.
+    The anchor is positive from `positive` up, negative below `negative`, and ignored in between. The anchors with the
+    highest IoU of all with a box, ties included, are positive however low that IoU is ("low-quality matches" in
+    Detectron2's `Matcher`). A positive anchor is matched to the box with which its own IoU is highest, among equals to
+    the one with the lower index. An anchor that overlaps no box is negative, and a box that overlaps no anchor has no
+    positive. A box without area, or with coordinates that are not finite, matches nothing; one warning counts such
+    boxes.
 
-    An object looks at the anchors whose IoU with it can matter, in a window of each level: those that reach `negative`;
-    where its best does not, that best; and where another object's best does not, the anchors it may contest.
+    Only anchors whose IoU can matter are visited, in a window per box and level: those that reach `negative`; the best
+    anchors of a box that does not reach it; and the anchors on which another box competes with such a box.
 
     Args:
-        positive, negative: thresholds of the IoU, from 0 to 1.
-        center_in_box: True to ignore positives whose centre is not inside their object (Table 1).
+        positive, negative: IoU thresholds.
+        center_in_box: True to ignore positives whose centre is not inside their box (Table 1).
 
     Raises:
         ValueError: thresholds that are not 0 < negative <= positive <= 1.
     """
 
-    def __init__(self, positive=0.5, negative=0.4, center_in_box=False):
+    def __init__(self, positive: float = 0.5, negative: float = 0.4, center_in_box: bool = False):
+        super().__init__()
         if not 0 < negative <= positive <= 1:
             raise ValueError(f"negative, positive: expected 0 < negative <= positive <= 1, got {negative}, {positive}")
         self.positive = positive
         self.negative = negative
         self.center_in_box = center_in_box
-        self.invalid = InvalidObjects()
 
-    @torch.no_grad()
-    def __call__(self, grid, gt_boxes, ignore_boxes=None):
-        """Match the anchors of N images to their objects: arguments, result and errors as in `ATSSAssigner`."""
-        check_arguments(grid, gt_boxes, ignore_boxes)
-        matches = unmatched(grid, len(gt_boxes), ignore_boxes)
-        if not any(map(len, gt_boxes)):
-            return matches
-        objects = Objects.of(gt_boxes)
-        self.invalid.report_now(objects.valid)
+    def match(self, matches, gt, grid):
+        best, contested = best_ious(gt, grid, self.negative)
+        own = pairs_above(gt, grid, best.clamp(max=self.negative).where(best > 0, torch.inf).expand_as(contested))
+        strongest = torch.full_like(matches, NO_POSITIVE).view(-1)
+        compete(strongest, own)
+        keeps = own.ious == best.scatter_reduce(0, own.boxes, own.ious, "amax", include_self=False)[own.boxes]
+        below = torch.zeros_like(strongest, dtype=torch.bool)
+        below[own.anchors[keeps & (own.ious < self.negative)]] = True
+        compete(strongest, pairs_above(gt, grid, contested, below))
+        self._label(matches.view(-1), strongest, own, keeps, gt)
 
-        best, contested = best_ious(objects, grid, len(gt_boxes), self.negative)
-        own = pairs_above(objects, grid, best.clamp(max=self.negative).where(best > 0, torch.inf).expand_as(contested))
-        strongest = torch.full_like(matches, NO_CLAIM).view(-1)
-        settle(strongest, own)
-        keeps = own.ious == best.scatter_reduce(0, own.objects, own.ious, "amax", include_self=False)[own.objects]
-        below = own.anchors[keeps & (own.ious < self.negative)]
-        settle(
-            strongest,
-            pairs_above(objects, grid, contested, torch.zeros_like(strongest, dtype=bool).index_fill_(0, below, True)),
-        )
-        self._label(matches.view(-1), strongest, own, keeps, objects)
-        return matches
-
-    def _label(self, matches, strongest, pairs, keeps, objects):
-        """Write the labels of the anchors in `pairs`: of all that reach `negative`, and those that are kept."""
+    def _label(self, matches, strongest, pairs, keeps, gt):
+        """Label the anchors of `pairs`: those that reach `negative`, and the best of each box (`keeps`)."""
         number = strongest[pairs.anchors]
-        iou, object = (number >> INDEX_BITS).int().view(torch.float32), INDEX_MASK - (number & INDEX_MASK)
-        positive = objects.index[object]
+        iou, box = (number >> INDEX_BITS).int().view(torch.float32), INDEX_MASK - (number & INDEX_MASK)
+        positive = gt.index[box]
         if self.center_in_box:
-            low, high = objects.boxes[object].t().split(2)
+            low, high = gt.boxes[box].t().split(2)
             inside = torch.cat([pairs.centers - low, high - pairs.centers]).amin(0) > INSIDE_MARGIN
             positive = positive.where(inside, IGNORED)
         above = iou >= self.negative
@@ -90,37 +69,37 @@ class IoUAssigner:
 
 
 class Pairs(NamedTuple):
-    """Q pairs of an object and an anchor.
+    """Q pairs of a ground truth box and an anchor.
 
     anchors: (Q,) int64, image * R + anchor.
-    objects: (Q,) int64, among those of the batch.
+    boxes: (Q,) int64, index in the batch.
     ious: (Q,) float32.
     centers: (2, Q) float32, x and y of the anchors, in pixels.
     """
 
-    anchors: torch.Tensor
-    objects: torch.Tensor
-    ious: torch.Tensor
-    centers: torch.Tensor
+    anchors: Tensor
+    boxes: Tensor
+    ious: Tensor
+    centers: Tensor
 
 
-def settle(strongest, pairs):
-    """Raise the claims `strongest` (N R,) on anchors to those of `pairs`; objects have their number in the batch."""
+def compete(strongest, pairs):
+    """Raise `strongest` (N * R,), the best `Positives.keys` per anchor, where one of `pairs` has a higher one."""
     valid = torch.ones_like(pairs.anchors, dtype=torch.bool)
-    strongest.scatter_reduce_(0, *Claims.of(pairs.anchors, pairs.ious, pairs.objects, valid), "amax")
+    strongest.scatter_reduce_(0, *Positives.of(pairs.anchors, pairs.ious, pairs.boxes, valid), "amax")
 
 
-def best_ious(objects, grid, num_images, negative):
-    """How well anchors can match, from the nearest cells alone.
+def best_ious(gt, grid, negative):
+    """Highest IoUs, from the nearest cells alone.
 
     Returns:
-        (M,), the highest IoU of every object with any anchor, up to rounding; and (A, L, M), the least IoU that may win
-        an anchor, by anchor of a cell and level, that another object of the image keeps below `negative`; infinite
-        where there is none.
+        (M,), the highest IoU of every ground truth box with any anchor, up to rounding; and (A, L, M), by anchor of a
+        cell and level, the lowest IoU with which a box can win an anchor that another box of the image keeps although
+        it is below `negative`; infinite where there is no such anchor.
     """
     levels = grid.levels()
-    low, high = objects.boxes.t()[:, None, None].split(2)
-    # IoU falls with the distance on each axis, so a level's best anchors are those of the nearest cell.
+    low, high = gt.boxes.t()[:, None, None].split(2)
+    # IoU decreases with the distance on each axis: the best anchors of a level are those of the nearest cell.
     cell = (low.double() + high) / 2 / levels.strides[:, None] - grid.offset
     cell = cell.round_().clamp_(min=0).minimum(levels.sizes[:, None, :, None] - 1).float()
     cell_low, cell_high = by_axis(levels.cell_anchors)
@@ -129,21 +108,19 @@ def best_ious(objects, grid, num_images, negative):
     best = ious.amax((0, 1))
 
     kept = best.where((ious >= best * (1 - ROUNDING)) & (best > 0) & (best < negative), torch.inf)
-    image = objects.image.expand_as(kept)
-    least = kept.new_full((*kept.shape[:2], num_images), torch.inf).scatter_reduce_(2, image, kept, "amin")
+    image = gt.image.expand_as(kept)
+    least = kept.new_full((*kept.shape[:2], gt.num_images), torch.inf).scatter_reduce_(2, image, kept, "amin")
     return best, least.gather(2, image)
 
 
-def pairs_above(objects, grid, thresholds, wanted=None):
-    """The `Pairs` of an object and an anchor whose IoU reaches `thresholds` (A, L, M), up to rounding.
-
-    `wanted`, (N R,) bool, says which anchors to look at; None for all.
-    """
-    levels, num_objects, thresholds = grid.levels(), len(objects.boxes), thresholds * (1 - ROUNDING)
-    low, high = objects.boxes.double().t()[:, None, None].split(2)
+def pairs_above(gt, grid, thresholds, among=None):
+    """The `Pairs` whose IoU reaches `thresholds` (A, L, M), up to rounding; only `among` anchors (N * R,) bool."""
+    levels, num_boxes = grid.levels(), len(gt.boxes)
+    thresholds = thresholds * (1 - ROUNDING)
+    low, high = gt.boxes.double().t()[:, None, None].split(2)
     cell_low, cell_high = by_axis(levels.cell_anchors.double())
-    # IoU >= t means: intersection >= t / (1 + t) (area + area). On one axis that leaves at least the following, as on
-    # the other it is no longer than the shorter side.
+    # IoU >= t means: intersection >= t / (1 + t) (area + area). It is no longer on one axis than the shorter side, so
+    # it must be at least the following on the other.
     least = ((cell_high - cell_low).prod(0) + (high - low).prod(0)) / (1 + 1 / thresholds.double())
     shorter = torch.minimum(cell_high - cell_low, high - low)
     overlap = least / shorter.flip(0)
@@ -151,26 +128,25 @@ def pairs_above(objects, grid, thresholds, wanted=None):
         (low + overlap - cell_high).where(overlap <= shorter, torch.inf), high - overlap - cell_low, grid
     )
 
-    pairs = [Pairs(*(objects.index[:0], objects.index[:0], objects.boxes[:0, 0], objects.boxes[:0, :2].t()))]
+    pairs = []
     for windows, which, column, row in cells_in(first, size):
-        object, level = windows % num_objects, windows // num_objects % len(grid.shapes)
-        in_cell = windows // (num_objects * len(grid.shapes))
-        first_anchor = objects.image[object] * len(grid) + levels.first[level] * grid.num_per_cell + in_cell
+        box, level = windows % num_boxes, windows // num_boxes % len(grid.shapes)
+        in_cell = windows // (num_boxes * len(grid.shapes))
+        first_anchor = gt.image[box] * len(grid) + levels.first[level] * grid.num_per_cell + in_cell
         anchors = first_anchor[which] + (row * levels.sizes[0, level][which] + column) * grid.num_per_cell
-        if wanted is not None:
-            look = wanted[anchors].nonzero().squeeze(1)
-            anchors, which, column, row = (values[look] for values in (anchors, which, column, row))
-        # What is the same for all cells of a window travels to them in one gather.
-        (x1_y1, x2_y2), sides = objects.boxes[object].t().split(2), levels.cell_anchors[in_cell, :, :, level]
+        if among is not None:
+            anchors, which, column, row = torch.stack([anchors, which, column, row])[:, among[anchors]]
+        # One gather brings what is constant in a window to its cells.
+        x1_y1, x2_y2 = gt.boxes[box].t().split(2)
+        sides = levels.cell_anchors[in_cell, :, :, level]
         areas = (sides[:, 1] - sides[:, 0]).prod(1) + (x2_y2 - x1_y1).prod(0)
         least, stride = thresholds.reshape(-1)[windows], levels.strides[level]
         of_windows = [x1_y1, x2_y2, sides[:, 0].t(), sides[:, 1].t(), stride[None], areas[None], least[None]]
-        low, high, cell_low, cell_high, rest = torch.cat(of_windows)[:, which].split([2, 2, 2, 2, 3])
-        stride, areas, least = rest
+        low, high, cell_low, cell_high, (stride, areas, least) = torch.cat(of_windows)[:, which].split([2, 2, 2, 2, 3])
         centers = (torch.stack([column, row]) + grid.offset) * stride
         ious = ious_of(overlaps(low, high, centers, cell_low, cell_high).prod(0), areas)
         found = (ious >= least) & (ious > 0)
-        pairs.append(Pairs(anchors[found], object[which[found]], ious[found], centers[:, found]))
+        pairs.append(Pairs(anchors[found], box[which[found]], ious[found], centers[:, found]))
     return Pairs(*(torch.cat(values, dim=-1) for values in zip(*pairs, strict=True)))
 
 
@@ -180,13 +156,13 @@ def by_axis(cell_anchors):
 
 
 def overlaps(low, high, centers, cell_low, cell_high):
-    """How long an anchor and an object overlap on an axis, in pixels; all arguments of shapes that go together.
+    """Overlap of anchors and ground truth boxes on an axis, in pixels; all arguments broadcast.
 
-    An anchor that lies whole in an object overlaps it by exactly its own side, and the other way round, so that anchors
-    with the same IoU have it to the last bit.
+    The overlap of an anchor that lies in a box is exactly its own side, and vice versa, so that equal IoUs are bitwise
+    equal.
 
     Args:
-        low, high: x1 or y1, and x2 or y2, of objects.
+        low, high: x1 or y1, and x2 or y2, of ground truth boxes.
         centers: x or y of anchors.
         cell_low, cell_high: sides of anchors relative to their centres.
     """

@@ -1,15 +1,15 @@
-"""Cells of a level in a window of columns and rows: what an object looks at, written down from its coordinates."""
+"""Cells of a level in a window of columns and rows."""
 
 import torch
 
-# Cells that windows are wider on each side than they need to be, so that rounding loses none.
+# Margin of a window on each side, in cells, so that rounding loses no cell.
 SLACK = 0.01
-# Cells that are looked at at a time: more windows are worked off in blocks, so that only what they find grows.
+# Cells in memory at a time; more windows are processed in blocks.
 BLOCK = 1 << 19
 
 
 def window(low, high, grid):
-    """The cells of every level whose centres lie between two points on both axes, and perhaps one more.
+    """The cells of every level whose centres lie between two points on both axes, at most one more on each side.
 
     Args:
         low, high: (2, ..., L, M) float64, x and y in pixels; the window is empty where low is above high.
@@ -22,27 +22,28 @@ def window(low, high, grid):
     sizes = levels.sizes.view(2, *[1] * (low.ndim - 3), -1, 1)
     strides = levels.strides.double()[:, None]
     first, last = low / strides - (grid.offset + SLACK), high / strides - (grid.offset - SLACK)
-    # Clamped before they become integers: objects may lie anywhere.
+    # Clamped before the conversion to integers: boxes may lie anywhere.
     first = first.ceil().clamp_(min=0).minimum(sizes)
     last = last.floor().clamp_(min=-1).minimum(sizes - 1)
     return first.long(), (last - first + 1).clamp_(min=0).where(low <= high, 0).long()
 
 
 def cells_in(first, size):
-    """Every cell of every window, block by block.
+    """Enumerate the cells of all windows, block by block; at least one block.
 
     Args:
         first, size: (2, ...) int64 as `window` gives them, W windows.
 
     Yields:
-        windows: (V,) int64, numbers from 0 to W of the windows of this block.
-        which: (Q,) int64, from 0 to V, the window of each cell.
+        windows: (V,) int64 in [0, W), the windows of this block.
+        which: (Q,) int64 in [0, V), the window of each cell.
         column, row: (Q,) int64, the cell.
     """
     first, size = first.flatten(1), size.flatten(1)
     counts = size.prod(0)
     windows = counts.nonzero().squeeze(1)
     if not len(windows):
+        yield windows, windows, windows, windows
         return
     ends = counts[windows].cumsum(0)
     for block in windows.split(((ends - 1) // BLOCK).unique_consecutive(return_counts=True)[1].tolist()):

@@ -1,1 +1,1 @@
-"""Triton kernels: the assigners' work on CUDA GPUs, one file a rule."""
+"""Triton kernels of the label assignment rules, one file per rule."""

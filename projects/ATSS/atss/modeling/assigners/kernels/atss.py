@@ -1,48 +1,48 @@
-"""Algorithm 1 of the paper in two kernels: every object finds its positives, then every anchor its object.
+"""Algorithm 1 of the paper in two kernels: positives of every ground truth box, then the match of every anchor.
 
-The first writes down the claims of each object and BACKGROUND for each anchor; the second settles the claims image by
-image. Nothing is copied from or to the host, nothing waits for it, and launches depend on shapes alone, so that both
-can be part of a CUDA graph. Each step is that of `atss.assigners.atss` in the same arithmetic, rounding included: the
-kernels must be compiled with `enable_fp_fusion=False`.
+The first kernel writes the positives of each box, and BACKGROUND for each anchor; the second resolves conflicts, one
+image per program. There are no copies from or to the host and no synchronisation, and launches depend on shapes alone,
+so that both can be part of a CUDA graph. Every step has the same arithmetic as `..atss`, rounding included: the kernels
+must be compiled with `enable_fp_fusion=False`.
 """
 
 import torch
 import triton
 import triton.language as tl
 
-from ..matches import BACKGROUND, INDEX_BITS, INDEX_MASK, unmatched
+from ..matches import BACKGROUND, INDEX_BITS, INDEX_MASK, INSIDE_MARGIN, unmatched
 from ..nearest import FAR, FRACTION_BITS, UNIT, pairs_of_ranks, reach
 
-# Anchors that a program of the first kernel sets to BACKGROUND at a time, and claims that one of the second looks at.
+# Anchors that a program of the first kernel sets to BACKGROUND at a time; slots that one of the second reads at a time.
 FILL_BLOCK = tl.constexpr(2048)
-CLAIM_BLOCK = tl.constexpr(2048)
+SLOT_BLOCK = tl.constexpr(2048)
 _BACKGROUND, _INDEX_BITS, _INDEX_MASK = tl.constexpr(BACKGROUND), tl.constexpr(INDEX_BITS), tl.constexpr(INDEX_MASK)
 _FAR, _FRACTION_BITS, _UNIT = tl.constexpr(FAR), tl.constexpr(FRACTION_BITS), tl.constexpr(UNIT)
 
 
-def assign_with_triton(grid, gt_boxes, ignore_boxes, k, inside_margin, invalid):
-    """The matches (N, R) of a batch on a CUDA device; the arguments are those of `ATSSAssigner`."""
+def assign_with_triton(grid, gt_boxes, ignore_boxes, k, invalid):
+    """The matches (N, R) of a batch on a CUDA device; arguments as in `Assigner`, `invalid` is its `InvalidBoxes`."""
     counts, num_images, num_anchors = [len(boxes) for boxes in gt_boxes], len(gt_boxes), len(grid)
-    num_objects, num_candidates = sum(counts), grid.num_candidates(k)
+    num_boxes, num_candidates = sum(counts), grid.num_candidates(k)
     if ignore_boxes is None:
         matches = torch.empty(num_images, num_anchors, dtype=torch.int64, device=grid.device)
     else:
         matches = unmatched(grid, num_images, ignore_boxes)
     if not num_images:
         return matches
-    claims = torch.empty(num_objects, num_candidates, dtype=torch.int64, device=grid.device)
-    places = torch.empty(num_objects, num_candidates, dtype=torch.int32, device=grid.device)
-    num_claims = torch.empty(num_objects, dtype=torch.int32, device=grid.device)
+    keys = torch.empty(num_boxes, num_candidates, dtype=torch.int64, device=grid.device)
+    key_anchors = torch.empty(num_boxes, num_candidates, dtype=torch.int32, device=grid.device)
+    num_positives = torch.empty(num_boxes, dtype=torch.int32, device=grid.device)
 
     num_programs = max(*counts, triton.cdiv(num_anchors, 4 * FILL_BLOCK.value))
     heights, widths = zip(*grid.shapes, strict=True)
     log_levels, log_pairs, log_per_cell = map(log2_ceil, (len(grid.shapes), len(pairs_of_ranks(k)), grid.num_per_cell))
     with torch.cuda.device_of(matches):
-        claim_anchors[num_programs, num_images](
+        find_positives[num_programs, num_images](
             matches,
-            claims,
-            places,
-            num_claims,
+            keys,
+            key_anchors,
+            num_positives,
             invalid.on_device(grid.device),
             tuple(boxes.float().contiguous() for boxes in gt_boxes),
             as_floats(counts),
@@ -54,7 +54,7 @@ def assign_with_triton(grid, gt_boxes, ignore_boxes, k, inside_margin, invalid):
             num_candidates,
             OFFSET=grid.offset,
             FIXED_OFFSET=round(grid.offset * UNIT),
-            INSIDE_MARGIN=inside_margin,
+            MARGIN=INSIDE_MARGIN,
             FILL=ignore_boxes is None,
             K=k,
             REACH=reach(k),
@@ -66,16 +66,16 @@ def assign_with_triton(grid, gt_boxes, ignore_boxes, k, inside_margin, invalid):
             num_warps=min(16, max(1, 1 << log_levels + log_pairs + log_per_cell >> 8)),
             enable_fp_fusion=False,
         )
-        if num_objects:
-            settle_claims[(num_images,)](
-                matches, claims, places, num_claims, as_floats(counts), num_anchors, num_candidates, num_warps=16
+        if num_boxes:
+            resolve_conflicts[(num_images,)](
+                matches, keys, key_anchors, num_positives, as_floats(counts), num_anchors, num_candidates, num_warps=16
             )
     invalid.report_later(grid.device)
     return matches
 
 
 def as_floats(numbers):
-    """Integers of a tuple would be compiled in where they are 1 or divisible by 16: a new kernel with every batch."""
+    """Triton specialises kernels on integers in tuples that are 1 or divisible by 16: floats avoid recompilation."""
     return tuple(float(number) for number in numbers)
 
 
@@ -84,35 +84,35 @@ def log2_ceil(number):
 
 
 @triton.jit(do_not_specialize=["num_anchors", "num_candidates"])
-def claim_anchors(
-    matches, claims, places, num_claims, num_invalid, boxes, counts, heights, widths, strides, cell_anchors,
+def find_positives(
+    matches, keys, key_anchors, num_positives, num_invalid, boxes, counts, heights, widths, strides, cell_anchors,
     num_anchors, num_candidates,
-    OFFSET: tl.constexpr, FIXED_OFFSET: tl.constexpr, INSIDE_MARGIN: tl.constexpr, FILL: tl.constexpr,
+    OFFSET: tl.constexpr, FIXED_OFFSET: tl.constexpr, MARGIN: tl.constexpr, FILL: tl.constexpr,
     K: tl.constexpr, REACH: tl.constexpr, NUM_PAIRS: tl.constexpr, NUM_PER_CELL: tl.constexpr,
     LOG_LEVELS: tl.constexpr, LOG_PAIRS: tl.constexpr, LOG_PER_CELL: tl.constexpr,
 ):  # fmt: skip
-    """One program an object (0) of an image (1); all of an image's programs share in setting its anchors."""
+    """One program per ground truth box (axis 0) and image (axis 1); the programs of an image share its anchors."""
     LEVELS: tl.constexpr = 1 << LOG_LEVELS
     PAIRS: tl.constexpr = 1 << LOG_PAIRS
     PER_CELL: tl.constexpr = 1 << LOG_PER_CELL
-    object, image = tl.program_id(0), tl.program_id(1)
+    box, image = tl.program_id(0), tl.program_id(1)
     if FILL:
-        for first in range(object * FILL_BLOCK, num_anchors, tl.num_programs(0) * FILL_BLOCK):
+        for first in range(box * FILL_BLOCK, num_anchors, tl.num_programs(0) * FILL_BLOCK):
             anchors = first + tl.arange(0, FILL_BLOCK)
             row_of_matches = matches + image.to(tl.int64) * num_anchors
             tl.store(row_of_matches + anchors, tl.full([FILL_BLOCK], _BACKGROUND, tl.int64), mask=anchors < num_anchors)
 
-    # The object's box, and its number among those of all images.
-    x1, y1, x2, y2, number, exists = 0.0, 0.0, 0.0, 0.0, object.to(tl.int64), object < 0
+    # The box, and its index in the batch.
+    x1, y1, x2, y2, index, exists = 0.0, 0.0, 0.0, 0.0, box.to(tl.int64), box < 0
     for i in tl.static_range(len(boxes)):
         count = tl.cast(counts[i], tl.int32)
-        in_image = (image == i) & (object < count)
+        in_image = (image == i) & (box < count)
         exists |= in_image
-        number += tl.where(image > i, count, 0)
-        x1 += tl.load(boxes[i] + object * 4, mask=in_image, other=0.0)
-        y1 += tl.load(boxes[i] + object * 4 + 1, mask=in_image, other=0.0)
-        x2 += tl.load(boxes[i] + object * 4 + 2, mask=in_image, other=0.0)
-        y2 += tl.load(boxes[i] + object * 4 + 3, mask=in_image, other=0.0)
+        index += tl.where(image > i, count, 0)
+        x1 += tl.load(boxes[i] + box * 4, mask=in_image, other=0.0)
+        y1 += tl.load(boxes[i] + box * 4 + 1, mask=in_image, other=0.0)
+        x2 += tl.load(boxes[i] + box * 4 + 2, mask=in_image, other=0.0)
+        y2 += tl.load(boxes[i] + box * 4 + 3, mask=in_image, other=0.0)
     if exists:
         width, height = x2 - x1, y2 - y1
         valid = (width > 0) & (width < float("inf")) & (height > 0) & (height < float("inf"))
@@ -125,7 +125,7 @@ def claim_anchors(
         )
         width, height = x2 - x1, y2 - y1
 
-        # What is known of the levels and of the pairs of ranks; what is padding has size 0 and is never near.
+        # The levels and the pairs of ranks, padded to powers of two: padding has size 0 and is never near.
         level = tl.arange(0, LEVELS)
         in_cell = tl.arange(0, PER_CELL)[None, None, :]
         rows, columns = tl.zeros([LEVELS], tl.int64), tl.zeros([LEVELS], tl.int64)
@@ -185,23 +185,23 @@ def claim_anchors(
         # Lines 11 to 15.
         margin_x = tl.minimum(center_x - x1, x2 - center_x)
         margin_y = tl.minimum(center_y - y1, y2 - center_y)
-        positive = (iou >= threshold) & (tl.minimum(margin_x, margin_y) > INSIDE_MARGIN)
+        positive = (iou >= threshold) & (tl.minimum(margin_x, margin_y) > MARGIN)
 
         anchor = (first_cell + row * columns + column)[:, :, None] * NUM_PER_CELL + in_cell
-        claim = (iou.to(tl.int32, bitcast=True).to(tl.int64) << _INDEX_BITS) | (_INDEX_MASK - object.to(tl.int64))
+        key = (iou.to(tl.int32, bitcast=True).to(tl.int64) << _INDEX_BITS) | (_INDEX_MASK - box.to(tl.int64))
         positive = tl.reshape(positive, [LEVELS * PAIRS * PER_CELL])
         nth = tl.cumsum(positive.to(tl.int32), 0)
-        at = number * num_candidates + nth - 1
-        tl.store(claims + at, tl.reshape(claim, [LEVELS * PAIRS * PER_CELL]), mask=positive)
-        tl.store(places + at, tl.reshape(anchor.to(tl.int32), [LEVELS * PAIRS * PER_CELL]), mask=positive)
-        tl.store(num_claims + number, tl.sum(positive.to(tl.int32), 0))
+        at = index * num_candidates + nth - 1
+        tl.store(keys + at, tl.reshape(key, [LEVELS * PAIRS * PER_CELL]), mask=positive)
+        tl.store(key_anchors + at, tl.reshape(anchor.to(tl.int32), [LEVELS * PAIRS * PER_CELL]), mask=positive)
+        tl.store(num_positives + index, tl.sum(positive.to(tl.int32), 0))
 
 
 @triton.jit
 def ranked_position(
     low, high, size, stride, rank, step, K: tl.constexpr, REACH: tl.constexpr, FIXED_OFFSET: tl.constexpr
 ):
-    """The column (or row) of each rank and its distance, see `atss.assigners.nearest.ranked_positions`."""
+    """The column (or row) of each rank and its distance, see `nearest.ranked_positions`."""
     center = (low.to(tl.float64) + high.to(tl.float64)) / (stride.to(tl.float64) * (2 / _UNIT))
     center = tl.floor(center + 0.5) - FIXED_OFFSET
     center = tl.minimum(tl.maximum(center, -REACH), REACH).to(tl.int64)
@@ -215,15 +215,15 @@ def ranked_position(
 
 
 @triton.jit
-def first_of_nearest(center, size, number):
-    """Where the `number` nearest columns (or rows) begin."""
-    first = (center + (_UNIT - 1 - number * (_UNIT // 2))) >> _FRACTION_BITS
-    return tl.minimum(tl.maximum(first, 0), size - number)
+def first_of_nearest(center, size, count):
+    """The first of the `count` nearest columns (or rows)."""
+    first = (center + (_UNIT - 1 - count * (_UNIT // 2))) >> _FRACTION_BITS
+    return tl.minimum(tl.maximum(first, 0), size - count)
 
 
 @triton.jit
 def ordered_sum(values, LOG_LEVELS: tl.constexpr, LOG_PAIRS: tl.constexpr, LOG_PER_CELL: tl.constexpr):
-    """Sum in float64 of float32 (LEVELS, PAIRS, PER_CELL), in the order of `atss.assigners.atss.ordered_sum`."""
+    """Sum in float64 of float32 (LEVELS, PAIRS, PER_CELL), in the order of `..atss.ordered_sum`."""
     values = values.to(tl.float64)
     for i in tl.static_range(LOG_PER_CELL):
         values = tl.sum(tl.reshape(values, [1 << LOG_LEVELS, 1 << LOG_PAIRS, 2, 1 << LOG_PER_CELL - 1 - i]), axis=2)
@@ -237,17 +237,17 @@ def ordered_sum(values, LOG_LEVELS: tl.constexpr, LOG_PAIRS: tl.constexpr, LOG_P
 
 
 @triton.jit
-def claims_from(start, places, num_claims, count, num_candidates):
-    """The next CLAIM_BLOCK slots for claims of an image: their numbers, their anchors, which of them are filled."""
-    at = start + tl.arange(0, CLAIM_BLOCK)
-    object = at // num_candidates
-    mask = at - object * num_candidates < tl.load(num_claims + object, mask=object < count, other=0)
-    return at, tl.load(places + at, mask=mask, other=0), mask
+def slots_from(start, key_anchors, num_positives, count, num_candidates):
+    """The next SLOT_BLOCK slots of an image: their indices, their anchors, and which of them are filled."""
+    at = start + tl.arange(0, SLOT_BLOCK)
+    box = at // num_candidates
+    mask = at - box * num_candidates < tl.load(num_positives + box, mask=box < count, other=0)
+    return at, tl.load(key_anchors + at, mask=mask, other=0), mask
 
 
 @triton.jit(do_not_specialize=["num_anchors", "num_candidates"])
-def settle_claims(matches, claims, places, num_claims, counts, num_anchors, num_candidates):
-    """One program an image: the largest claim on an anchor wins, and its object's index is written."""
+def resolve_conflicts(matches, keys, key_anchors, num_positives, counts, num_anchors, num_candidates):
+    """One program per image: every anchor takes the largest key, then the index of its ground truth box."""
     image = tl.program_id(0)
     count, first = 0, tl.zeros([], tl.int64)
     for i in tl.static_range(len(counts)):
@@ -255,16 +255,16 @@ def settle_claims(matches, claims, places, num_claims, counts, num_anchors, num_
         count = tl.where(image == i, count_here, count)
         first += tl.where(image > i, count_here, 0)
     matches += image.to(tl.int64) * num_anchors
-    claims += first * num_candidates
-    places += first * num_candidates
-    num_claims += first
+    keys += first * num_candidates
+    key_anchors += first * num_candidates
+    num_positives += first
 
-    for start in range(0, count * num_candidates, CLAIM_BLOCK):
-        at, place, mask = claims_from(start, places, num_claims, count, num_candidates)
-        tl.atomic_max(matches + place, tl.load(claims + at, mask=mask, other=0), mask=mask, sem="relaxed")
+    for start in range(0, count * num_candidates, SLOT_BLOCK):
+        at, anchor, mask = slots_from(start, key_anchors, num_positives, count, num_candidates)
+        tl.atomic_max(matches + anchor, tl.load(keys + at, mask=mask, other=0), mask=mask, sem="relaxed")
     tl.debug_barrier()
-    for start in range(0, count * num_candidates, CLAIM_BLOCK):
-        at, place, mask = claims_from(start, places, num_claims, count, num_candidates)
-        best = tl.load(matches + place, mask=mask, other=0, cache_modifier=".cg")
-        # Not larger than an index: another claim on the same anchor has written it.
-        tl.store(matches + place, tl.where(best > _INDEX_MASK, _INDEX_MASK - (best & _INDEX_MASK), best), mask=mask)
+    for start in range(0, count * num_candidates, SLOT_BLOCK):
+        at, anchor, mask = slots_from(start, key_anchors, num_positives, count, num_candidates)
+        best = tl.load(matches + anchor, mask=mask, other=0, cache_modifier=".cg")
+        # If it is no larger than an index, another positive of the same anchor has been written already.
+        tl.store(matches + anchor, tl.where(best > _INDEX_MASK, _INDEX_MASK - (best & _INDEX_MASK), best), mask=mask)
