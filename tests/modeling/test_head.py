@@ -17,7 +17,7 @@ from atss.modeling.assigners import (
     TopKIoUAssigner,
 )
 from atss.modeling.box_coding import BoxCoding, PointCoding
-from atss.modeling.head import ATSSHead, build_assigner, by_anchor, matched_objects
+from atss.modeling.head import ATSSHead, build_assigner, by_anchor, matched_targets
 from atss.modeling.inference import BoxSelector
 from atss.modeling.losses import centerness_targets, giou_loss
 
@@ -228,12 +228,12 @@ def test_mixed_precision_gives_losses_in_full_precision():
         assert loss.item() == pytest.approx(exact[name].item(), rel=0.02)
 
 
-def test_matched_objects():
+def test_matched_targets():
     matches = torch.tensor([[1, -1, 0], [-1, -2, 0]])
     gt_boxes = [torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]]), torch.tensor([[0.0, 0, 3, 3]])]
     anchors = torch.tensor([[9.0, 9, 10, 10], [9, 9, 20, 20], [9, 9, 30, 30]])
 
-    boxes, classes = matched_objects(matches, gt_boxes, [torch.tensor([4, 5]), torch.tensor([6])], anchors)
+    boxes, classes = matched_targets(matches, gt_boxes, [torch.tensor([4, 5]), torch.tensor([6])], anchors)
 
     assert classes.tolist() == [[5, 0, 4], [0, 0, 6]]
     assert boxes[:, :, 3].tolist() == [[2, 10 + 10, 1], [10, 20, 3]]
@@ -361,7 +361,7 @@ def test_with_a_pixels_extent_perfect_predictions_still_have_no_box_loss(coding)
     grid, predictions = head(features())
     gt_boxes, gt_classes = objects(3, 5)
     matches = head.assigner(grid, [boxes - 0.5 for boxes in gt_boxes])
-    boxes, _ = matched_objects(matches, gt_boxes, gt_classes, grid.boxes())
+    boxes, _ = matched_targets(matches, gt_boxes, gt_classes, grid.boxes())
     perfect = predictions._replace(deltas=head.box_coding.encode(boxes, grid.boxes()))
 
     losses = head.losses(grid, perfect, gt_boxes, gt_classes)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_backbone
+from detectron2.modeling import build_backbone, build_resnet_backbone
+from torch import nn
 
 from tests.helpers import paper_config
 
@@ -22,7 +23,7 @@ def test_p6_comes_from_p5():
 
 
 @pytest.mark.parametrize("relu", [True, False])
-def test_p7_sees_p6_after_a_relu_or_not(relu):
+def test_p7_comes_from_p6_with_or_without_a_relu(relu):
     cfg = paper_config()
     cfg.MODEL.ATSS.RELU_BEFORE_P7 = relu
     top = build_backbone(cfg).top_block
@@ -33,7 +34,7 @@ def test_p7_sees_p6_after_a_relu_or_not(relu):
     assert (p6 < 0).any() and torch.equal(p7, top.p7(p6.clamp(min=0) if relu else p6))
 
 
-def test_stem_and_res2_are_frozen_and_batch_norm_is():
+def test_the_stem_res2_and_batch_norm_are_frozen():
     backbone = build_backbone(paper_config())
 
     trained = {name.split(".")[1] for name, p in backbone.named_parameters() if p.requires_grad and "bottom_up" in name}
@@ -53,3 +54,24 @@ def test_small_resnets_of_any_width(depth, blocks):
     assert sum(len(stage) for stage in backbone.bottom_up.stages) == blocks
     assert backbone.bottom_up.output_shape()["res5"].channels == 64
     assert {f.shape[1] for f in backbone(torch.randn(2, 3, 32, 32)).values()} == {16}
+
+
+def test_basic_blocks_are_detectron2s():
+    cfg = paper_config(DEPTH=34, RES2_OUT_CHANNELS=64, NORM="BN")
+    theirs = build_resnet_backbone(cfg, ShapeSpec(channels=3))
+    cfg.MODEL.BACKBONE.NAME = "build_atss_small_resnet_fpn_backbone"
+
+    ours = build_backbone(cfg, ShapeSpec(channels=3)).bottom_up
+
+    def layers(model):
+        return [(name, m.weight.shape, m.stride) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+
+    assert layers(ours) == layers(theirs)
+
+
+def test_an_unknown_depth_of_a_small_resnet_is_an_error():
+    cfg = paper_config(DEPTH=11)
+    cfg.MODEL.BACKBONE.NAME = "build_atss_small_resnet_fpn_backbone"
+
+    with pytest.raises(ValueError, match=r"MODEL.RESNETS.DEPTH: expected one of \[10, 18, 34\], got 11"):
+        build_backbone(cfg, ShapeSpec(channels=3))

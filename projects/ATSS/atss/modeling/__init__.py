@@ -1,6 +1,6 @@
 """The detector, from an image to its losses or detections.
 
-Anchors, box coding, losses and assigners need no Detectron2; the rest is there where it is installed.
+`anchors`, `box_coding`, `losses` and `assigners` need no Detectron2; the other modules do.
 """
 
 from .anchors import AnchorGrid, make_cell_anchors

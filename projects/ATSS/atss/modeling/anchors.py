@@ -1,24 +1,31 @@
-"""Anchors: boxes of fixed shapes, repeated at every cell of every feature map (section 3.1)."""
+"""Anchors: boxes of fixed shapes at every cell of every feature map (section 3.1)."""
 
 import math
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
-def make_cell_anchors(strides, scale=8.0, aspect_ratios=(1.0,), scales_per_octave=1):
-    """Anchors of one cell, level by level, centred on the cell (section 3.1, section 4.3).
+def make_cell_anchors(
+    strides: Sequence[int],
+    scale: float = 8.0,
+    aspect_ratios: Sequence[float] = (1.0,),
+    scales_per_octave: int = 1,
+) -> list[Tensor]:
+    """The anchors of one cell on every level, centred on the cell (sections 3.1 and 4.3).
 
     Args:
-        strides: stride of every level, in pixels.
+        strides: stride per level, in pixels.
         scale: side of the square anchor, in strides.
-        aspect_ratios: height / width of the anchors; their area stays that of the square one.
-        scales_per_octave: sizes between one level and the next: `scale * 2 ** (i / scales_per_octave)`.
+        aspect_ratios: height / width of the anchors, at the area of the square anchor.
+        scales_per_octave: number of sizes per level: `scale * 2 ** (i / scales_per_octave)`.
 
     Returns:
-        list of (A, 4) float32 tensors, x1 y1 x2 y2 in pixels relative to the cell's centre; sizes vary
-        slowest, ratios fastest, as in Detectron2's anchor generator.
+        one (A, 4) float32 tensor per level, x1 y1 x2 y2 in pixels relative to the cell's centre; ratios vary fastest,
+        as in Detectron2's anchor generator.
     """
     cell_anchors = []
     for stride in strides:
@@ -34,42 +41,47 @@ def make_cell_anchors(strides, scale=8.0, aspect_ratios=(1.0,), scales_per_octav
 
 
 class Levels(NamedTuple):
-    """The shapes of a grid's L levels as tensors.
+    """The L levels of a grid as tensors.
 
     sizes: (2, L) int64, number of columns and rows.
     strides: (L,) float32, in pixels.
-    first: (L,) int64, the number of cells in the levels before.
-    cell_anchors: (A, 2, 2, L) float32: by anchor, corner (x1 y1, x2 y2) and axis, in pixels from the cell's centre.
+    first: (L,) int64, index of the level's first cell.
+    cell_anchors: (A, 2, 2, L) float32: anchor, corner (x1 y1, x2 y2), axis; in pixels from the cell's centre.
     """
 
-    sizes: torch.Tensor
-    strides: torch.Tensor
-    first: torch.Tensor
-    cell_anchors: torch.Tensor
+    sizes: Tensor
+    strides: Tensor
+    first: Tensor
+    cell_anchors: Tensor
 
 
 class AnchorGrid:
-    """The anchors of a batch of images: a regular grid of cells per level, the same anchors at every cell.
+    """The R anchors of a batch of images: a regular grid of cells per level, the same anchors at every cell.
 
-    Anchors are counted level by level, then row by row, column by column, and anchor by anchor within a
-    cell, as in Detectron2's anchor generator. R is their number over all levels.
+    Anchors are ordered by level, row, column, and anchor within the cell, as in Detectron2's anchor generator.
 
     Args:
-        shapes: (H, W) of every level's feature map, in cells.
-        strides: stride of every level, in pixels (int).
-        cell_anchors: one (A, 4) float tensor a level, x1 y1 x2 y2 in pixels relative to the cell's centre.
-        offset: where a cell's centre lies, in strides from the cell's corner.
+        shapes: (H, W) of the feature map per level, in cells.
+        strides: stride per level, in pixels.
+        cell_anchors: one (A, 4) float tensor per level, x1 y1 x2 y2 in pixels relative to the cell's centre.
+        offset: position of a cell's centre, in strides from the cell's corner.
 
     Attributes:
-        level_sizes: number of anchors H * W * A of every level; they add up to R.
+        level_sizes: number of anchors H * W * A per level; the sum is R.
         num_per_cell: A.
-        device: where the anchors are.
+        device: device of the anchors.
 
     Raises:
-        ValueError: the three lists differ in length, a level has no cell, or anchors are not (A, 4) with one A.
+        ValueError: the lists differ in length, a level has no cell, or anchors are not (A, 4) with the same A.
     """
 
-    def __init__(self, shapes, strides, cell_anchors, offset=0.5):
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int]],
+        strides: Sequence[int],
+        cell_anchors: Sequence[Tensor],
+        offset: float = 0.5,
+    ):
         if not len(shapes) == len(strides) == len(cell_anchors) or not shapes:
             raise ValueError(
                 "shapes, strides and cell_anchors must give the same number of levels, at least one; "
@@ -77,7 +89,7 @@ class AnchorGrid:
             )
         for height, width in shapes:
             if height < 1 or width < 1:
-                raise ValueError(f"shapes: every level needs a cell at least, got {height} x {width}")
+                raise ValueError(f"shapes: every level needs at least one cell, got {height} x {width}")
         for anchors in cell_anchors:
             if anchors.ndim != 2 or anchors.shape[0] == 0 or anchors.shape[1] != 4:
                 raise ValueError(f"cell_anchors must be (A, 4) tensors, got {tuple(anchors.shape)}")
@@ -92,11 +104,11 @@ class AnchorGrid:
         self.level_sizes = [h * w * len(a) for (h, w), a in zip(self.shapes, self.cell_anchors, strict=True)]
         self._boxes = self._levels = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return sum(self.level_sizes)
 
-    def levels(self):
-        """The shapes of the levels as tensors, see `Levels`."""
+    def levels(self) -> Levels:
+        """The levels as tensors."""
         if self._levels is None:
             (rows, columns), device = zip(*self.shapes, strict=True), self.device
             num_cells = [height * width for height, width in self.shapes]
@@ -108,21 +120,21 @@ class AnchorGrid:
             )
         return self._levels
 
-    def num_candidates(self, k):
-        """How many anchors per object looks at that takes the k nearest cells of every level."""
+    def num_candidates(self, k: int) -> int:
+        """Number of anchors in the k cells nearest to a point, over all levels."""
         return sum(min(k, height * width) for height, width in self.shapes) * self.num_per_cell
 
-    def centers(self, level):
-        """y of the rows (H,) and x of the columns (W,) of a level's cells, in pixels."""
-        positions = (torch.arange(n, device=self.device, dtype=torch.float32) for n in self.shapes[level])
-        return tuple((n + self.offset) * self.strides[level] for n in positions)
+    def centers(self, level: int) -> tuple[Tensor, Tensor]:
+        """Centres of a level's cells: y of the rows (H,) and x of the columns (W,), in pixels."""
+        rows, columns = (torch.arange(n, device=self.device, dtype=torch.float32) for n in self.shapes[level])
+        return (rows + self.offset) * self.strides[level], (columns + self.offset) * self.strides[level]
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         return self.cell_anchors[0].device
 
-    def boxes(self):
-        """All anchors, (R, 4), x1 y1 x2 y2 in pixels of the padded image."""
+    def boxes(self) -> Tensor:
+        """All anchors: (R, 4), x1 y1 x2 y2 in pixels of the padded image."""
         if self._boxes is None:
             self._boxes = torch.cat([self._level_boxes(level) for level in range(len(self.shapes))])
         return self._boxes

@@ -1,13 +1,14 @@
-"""ATSS, the meta-architecture: images -> backbone -> head -> losses or instances."""
+"""The meta-architecture: images -> backbone -> head -> losses or instances."""
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.structures import Boxes, ImageList, Instances
-from torch import nn
+from torch import Tensor, nn
 
-from .head import ATSS_HEAD_REGISTRY
-from .inference import resize_boxes
+from .anchors import AnchorGrid
+from .head import ATSS_HEAD_REGISTRY, Predictions
+from .inference import Detections, resize_boxes
 
 
 @META_ARCH_REGISTRY.register()
@@ -17,8 +18,8 @@ class ATSS(nn.Module):
     Args:
         backbone: a Detectron2 backbone.
         head: see `ATSS_HEAD_REGISTRY`.
-        in_features: names of the backbone's feature maps that the head works on, finest first.
-        pixel_mean, pixel_std: a number a channel; images become (x - mean) / std.
+        in_features: names of the head's input feature maps, finest first.
+        pixel_mean, pixel_std: one value per channel; images are normalised to (x - mean) / std.
     """
 
     @configurable
@@ -31,7 +32,7 @@ class ATSS(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict:
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         in_features = cfg.MODEL.ATSS.IN_FEATURES
@@ -44,16 +45,16 @@ class ATSS(nn.Module):
         }
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs):
-        """Detectron2's calling convention.
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """Compute losses in training, detections otherwise, in Detectron2's format.
 
         Args:
             batched_inputs: list of N dicts with `image`, a (3, H, W) tensor in the order of INPUT.FORMAT from 0 to 255;
-                in training `instances` with `gt_boxes` and `gt_classes`, and `ignore_boxes`, a (K, 4) tensor of regions
-                without loss, where there are any; at inference `height` and `width` in which the boxes are wanted.
+                in training `instances` with `gt_boxes` and `gt_classes` and, optionally, `ignore_boxes`, a (K, 4)
+                tensor of regions without loss; at inference, optionally, `height` and `width` of the output.
 
         Returns:
             in training a dict of scalar losses; at inference a list of N dicts with `instances`, whose fields are
@@ -68,33 +69,33 @@ class ATSS(nn.Module):
             for found, size, x in zip(detections, images.image_sizes, batched_inputs, strict=True)
         ]
 
-    def losses(self, batched_inputs):
-        """The losses of images with their objects, see `forward`; in evaluation mode those of validation."""
+    def losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        """The losses of images with ground truth, see `forward`; also in evaluation mode, for validation."""
         _, grid, predictions = self.predict(batched_inputs)
-        objects = [x["instances"].to(self.device) for x in batched_inputs]
-        gt_boxes = [x.gt_boxes.tensor for x in objects]
-        gt_classes = [x.gt_classes for x in objects]
+        instances = [x["instances"].to(self.device) for x in batched_inputs]
+        gt_boxes = [x.gt_boxes.tensor for x in instances]
+        gt_classes = [x.gt_classes for x in instances]
         return self.head.losses(grid, predictions, gt_boxes, gt_classes, self.ignore_boxes(batched_inputs))
 
-    def predict(self, batched_inputs):
-        """The padded images as an `ImageList`, the `AnchorGrid` of their feature maps, the `Predictions` for it."""
+    def predict(self, batched_inputs: list[dict]) -> tuple[ImageList, AnchorGrid, Predictions]:
+        """Run backbone and head: the padded images, the anchors of their feature maps, and the predictions."""
         images = self.preprocess(batched_inputs)
         features = self.backbone(images.tensor)
         return images, *self.head([features[name] for name in self.in_features])
 
-    def to_instances(self, detections, image_size, size):
-        """`Detections` in an image of `image_size` (height, width) -> Detectron2's `Instances` in one of `size`."""
+    def to_instances(self, detections: Detections, image_size: tuple[int, int], size: tuple[int, int]) -> Instances:
+        """Convert detections in an image of `image_size` (height, width) to Detectron2's instances at `size`."""
         boxes = resize_boxes(detections.boxes, image_size, size, self.head.box_coding.pixel_extent)
         return Instances(size, pred_boxes=Boxes(boxes), scores=detections.scores, pred_classes=detections.classes)
 
-    def ignore_boxes(self, batched_inputs):
-        """The regions without loss of every image, None where no image brings any."""
+    def ignore_boxes(self, batched_inputs: list[dict]) -> list[Tensor] | None:
+        """Regions without loss, one (K_i, 4) tensor per image; None if no image has any."""
         if not any("ignore_boxes" in x for x in batched_inputs):
             return None
         none = torch.empty(0, 4)
         return [x.get("ignore_boxes", none).to(self.device) for x in batched_inputs]
 
-    def preprocess(self, batched_inputs):
-        """Normalise the images and pad them to one size that the backbone can halve: an `ImageList`."""
+    def preprocess(self, batched_inputs: list[dict]) -> ImageList:
+        """Normalise the images and pad them to a common size, divisible by the backbone's largest stride."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)

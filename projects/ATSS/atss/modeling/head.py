@@ -1,96 +1,97 @@
-"""The head: two towers over five feature maps, three predictions an anchor, three losses or a list of boxes."""
+"""The head: two towers over five feature maps, three predictions per anchor, and their losses or detections."""
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from detectron2.config import configurable
-from detectron2.layers import Conv2d, get_norm
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.utils.registry import Registry
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .anchors import AnchorGrid, make_cell_anchors
-from .assigners import ASSIGNER_REGISTRY, IGNORED
+from .assigners import ASSIGNER_REGISTRY, IGNORED, Assigner
 from .backbones.deformable import DeformableConv2d, ModulatedDeformConv
 from .box_coding import BoxCoding, PointCoding
-from .inference import BoxSelector
+from .inference import BoxSelector, Detections
 from .losses import centerness_targets, focal_loss, giou_loss, normalizers, smooth_l1_loss
 
 ATSS_HEAD_REGISTRY = Registry("ATSS_HEAD")
 ATSS_HEAD_REGISTRY.__doc__ = """
-Heads of ATSS, called as `head(features)` and, with what that gives, `head.losses(...)` or `head.detect(...)`; made by
-`HEAD(cfg, input_shape)`, where `input_shape` lists the `ShapeSpec` of every level.
+Heads, built as `HEAD(cfg, input_shape)` with the `ShapeSpec` of every level. `head(features)` returns a grid and
+predictions, from which `head.losses(...)` computes losses and `head.detect(...)` detections.
 """
 
 
 class Predictions(NamedTuple):
-    """What the head says of the R anchors of N images.
+    """Predictions for the R anchors of N images.
 
     logits: (N, R, C), class scores before the sigmoid.
     deltas: (N, R, 4), boxes in the head's box coding.
-    centerness: (N, R), before the sigmoid, or None of a head without it.
+    centerness: (N, R), before the sigmoid; None for a head without centerness.
     """
 
-    logits: torch.Tensor
-    deltas: torch.Tensor
-    centerness: torch.Tensor | None
+    logits: Tensor
+    deltas: Tensor
+    centerness: Tensor | None
 
 
 @ATSS_HEAD_REGISTRY.register()
 class ATSSHead(nn.Module):
-    """Head of the paper (section 3.1): RetinaNet's towers with GroupNorm, centerness and a scalar a level.
+    """Head of the paper (section 3.1): RetinaNet's towers with GroupNorm, centerness and a scalar per level.
 
-    Without these and with smooth L1 it is RetinaNet's (Table 1).
+    Without these three, and with smooth L1 as box loss, it is RetinaNet's head (Table 1).
 
     Args:
-        in_channels: channels of every feature map, and of the towers.
-        strides: stride of every level, in pixels.
+        in_channels: channels of the feature maps and of the towers.
+        strides: stride per level, in pixels.
         num_classes: C.
-        cell_anchors: one (A, 4) tensor a level, see `AnchorGrid`.
-        anchor_offset: where a cell's centre lies, in strides.
-        assigner: chooses positives, see `atss.assigners`.
+        cell_anchors: one (A, 4) tensor per level, see `AnchorGrid`.
+        anchor_offset: position of a cell's centre, in strides.
+        assigner: label assignment rule, see `assigners`.
         box_coding: `BoxCoding` or `PointCoding`.
-        box_selector: chooses the boxes of an image at inference.
-        num_convs: 3x3 convolutions per tower.
-        norm: normalisation after each, a name of Detectron2's ("GN"), "" for none.
-        deformable: True to make the last convolution of each tower a deformable one (the paper's DCNv2 models).
-        centerness: True to predict it; then it weighs boxes in their loss and in their score.
-        level_scalars: True for a learnable factor of the box prediction a level.
-        prior_prob: score that every class starts from.
+        box_selector: post-processing at inference.
+        num_convs: number of 3x3 convolutions per tower.
+        norm: normalisation in the towers, by Detectron2's name; "" for none.
+        deformable: True for a deformable last convolution in each tower (the paper's DCNv2 models).
+        centerness: True to predict centerness, which then weights the box loss and the score.
+        level_scalars: True for a learnable factor of the box prediction per level.
+        prior_prob: initial score of every class.
         focal_loss_alpha, focal_loss_gamma: see `focal_loss`.
         box_loss: "giou" of the decoded boxes, or "smooth_l1" of the deltas.
         box_loss_weight: factor of the box loss.
-        smooth_l1_beta: where smooth L1 turns from square to linear.
+        smooth_l1_beta: see `smooth_l1_loss`.
 
     Raises:
-        ValueError: a `box_loss` that does not exist.
+        ValueError: unknown `box_loss`.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        in_channels,
-        strides,
-        num_classes,
-        cell_anchors,
-        anchor_offset,
-        assigner,
-        box_coding,
-        box_selector,
-        num_convs=4,
-        norm="GN",
-        deformable=False,
-        centerness=True,
-        level_scalars=True,
-        prior_prob=0.01,
-        focal_loss_alpha=0.25,
-        focal_loss_gamma=2.0,
-        box_loss="giou",
-        box_loss_weight=2.0,
-        smooth_l1_beta=0.11,
+        in_channels: int,
+        strides: Sequence[int],
+        num_classes: int,
+        cell_anchors: Sequence[Tensor],
+        anchor_offset: float,
+        assigner: Assigner,
+        box_coding: BoxCoding | PointCoding,
+        box_selector: BoxSelector,
+        num_convs: int = 4,
+        norm: str = "GN",
+        deformable: bool = False,
+        centerness: bool = True,
+        level_scalars: bool = True,
+        prior_prob: float = 0.01,
+        focal_loss_alpha: float = 0.25,
+        focal_loss_gamma: float = 2.0,
+        box_loss: str = "giou",
+        box_loss_weight: float = 2.0,
+        smooth_l1_beta: float = 0.11,
     ):
         super().__init__()
         if box_loss not in ("giou", "smooth_l1"):
@@ -126,7 +127,7 @@ class ATSSHead(nn.Module):
         nn.init.constant_(self.box_deltas.bias, box_coding.initial_bias)
 
     @classmethod
-    def from_config(cls, cfg, input_shape):
+    def from_config(cls, cfg: CfgNode, input_shape: Sequence[ShapeSpec]) -> dict:
         atss = cfg.MODEL.ATSS
         strides = [shape.stride for shape in input_shape]
         if atss.BOX_CODING == "box":
@@ -170,14 +171,11 @@ class ATSSHead(nn.Module):
             layers[-1] = DeformableConv2d(channels, channels, **after[-1])
         return nn.Sequential(*layers)
 
-    def forward(self, features):
-        """Predict from the feature maps of every level.
+    def forward(self, features: Sequence[Tensor]) -> tuple[AnchorGrid, Predictions]:
+        """Predict class scores, deltas and centerness of all anchors.
 
         Args:
-            features: list of (N, in_channels, H_l, W_l), finest level first.
-
-        Returns:
-            the `AnchorGrid` of these feature maps, and the `Predictions` for its anchors.
+            features: (N, in_channels, H_l, W_l) per level, finest level first.
         """
         logits, deltas, centerness = [], [], []
         for level, feature in enumerate(features):
@@ -187,37 +185,43 @@ class ATSSHead(nn.Module):
             deltas.append(by_anchor(box_delta if self.scales is None else box_delta * self.scales[level], 4))
             if self.centerness is not None:
                 centerness.append(by_anchor(self.centerness(box_feature), 1).squeeze(-1))
-        joined = (full_precision(torch.cat(p, dim=1)) if p else None for p in (logits, deltas, centerness))
-        predictions = Predictions(*joined)
+        predictions = Predictions(joined(logits), joined(deltas), joined(centerness) if centerness else None)
         return self.grid([feature.shape[-2:] for feature in features]), predictions
 
-    def grid(self, shapes):
-        """The `AnchorGrid` for feature maps of these (H, W)."""
+    def grid(self, shapes: Sequence[tuple[int, int]]) -> AnchorGrid:
+        """The anchors of feature maps with these shapes (H, W)."""
         cell_anchors = [getattr(self, f"cell_anchors_{level}") for level in range(len(self.strides))]
         return AnchorGrid(shapes, self.strides, cell_anchors, self.anchor_offset)
 
-    def losses(self, grid, predictions, gt_boxes, gt_classes, ignore_boxes=None):
-        """The losses of a batch (section 3.1, section 4.1).
+    def losses(
+        self,
+        grid: AnchorGrid,
+        predictions: Predictions,
+        gt_boxes: Sequence[Tensor],
+        gt_classes: Sequence[Tensor],
+        ignore_boxes: Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of a batch (sections 3.1 and 4.1).
 
         Args:
-            grid, predictions: what `forward` gave.
-            gt_boxes: list of N tensors (G_i, 4), x1 y1 x2 y2 in pixels.
-            gt_classes: list of N int64 tensors (G_i,).
-            ignore_boxes: regions without loss for anchors that match nothing, like `gt_boxes`, or None.
+            grid, predictions: result of `forward`.
+            gt_boxes: N tensors (G_i, 4), x1 y1 x2 y2 in pixels.
+            gt_classes: N int64 tensors (G_i,).
+            ignore_boxes: N tensors (K_i, 4), regions where background has no loss.
 
         Returns:
-            dict of scalars: `loss_cls`, `loss_box` and, with centerness, `loss_centerness`, averaged so that they add
-            up over processes. Without centerness all positives weigh the same in `loss_box`.
+            dict of scalars `loss_cls`, `loss_box` and, with centerness, `loss_centerness`. They are normalised by the
+            average over all processes. Without centerness all positives have the same weight in `loss_box`.
 
         Raises:
-            TypeError, ValueError: an argument that does not fit, by name.
+            TypeError, ValueError: an argument of the wrong type, shape or device; the message names it.
         """
         check_predictions(predictions, grid, gt_boxes, gt_classes)
-        # Where the last pixel ends a box, its centre is half a pixel less.
+        # The centre of a box that ends with its last pixel is half a pixel less.
         shift = self.box_coding.pixel_extent / 2
         matches = self.assigner(grid, shifted(gt_boxes, shift), shifted(ignore_boxes, shift))
         positive, anchors = matches >= 0, grid.boxes()
-        boxes, classes = matched_objects(matches, gt_boxes, gt_classes, anchors)
+        boxes, classes = matched_targets(matches, gt_boxes, gt_classes, anchors)
         weights = torch.ones_like(positive, dtype=anchors.dtype)
         if self.centerness is not None:
             weights = centerness_targets((anchors[:, :2] + anchors[:, 2:]) / 2 + shift, boxes)
@@ -238,19 +242,21 @@ class ATSSHead(nn.Module):
             losses["loss_centerness"] = (loss * positive).sum() / num_positive
         return losses
 
-    def box_losses(self, deltas, boxes, anchors):
-        """Loss of the box of every anchor: `deltas` and `boxes` (N, R, 4), `anchors` (R, 4) -> (N, R)."""
+    def box_losses(self, deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Box loss of every anchor: `deltas` and `boxes` (N, R, 4), `anchors` (R, 4) -> (N, R)."""
         if self.box_loss == "giou":
             return giou_loss(self.box_coding.decode(deltas, anchors), boxes)
         return smooth_l1_loss(deltas, self.box_coding.encode(boxes, anchors), self.smooth_l1_beta)
 
-    def detect(self, grid, predictions, image_sizes):
-        """The boxes of N images, from what `forward` gave; `image_sizes` are (height, width). See `BoxSelector`."""
+    def detect(
+        self, grid: AnchorGrid, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
+        """The detections of N images of `image_sizes` (height, width), see `BoxSelector`."""
         return self.box_selector(grid, predictions, self.box_coding, image_sizes)
 
 
-def build_assigner(cfg):
-    """The rule that MODEL.ATSS.ASSIGNER names, with those of the keys' values that it takes as arguments."""
+def build_assigner(cfg: CfgNode) -> Assigner:
+    """Build the rule MODEL.ATSS.ASSIGNER with those keys that its constructor takes."""
     atss = cfg.MODEL.ATSS
     negative, positive = atss.IOU_THRESHOLDS
     values = {
@@ -267,7 +273,7 @@ def build_assigner(cfg):
 
 
 def check_predictions(predictions, grid, gt_boxes, gt_classes):
-    """Check that predictions, grid and objects are of the same images; raise a ValueError that names what is not."""
+    """Raise a ValueError unless predictions, grid and ground truth agree in images, anchors and boxes."""
     for name, prediction in predictions._asdict().items():
         if prediction is not None and prediction.shape[:2] != (len(gt_boxes), len(grid)):
             raise ValueError(
@@ -287,30 +293,31 @@ def by_anchor(prediction, width):
     return prediction.view(n, -1, width, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, width)
 
 
-def full_precision(prediction):
-    """float32 at least: under mixed precision the losses and box arithmetic stay exact."""
+def joined(by_level):
+    """Concatenate the levels, in float32 or better: under mixed precision losses and box arithmetic stay exact."""
+    prediction = torch.cat(by_level, dim=1)
     return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
 
 
 def shifted(boxes_by_image, shift):
-    """A list of tensors of boxes, or None, with all coordinates less by `shift`."""
+    """Subtract `shift` from all coordinates of a list of boxes, or of None."""
     return [boxes - shift for boxes in boxes_by_image] if shift and boxes_by_image else boxes_by_image
 
 
-def matched_objects(matches, gt_boxes, gt_classes, anchors):
-    """Box and class of every anchor's object; the anchor itself and class 0 where it has none.
+def matched_targets(matches, gt_boxes, gt_classes, anchors):
+    """Box and class targets of every anchor; the anchor itself and class 0 for anchors without a match.
 
     Args:
-        matches: (N, R) int64, see `atss.assigners`.
-        gt_boxes, gt_classes: lists of N tensors (G_i, 4) and (G_i,).
+        matches: (N, R) int64, see `Assigner`.
+        gt_boxes, gt_classes: N tensors (G_i, 4) and (G_i,).
         anchors: (R, 4).
 
     Returns:
         (N, R, 4) and (N, R) int64.
     """
-    num_objects = torch.tensor([len(boxes) for boxes in gt_boxes]).to(matches.device, non_blocking=True)
-    first = num_objects.cumsum(0) - num_objects
-    # One object more, so that there is one to point at where there is none.
+    counts = torch.tensor([len(boxes) for boxes in gt_boxes]).to(matches.device, non_blocking=True)
+    first = counts.cumsum(0) - counts
+    # One row is appended for anchors without a match.
     boxes = torch.cat([*gt_boxes, anchors[:1]]).to(anchors.dtype)
     classes = torch.cat([*gt_classes, matches.new_zeros(1)])
     positive = matches >= 0

@@ -1,49 +1,51 @@
-"""From predictions to the boxes of an image (the rule of the paper's code, as in FCOS)."""
+"""Post-processing: from the predictions of all anchors to the detections of an image, as in FCOS."""
 
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torchvision.ops import batched_nms
+
+from .anchors import AnchorGrid
 
 
 class Detections(NamedTuple):
-    """The D boxes found in an image, best first.
+    """The D detections of an image, sorted by score.
 
     boxes: (D, 4), x1 y1 x2 y2 in pixels, clipped to the image.
     scores: (D,), from 0 to 1.
     classes: (D,) int64.
     """
 
-    boxes: torch.Tensor
-    scores: torch.Tensor
-    classes: torch.Tensor
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
 
 
 class BoxSelector:
-    """Keep the best boxes: by class score, by level, by non-maximum suppression, by image.
+    """Select detections: threshold, top k per level, non-maximum suppression per class, top k per image.
 
-    A box takes part if its class score is above `score_threshold`; of these every level gives the `topk_per_level` with
-    the highest class score x centerness. Their final score is the square root of that product. Without centerness the
-    class score alone counts, and is final. Boxes without area in the image go. Non-maximum suppression works class by
-    class.
+    Boxes whose class score exceeds `score_threshold` are candidates; each level keeps the `topk_per_level` with the
+    highest class score x centerness. The final score is the square root of this product. A head without centerness
+    uses the class score instead of the product and its root. Boxes without area in the image are dropped.
 
     Args:
-        score_threshold: from 0 to 1.
-        topk_per_level: boxes per level.
-        nms_threshold: IoU above which the lower of two boxes of a class goes.
-        max_detections: boxes per image.
-        topk_by_centerness: False to choose the boxes of a level by class score alone.
-        score_root: False to leave the product as it is.
+        score_threshold: minimum class score, from 0 to 1.
+        topk_per_level: maximum number of boxes per level.
+        nms_threshold: IoU above which the box with the lower score is suppressed.
+        max_detections: maximum number of boxes per image.
+        topk_by_centerness: False to rank the boxes of a level by class score alone.
+        score_root: False to use the product without the square root.
     """
 
     def __init__(
         self,
-        score_threshold=0.05,
-        topk_per_level=1000,
-        nms_threshold=0.6,
-        max_detections=100,
-        topk_by_centerness=True,
-        score_root=True,
+        score_threshold: float = 0.05,
+        topk_per_level: int = 1000,
+        nms_threshold: float = 0.6,
+        max_detections: int = 100,
+        topk_by_centerness: bool = True,
+        score_root: bool = True,
     ):
         self.score_threshold = score_threshold
         self.topk_per_level = topk_per_level
@@ -53,26 +55,28 @@ class BoxSelector:
         self.score_root = score_root
 
     @torch.no_grad()
-    def __call__(self, grid, predictions, box_coding, image_sizes):
-        """Select the boxes of N images.
+    def __call__(self, grid: AnchorGrid, predictions, box_coding, image_sizes) -> list[Detections]:
+        """Select the detections of N images.
 
         Args:
-            grid: the `AnchorGrid`, R anchors.
+            grid: the R anchors.
             predictions: `Predictions`: logits (N, R, C), deltas (N, R, 4), centerness (N, R) or None.
-            box_coding: turns deltas and anchors into boxes.
+            box_coding: decodes the deltas.
             image_sizes: N pairs (height, width) in pixels, without padding.
-
-        Returns:
-            list of N `Detections`.
         """
         anchors = grid.boxes().split(grid.level_sizes)
-        detections = []
         logits, deltas, centerness = predictions
-        qualities = [None] * len(logits) if centerness is None else centerness
-        for image_size, *image in zip(image_sizes, logits, deltas, qualities, strict=True):
-            levels = zip(anchors, *(self._by_level(values, grid) for values in image), strict=True)
-            found = [self._select_on_level(box_coding, *level) for level in levels]
-            boxes, scores, classes = (torch.cat(values) for values in zip(*found, strict=True))
+        detections = []
+        for i, image_size in enumerate(image_sizes):
+            levels = zip(
+                anchors,
+                logits[i].split(grid.level_sizes),
+                deltas[i].split(grid.level_sizes),
+                [None] * len(anchors) if centerness is None else centerness[i].split(grid.level_sizes),
+                strict=True,
+            )
+            selected = [self._select_on_level(box_coding, *level) for level in levels]
+            boxes, scores, classes = map(torch.cat, zip(*selected, strict=True))
             boxes = clip(boxes, image_size, box_coding.pixel_extent)
             in_image = (boxes[:, 2:] > boxes[:, :2]).all(1)
             boxes, scores, classes = boxes[in_image], scores[in_image], classes[in_image]
@@ -80,45 +84,41 @@ class BoxSelector:
             detections.append(Detections(boxes[keep], scores[keep], classes[keep]))
         return detections
 
-    def _by_level(self, values, grid):
-        return [None] * len(grid.level_sizes) if values is None else values.split(grid.level_sizes)
-
     def _select_on_level(self, box_coding, anchors, logits, deltas, centerness):
-        """A level of an image: anchors and deltas (r, 4), logits (r, C), centerness (r,) or None -> `Detections`."""
-        scores = logits.sigmoid()
-        anchor, label = (scores > self.score_threshold).nonzero(as_tuple=True)
-        scores = of_class = scores[anchor, label]
-        if centerness is not None:
-            scores = of_class * centerness[anchor].sigmoid()
-        best = (scores if self.topk_by_centerness else of_class).topk(min(len(scores), self.topk_per_level)).indices
+        """Top k of a level: anchors and deltas (r, 4), logits (r, C), centerness (r,) or None -> `Detections`."""
+        class_scores = logits.sigmoid()
+        anchor, label = (class_scores > self.score_threshold).nonzero(as_tuple=True)
+        class_scores = class_scores[anchor, label]
+        scores = class_scores if centerness is None else class_scores * centerness[anchor].sigmoid()
+        ranking = scores if self.topk_by_centerness else class_scores
+        best = ranking.topk(min(len(scores), self.topk_per_level)).indices
         anchor, label, scores = anchor[best], label[best], scores[best]
         if centerness is not None and self.score_root:
             scores = scores.sqrt()
         return Detections(box_coding.decode(deltas[anchor], anchors[anchor]), scores, label)
 
 
-def clip(boxes, image_size, pixel_extent=0):
-    """The part of boxes (D, 4) that lies in an image of (height, width), at least `pixel_extent` wide and high."""
+def clip(boxes: Tensor, image_size: tuple[int, int], pixel_extent: int = 0) -> Tensor:
+    """Clip boxes (D, 4) to an image of (height, width), to at least `pixel_extent` in width and height."""
     return clip_to(boxes, boxes.new_tensor(image_size[::-1]), pixel_extent)
 
 
-def clip_to(boxes, limits, pixel_extent=0):
-    """`clip` for boxes (..., 4) whose images have width and height `limits`, which broadcasts to (..., 2)."""
+def clip_to(boxes: Tensor, limits: Tensor, pixel_extent: int = 0) -> Tensor:
+    """Like `clip` for boxes (..., 4), with width and height of the images in `limits`, broadcast to (..., 2)."""
     low = boxes[..., :2].clamp(min=0).minimum(limits - pixel_extent)
     high = boxes[..., 2:].clamp(min=pixel_extent).minimum(limits)
     return torch.cat([low, high], dim=-1)
 
 
-def resize_boxes(boxes, old_size, new_size, pixel_extent=0):
-    """Boxes (D, 4) of an image of `old_size` (height, width) in the same image of `new_size`.
+def resize_boxes(boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, int], pixel_extent: int = 0) -> Tensor:
+    """Scale boxes (D, 4) from an image of `old_size` (height, width) to `new_size`.
 
-    With a `pixel_extent` of 1 a box ends with its last pixel, which stays one pixel wide.
+    With a `pixel_extent` of 1 the last pixel of a box keeps its size.
     """
     if old_size == new_size:
         return boxes
-    # Divided last: what is in the image stays in it.
-    low, high = (
-        corner * boxes.new_tensor(new_size[::-1]) / boxes.new_tensor(old_size[::-1])
-        for corner in (boxes[:, :2], boxes[:, 2:] - pixel_extent)
-    )
-    return torch.cat([low, high + pixel_extent], dim=1)
+    old, new = boxes.new_tensor(old_size[::-1]), boxes.new_tensor(new_size[::-1])
+    # Multiply first: rounding must not move a box out of the image.
+    low = boxes[:, :2] * new / old
+    high = (boxes[:, 2:] - pixel_extent) * new / old + pixel_extent
+    return torch.cat([low, high], dim=1)

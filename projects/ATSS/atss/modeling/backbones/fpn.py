@@ -1,46 +1,61 @@
-"""Feature pyramids whose P6 and P7 are computed from P5."""
+"""ResNets with feature pyramids whose P6 and P7 are computed from P5."""
 
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
-from detectron2.modeling.backbone.resnet import BasicStem, ResNet
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 from torch.nn import functional as F
 
 from .deformable import make_portable
-from .resnet import make_basic_stages
+
+# Basic blocks per stage, by depth.
+BASIC_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 @BACKBONE_REGISTRY.register()
-def build_atss_resnet_fpn_backbone(cfg, input_shape):
-    """ResNet and FPN with levels P3 to P7 (section 4.1); Detectron2's own RetinaNet backbone takes P6 from C5.
+def build_atss_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """ResNet and FPN with outputs p3 to p7 (section 4.1). Detectron2's RetinaNet backbone computes P6 from C5 instead.
 
-    Its deformable layers (MODEL.RESNETS.DEFORM_ON_PER_STAGE) run on every device.
+    Deformable layers (MODEL.RESNETS.DEFORM_ON_PER_STAGE) run on every device.
 
     Args:
-        cfg: reads MODEL.RESNETS, MODEL.FPN and MODEL.BACKBONE.FREEZE_AT as Detectron2's builders do, and
-            MODEL.ATSS.RELU_BEFORE_P7.
-        input_shape: `ShapeSpec` of the image.
-
-    Returns:
-        a backbone with outputs p3 to p7.
+        cfg: reads MODEL.RESNETS, MODEL.FPN, MODEL.BACKBONE.FREEZE_AT and MODEL.ATSS.RELU_BEFORE_P7.
+        input_shape: of the image.
     """
     return with_fpn(cfg, make_portable(build_resnet_backbone(cfg, input_shape)))
 
 
 @BACKBONE_REGISTRY.register()
-def build_atss_small_resnet_fpn_backbone(cfg, input_shape):
-    """The same on a ResNet of basic blocks that may be thinner than Detectron2 allows, for training without a GPU.
+def build_atss_small_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The same on a ResNet of basic blocks, which may be thinner than Detectron2 allows, for training without a GPU.
 
     Args:
         cfg: MODEL.RESNETS.DEPTH is 10, 18 or 34, RES2_OUT_CHANNELS the width; the rest as above.
-        input_shape: `ShapeSpec` of the image.
+        input_shape: of the image.
 
-    Returns:
-        a backbone with outputs p3 to p7.
+    Raises:
+        ValueError: another depth.
     """
     resnets = cfg.MODEL.RESNETS
+    if resnets.DEPTH not in BASIC_BLOCKS:
+        raise ValueError(f"MODEL.RESNETS.DEPTH: expected one of {list(BASIC_BLOCKS)}, got {resnets.DEPTH}")
     stem = BasicStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, norm=resnets.NORM)
-    stages = make_basic_stages(resnets.DEPTH, stem.out_channels, resnets.RES2_OUT_CHANNELS, resnets.NORM)
+    stages, in_channels, out_channels = [], stem.out_channels, resnets.RES2_OUT_CHANNELS
+    for stage, num_blocks in enumerate(BASIC_BLOCKS[resnets.DEPTH]):
+        strides = [1 if stage == 0 else 2] + [1] * (num_blocks - 1)
+        stages.append(
+            ResNet.make_stage(
+                BasicBlock,
+                num_blocks,
+                stride_per_block=strides,
+                in_channels=in_channels,
+                out_channels=out_channels,
+                norm=resnets.NORM,
+            )
+        )
+        in_channels, out_channels = out_channels, 2 * out_channels
     freeze_at = cfg.MODEL.BACKBONE.FREEZE_AT
     return with_fpn(cfg, ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=freeze_at))
 
@@ -59,14 +74,9 @@ def with_fpn(cfg, bottom_up):
 
 
 class P6P7(LastLevelP6P7):
-    """P6 from P5 and P7 from P6, by convolutions of stride 2.
+    """P6 from P5 and P7 from P6, by convolutions of stride 2; `relu`: whether a ReLU precedes P7."""
 
-    Args:
-        channels: of all of them.
-        relu: whether P7 sees P6 after a ReLU.
-    """
-
-    def __init__(self, channels, relu=True):
+    def __init__(self, channels: int, relu: bool = True):
         super().__init__(channels, channels, in_feature="p5")
         self.relu = relu
 
