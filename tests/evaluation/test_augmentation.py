@@ -10,7 +10,7 @@ from torch import nn
 from atss.data import EvalResize, read_dataset, test_loader
 from atss.engine import Trainer
 from atss.evaluation import MultiScaleTest
-from atss.evaluation.augmentation import View, suppress
+from atss.evaluation.augmentation import View, nms
 from atss.modeling.box_coding import BoxCoding
 from atss.predictor import Predictor
 
@@ -87,7 +87,7 @@ def views(*sizes, ranges=None, flips=(False, True)):
 
 
 def everything(boxes, scores, classes):
-    return suppress(boxes, scores, classes, threshold=1.0)
+    return nms(boxes, scores, classes, threshold=1.0)
 
 
 def test_boxes_of_every_view_come_back_upright_and_in_the_size_asked_for():
@@ -114,7 +114,7 @@ def test_a_scale_is_trusted_for_its_range_of_sizes_in_its_own_pixels():
 
 
 def test_merging_and_the_limit_of_detections():
-    merged = MultiScaleTest(Finder(), views(60, 120), lambda *x: suppress(*x, threshold=0.6))(bright([10, 20, 30, 50]))
+    merged = MultiScaleTest(Finder(), views(60, 120), lambda *x: nms(*x, threshold=0.6))(bright([10, 20, 30, 50]))
     limited = MultiScaleTest(Finder(), views(60, 120), everything, max_detections=3)(bright([10, 20, 30, 50]))
     nothing = MultiScaleTest(Finder(), views(60, 120), everything)(bright([0, 0, 0, 0]))
 

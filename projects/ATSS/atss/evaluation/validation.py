@@ -1,4 +1,4 @@
-"""The losses on images that are not trained on."""
+"""Losses on the test images."""
 
 import torch
 from detectron2.evaluation.evaluator import inference_context
@@ -7,24 +7,23 @@ from detectron2.utils import comm
 
 @torch.no_grad()
 def validation_losses(model, loader):
-    """The means of the losses over the images of a loader, with the model as at inference.
+    """Average the losses over the images of a loader, with the model in evaluation mode.
 
     Args:
-        model: an `ATSS`, without a wrapper for several processes.
-        loader: batches with their objects, as many in every process.
+        model: an `ATSS`, not wrapped for several processes.
+        loader: batches with ground truth, the same number in every process.
 
     Returns:
-        dict of floats like the training's, with `total_loss`; empty where there is no image.
+        dict of floats with the keys of the training losses and `total_loss`; empty if there is no image.
     """
-    total, num_images = {}, 0
+    totals, num_images = {}, 0
     with inference_context(model):
         for batch in loader:
             num_images += len(batch)
             for name, loss in model.losses(batch).items():
-                total[name] = total.get(name, 0) + loss * len(batch)
+                totals[name] = totals.get(name, 0) + loss * len(batch)
     if not num_images:
         return {}
-    means = {name: float(loss) / num_images for name, loss in total.items()}
-    by_process = comm.all_gather(means)
-    means = {name: sum(other[name] for other in by_process) / len(by_process) for name in means}
+    by_process = comm.all_gather({name: float(total) / num_images for name, total in totals.items()})
+    means = {name: sum(losses[name] for losses in by_process) / len(by_process) for name in totals}
     return {"total_loss": sum(means.values()), **means}
