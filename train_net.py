@@ -14,7 +14,7 @@ from detectron2.utils.logger import setup_logger
 from atss.checkpoints import Checkpointer, check_weights, newest
 from atss.config import load_config, parse_with_opts, wanted_device
 from atss.data import check_data
-from atss.engine import Trainer, launch, log_into
+from atss.engine import Trainer, launch
 from atss.errors import AgreedError, InputError, one_line_errors
 from atss.report import write_report
 from atss.utils.comm import agreeing, from_main
@@ -42,12 +42,17 @@ def check_batch(cfg):
         )
 
 
+def set_up(cfg, args):
+    """Detectron2's `default_setup`; the log of this package then goes to log.txt, too."""
+    default_setup(cfg, args)
+    logging.getLogger("atss").handlers = logging.getLogger("detectron2").handlers.copy()
+
+
 def train(cfg, args):
     resume = args.resume and from_main(lambda: newest(cfg.OUTPUT_DIR) is not None)
     if not resume:
         check_weights(cfg)
-    default_setup(cfg, args)
-    log_into(cfg.OUTPUT_DIR)
+    set_up(cfg, args)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
@@ -62,8 +67,7 @@ def evaluate(cfg, args):
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     if not (cfg.MODEL.WEIGHTS or checkpointer.resumed):
         raise AgreedError("--eval-only: name the checkpoint to evaluate with MODEL.WEIGHTS")
-    default_setup(cfg, args)
-    log_into(cfg.OUTPUT_DIR)
+    set_up(cfg, args)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         report(cfg.OUTPUT_DIR)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from detectron2.utils.events import EventStorage
 
-from atss.engine.progress import LogLine, TerminalLine, describe
+from atss.engine.progress import LogLine, TerminalLine
 
 
 def train(writer, iterations, every=1):
@@ -47,7 +47,7 @@ def test_before_there_are_times_it_says_what_there_is():
     with EventStorage(0) as storage:
         storage.put_scalars(total_loss=3.0)
 
-        assert set(describe(storage, "bbox/AP", 16)) == {"total_loss", "max_mem"}
+        assert set(LogLine(100, "bbox/AP", 16).describe()) == {"total_loss", "max_mem"}
 
 
 def test_the_terminals_line_is_drawn_again_in_the_same_place():

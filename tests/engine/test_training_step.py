@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from atss import add_atss_config
 from atss.engine.training_step import TrainingStep
 from atss.errors import InputError
+from tests.helpers import pairs
 
 
 class Model(nn.Module):
@@ -39,18 +42,15 @@ def image(name, **others):
 
 @pytest.fixture
 def training(tmp_path):
-    """Function: names of images, options -> a step with a batch for each name, all of which are trained on."""
+    """Function: names of images, settings -> a step with a batch for each name, all of which are trained on."""
 
-    def make(names, **options):
+    def make(names, settings=None, **options):
         batches = [[image(name) if isinstance(name, str) else name] for name in names]
+        cfg = get_cfg()
+        add_atss_config(cfg)
+        cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path), *pairs(settings or {})])
         model = Model()
-        step = TrainingStep(
-            model,
-            batches,
-            torch.optim.SGD(model.parameters(), 0.1),
-            folder=str(tmp_path / "skipped_batches"),
-            **options,
-        )
+        step = TrainingStep(cfg, model, batches, torch.optim.SGD(model.parameters(), 0.1), **options)
         step.run = lambda: run(step, len(batches))
         return step
 
@@ -94,7 +94,7 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_training_before_the_weights_
 
 
 def test_as_many_as_allowed_are_skipped(training, caplog):
-    step = training(["a.png", "nan.png", "a.png", "steep.png", "a.png"], max_skipped_batches=2)
+    step = training(["a.png", "nan.png", "a.png", "steep.png", "a.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 2})
 
     storage = step.run()
 
@@ -106,9 +106,9 @@ def test_as_many_as_allowed_are_skipped(training, caplog):
 
 
 def test_one_more_than_allowed_ends_training_also_when_it_was_resumed(training):
-    first = training(["nan.png"], max_skipped_batches=1)
+    first = training(["nan.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1})
     first.run()
-    second = training(["a.png", "nan.png"], max_skipped_batches=1)
+    second = training(["a.png", "nan.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1})
     second.load_state_dict(first.state_dict())
 
     with pytest.raises(InputError, match="iteration 1"):
@@ -126,7 +126,7 @@ def test_a_checkpoint_from_before_there_was_a_count(training):
 
 
 def test_a_batch_for_which_memory_does_not_suffice(training):
-    step = training(["a.png", "large.png", "a.png"], max_skipped_batches=1)
+    step = training(["a.png", "large.png", "a.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1})
     step.run()
     assert torch.allclose(step.model.weight, torch.full((3,), 1 - 2 * 0.3))
 
@@ -143,11 +143,11 @@ def test_started_again_the_run_leaves_out_what_was_too_large_for_several_process
     assert (tmp_path / "skipped_batches/out_of_memory.txt").read_text() == "1\n"
     monkeypatch.undo()
 
-    again = training(["a.png", "large.png", "a.png"], max_skipped_batches=1)
+    again = training(["a.png", "large.png", "a.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1})
     again.run()
 
     assert again.skipped == 1 and torch.allclose(again.model.weight, torch.full((3,), 1 - 2 * 0.3))
-    again.forget()
+    again.forget_out_of_memory()
     assert os.listdir(tmp_path / "skipped_batches") == []
 
 
@@ -155,7 +155,10 @@ def test_unreadable_images_are_counted_by_name(training, caplog):
     def with_unusable(*names):
         return image("a.png", unusable=[(name, f"{name}: the image cannot be read") for name in names])
 
-    step = training([with_unusable("x.png"), with_unusable("x.png", "y.png"), with_unusable("z.png")], max_unreadable=2)
+    step = training(
+        [with_unusable("x.png"), with_unusable("x.png", "y.png"), with_unusable("z.png")],
+        {"DATALOADER.MAX_UNREADABLE": 2},
+    )
 
     with pytest.raises(InputError, match=r"z\.png: the image cannot be read; 3 images.*MAX_UNREADABLE 2"):
         step.run()
@@ -165,18 +168,18 @@ def test_unreadable_images_are_counted_by_name(training, caplog):
 
 
 def test_a_notice_is_known_to_all_after_the_step(training):
-    notices = iter([None, "SIGUSR1", None])
-    step = training(["a.png", "a.png", "a.png"], notice=lambda: next(notices))
+    received = iter([None, "SIGUSR1", None])
+    step = training(["a.png", "a.png", "a.png"], stop_signal_here=lambda: next(received))
 
     step.run()
 
-    assert step.notice == "SIGUSR1"
+    assert step.stop_signal == "SIGUSR1"
 
 
 def test_batches_that_cannot_be_kept_do_not_end_training(training, tmp_path, caplog):
     Path(tmp_path / "skipped_batches").mkdir()
     Path(tmp_path / "skipped_batches/.iteration_0000000_process_0.pth.draft").mkdir()
 
-    training(["nan.png"], max_skipped_batches=1).run()
+    training(["nan.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1}).run()
 
     assert any("cannot be written" in r.getMessage() for r in caplog.records)

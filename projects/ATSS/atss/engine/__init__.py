@@ -1,7 +1,6 @@
-"""Training: the trainer, its step and hooks, and the processes that it runs in."""
+"""Training: the trainer, its step and hooks, and its processes."""
 
 from .launch import launch
-from .logs import log_into
 from .trainer import Trainer
 
-__all__ = ["Trainer", "launch", "log_into"]
+__all__ = ["Trainer", "launch"]

@@ -1,7 +1,7 @@
-"""Runs of several processes: how they start, find each other, and do together what one of them must do.
+"""Start the processes of a run and connect them.
 
-A process is one of several where `torchrun` has started it, or `launch` has. Processes talk over NCCL where each has
-a GPU, over gloo where they compute on CPUs.
+A run has several processes if `torchrun` or `launch` has started them. They communicate over NCCL if each has a GPU,
+over gloo if they compute on CPUs.
 """
 
 import contextlib
@@ -20,30 +20,27 @@ from torch.multiprocessing import ProcessExitedException, start_processes
 
 from ..errors import InputError, first_line, one_line_errors
 from ..utils.comm import object_group
+from .signals import STOP_SIGNALS
 
-logger = logging.getLogger(__name__)
-
-# What schedulers send before they take a machine away.
-NOTICES = (signal.SIGTERM, signal.SIGUSR1)
-# A process waits this long for the others: the main one may evaluate meanwhile.
+# How long a process waits for the others; the main one may evaluate meanwhile.
 TIMEOUT = datetime.timedelta(minutes=30)
 
 
 def launch(main, args, find_device):
-    """Run `main(args)` in as many processes as Detectron2's arguments, or torchrun, want.
+    """Run `main(args)` in as many processes as Detectron2's arguments, or torchrun, ask for.
 
     Args:
-        main: function that all processes run.
-        args: of `detectron2.engine.default_argument_parser`: `num_gpus` is the number of processes of a machine, which
-            need no GPUs where they compute on CPUs.
-        find_device: function without arguments -> "cuda" or "cpu", what they compute on; needed for several alone.
+        main (callable): run by every process.
+        args: from `detectron2.engine.default_argument_parser`; `num_gpus` is the number of processes per machine, also
+            without GPUs.
+        find_device (callable): () -> "cuda" or "cpu"; called only if there are several processes.
 
     Raises:
-        InputError: more processes than GPUs, or addresses that cannot be used.
-        SystemExit: a process that was started here has failed.
+        InputError: there are fewer GPUs than processes, or the address cannot be used.
+        SystemExit: a started process has failed.
     """
     if dist.is_torchelastic_launched():
-        with joined(find_device()):
+        with process_group(find_device()):
             main(args)
     elif args.num_gpus * args.num_machines == 1:
         main(args)
@@ -56,59 +53,57 @@ def _spawn(main, args, device):
     if args.num_gpus > (gpus if device == "cuda" else cores):
         raise InputError(f"--num-gpus {args.num_gpus}: this machine has {gpus} GPUs and {cores} CPU cores")
     host, port = _address(args)
+    # The variables that torchrun sets.
     world_size = args.num_gpus * args.num_machines
     os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size),
                    "LOCAL_WORLD_SIZE": str(args.num_gpus), "GROUP_RANK": str(args.machine_rank)}  # fmt: skip
-    if "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(cores // args.num_gpus)
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores // args.num_gpus))
     arguments = main, args, device, multiprocessing.get_start_method()
-    started = start_processes(_spawned, arguments, args.num_gpus, join=False, start_method="spawn")
-    for notice in NOTICES:
-        signal.signal(notice, lambda number, frame: [os.kill(pid, number) for pid in started.pids()])
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells whom it ends with the first
+    started = start_processes(_run_process, arguments, args.num_gpus, join=False, start_method="spawn")
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: [os.kill(pid, number) for pid in started.pids()])
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # no line for every process that it ends
     try:
         while not started.join():
             pass
     except ProcessExitedException as error:
-        # It has said why, unless something from outside has ended it.
+        # A process that fails by itself has printed why.
         if error.signal_name:
             raise InputError(f"process {error.error_index} of the run was ended by {error.signal_name}") from None
         raise SystemExit(error.exit_code) from None
 
 
-def _spawned(local_rank, main, args, device, start_method):
-    # Of data workers. A spawned process would else start them as slowly as itself.
+def _run_process(local_rank, main, args, device, start_method):
+    # Data workers start as in a run of one process; a spawned process would spawn them, which takes seconds.
     multiprocessing.set_start_method(start_method, force=True)
-    rank = int(os.environ["GROUP_RANK"]) * args.num_gpus + local_rank
+    rank = args.machine_rank * args.num_gpus + local_rank
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(local_rank)}
-    with one_line_errors(), joined(device):
+    with one_line_errors(), process_group(device):
         main(args)
 
 
 def _address(args):
-    """Host and port of the main process."""
+    """Return host and port of the main process."""
     if args.dist_url == "auto":
         if args.num_machines > 1:
             raise InputError("--dist-url auto: several machines need the address of the first, tcp://HOST:PORT")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            return free.getsockname()
-    url = urlparse(args.dist_url)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            return server.getsockname()
     try:
-        host, port = url.hostname, url.port
-    except ValueError:
-        host = port = None
-    if url.scheme != "tcp" or not host or not port:
-        raise InputError(f"--dist-url {args.dist_url}: expected tcp://HOST:PORT, of the first machine")
-    return host, port
+        url = urlparse(args.dist_url)
+        if url.scheme == "tcp" and url.hostname and url.port:
+            return url.hostname, url.port
+    except ValueError:  # a port that is not a number
+        pass
+    raise InputError(f"--dist-url {args.dist_url}: expected tcp://HOST:PORT, of the first machine")
 
 
 @contextlib.contextmanager
-def joined(device):
-    """As one of the processes that the environment describes, in torchrun's variables.
+def process_group(device):
+    """Connect the processes that torchrun's environment variables describe.
 
     Raises:
-        InputError: this machine has fewer GPUs than processes.
+        InputError: this machine has fewer GPUs than processes, or the processes cannot reach each other.
     """
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if device == "cuda":
@@ -123,12 +118,10 @@ def joined(device):
             f'({first_line(error)}); --dist-url names another address, tcp://HOST:PORT, or "auto" on one machine'
         ) from error
     try:
-        machine = int(os.environ["GROUP_RANK"])
-        machines = comm.all_gather(machine)
-        for other in sorted(set(machines)):
-            group = dist.new_group([rank for rank, where in enumerate(machines) if where == other])
-            if other == machine:
-                comm._LOCAL_PROCESS_GROUP = group
+        machines = comm.all_gather(os.environ["GROUP_RANK"])
+        ranks = {machine: [rank for rank, other in enumerate(machines) if other == machine] for machine in machines}
+        groups = {machine: dist.new_group(ranks[machine]) for machine in ranks}
+        comm._LOCAL_PROCESS_GROUP = groups[os.environ["GROUP_RANK"]]
         yield
     finally:
         comm._LOCAL_PROCESS_GROUP = None

@@ -1,4 +1,4 @@
-"""How training goes: a line in the log now and then, and on a terminal one that is always up to date."""
+"""Progress of training: a line in the log every few iterations, and a line on a terminal that is always up to date."""
 
 import datetime
 import logging
@@ -15,92 +15,83 @@ logger = logging.getLogger(__name__)
 WINDOW = 20
 
 
-def describe(storage, metric, batch_size):
-    """What there is to say of an iteration, as a dict from name to text.
+class ProgressWriter(EventWriter):
+    """Base class of both lines.
 
     Args:
-        storage: Detectron2's `EventStorage`.
-        metric: name of the figure that evaluations give ("bbox/AP").
-        batch_size: images per iteration, of all processes.
-    """
-    histories, latest = storage.histories(), storage.latest()
-    said = {name: f"{h.median(WINDOW):.4g}" for name, h in histories.items() if "loss" in name and "/" not in name}
-    if metric in latest:
-        said["AP"] = f"{latest[metric][0]:.1f}"
-    if "time" in histories:
-        seconds = histories["time"].median(WINDOW)
-        said["time"] = f"{seconds:.4f}"
-        said["images/s"] = f"{batch_size / seconds:.1f}"
-    if "data_time" in histories:
-        said["data_time"] = f"{histories['data_time'].median(WINDOW):.4f}"
-    if "lr" in histories:
-        said["lr"] = f"{histories['lr'].latest():.5g}"
-    return {**said, "max_mem": f"{max_memory() / 2**20:.0f}M"}
-
-
-def max_memory():
-    """The most memory that was in use so far, in bytes: of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-class LogLine(EventWriter):
-    """Writes a line into the log, in the form of Detectron2's: `eta: 0:01:20  iter: 219  total_loss: 1.2 ...`.
-
-    Args:
-        max_iter: iterations of the whole training.
-        metric, batch_size: see `describe`.
+        max_iter (int): iterations of the whole training.
+        metric (str): evaluation result to show as AP ("bbox/AP").
+        batch_size (int): images per iteration, of all processes.
     """
 
     def __init__(self, max_iter, metric, batch_size):
         self.max_iter = max_iter
         self.metric = metric
         self.batch_size = batch_size
-        self.last = -1
+
+    def describe(self):
+        """Return dict[str, str]: what is known of losses, AP, times, learning rate and memory."""
+        storage = get_event_storage()
+        latest = {name: value for name, (value, _) in storage.latest().items()}
+        medians = {name: history.median(WINDOW) for name, history in storage.histories().items()}
+        shown = {name: f"{value:.4g}" for name, value in medians.items() if "loss" in name and "/" not in name}
+        if self.metric in latest:
+            shown["AP"] = f"{latest[self.metric]:.1f}"
+        if "time" in medians:
+            shown["time"] = f"{medians['time']:.4f}"
+            shown["images/s"] = f"{self.batch_size / medians['time']:.1f}"
+        if "data_time" in medians:
+            shown["data_time"] = f"{medians['data_time']:.4f}"
+        if "lr" in latest:
+            shown["lr"] = f"{latest['lr']:.5g}"
+        return {**shown, "max_mem": f"{max_memory() / 2**20:.0f}M"}
+
+
+def max_memory():
+    """Return the peak memory so far in bytes: of the GPU if there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class LogLine(ProgressWriter):
+    """Log a line in the format of Detectron2's CommonMetricPrinter: `eta: 0:01:20  iter: 219  total_loss: 1.2 ...`."""
+
+    last_iter = -1
 
     def write(self):
         storage = get_event_storage()
-        if storage.iter in (self.last, self.max_iter):
+        if storage.iter in (self.last_iter, self.max_iter):
             return
-        self.last = storage.iter
-        said = {}
+        self.last_iter = storage.iter
+        shown = {"iter": storage.iter, **self.describe()}
         if "time" in storage.histories():
-            seconds = storage.history("time").median(1000) * (self.max_iter - storage.iter - 1)
-            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
-            said["eta"] = str(datetime.timedelta(seconds=int(seconds)))
-        said |= {"iter": storage.iter, **describe(storage, self.metric, self.batch_size)}
-        logger.info(" " + "  ".join(f"{name}: {value}" for name, value in said.items()))
+            eta = storage.history("time").median(1000) * (self.max_iter - storage.iter - 1)
+            storage.put_scalar("eta_seconds", eta, smoothing_hint=False)
+            shown = {"eta": datetime.timedelta(seconds=int(eta)), **shown}
+        logger.info(" " + "  ".join(f"{name}: {value}" for name, value in shown.items()))
 
 
-class TerminalLine(EventWriter):
-    """Keeps the last line of a terminal up to date; other records of the log go above it, those of `LogLine` nowhere.
-
-    Args:
-        max_iter, metric, batch_size: as for `LogLine`.
-        file: the terminal.
-    """
+class TerminalLine(ProgressWriter):
+    """Update the last line of a terminal; other log records appear above it, those of `LogLine` do not appear."""
 
     def __init__(self, max_iter, metric, batch_size, file=None):
-        self.max_iter = max_iter
-        self.metric = metric
-        self.batch_size = batch_size
+        super().__init__(max_iter, metric, batch_size)
         self.file = file or sys.stderr
         self.bar = None
         self.consoles = []
 
     def write(self):
-        storage = get_event_storage()
-        done = min(storage.iter + 1, self.max_iter)
+        iteration = get_event_storage().iter
+        done = min(iteration + 1, self.max_iter)
         if self.bar is None:
-            self._open(storage.iter)
+            self._open(iteration)
         if done == self.bar.n:
             return
-        was_due = self.bar.update(done - self.bar.n)  # several times a second at most
-        if was_due or done == self.max_iter:
-            said = describe(storage, self.metric, self.batch_size)
-            shown = {name: text for name, text in said.items() if name not in ("time", "data_time", "lr")}
+        was_drawn = self.bar.update(done - self.bar.n)  # several times a second at most
+        if was_drawn or done == self.max_iter:
+            shown = {name: text for name, text in self.describe().items() if name not in ("time", "data_time", "lr")}
             self.bar.set_postfix_str("  ".join(f"{short(name)} {text}" for name, text in shown.items()))
 
     def _open(self, first):
@@ -108,13 +99,14 @@ class TerminalLine(EventWriter):
             total=self.max_iter, initial=first, file=self.file, dynamic_ncols=True, smoothing=0.05,
             bar_format="{percentage:3.0f}% {n_fmt}/{total_fmt}  {remaining} left{postfix}",
         )  # fmt: skip
-        for name in ("atss", "detectron2", "fvcore"):
-            for handler in logging.getLogger(name).handlers:
-                if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
-                    handler.addFilter(self._above)
-                    self.consoles.append(handler)
+        handlers = [
+            handler for name in ("atss", "detectron2", "fvcore") for handler in logging.getLogger(name).handlers
+        ]
+        self.consoles = [h for h in handlers if getattr(h, "stream", None) in (sys.stdout, sys.stderr)]
+        for handler in self.consoles:
+            handler.addFilter(self._make_room)
 
-    def _above(self, record):
+    def _make_room(self, record):
         if record.name == logger.name:
             return False
         self.bar.clear()
@@ -122,7 +114,7 @@ class TerminalLine(EventWriter):
 
     def close(self):
         for handler in self.consoles:
-            handler.removeFilter(self._above)
+            handler.removeFilter(self._make_room)
         if self.bar is not None:
             self.bar.close()
 

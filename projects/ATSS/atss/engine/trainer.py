@@ -1,4 +1,4 @@
-"""Detectron2's DefaultTrainer with this project's data, optimizer, evaluation, checkpoints and signs of progress."""
+"""Detectron2's DefaultTrainer with this project's data, optimizers, evaluation, checkpoints and progress."""
 
 import logging
 import os
@@ -17,13 +17,9 @@ from ..data import read_dataset, test_loader, train_loader, validation_loader
 from ..evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
 from ..utils.comm import parallel
 from ..utils.randomness import seed_all
-from .average import WeightAverage
-from .best import KeepBest
-from .ending import EndOfTraining
-from .evaluation import Evaluation
-from .notice import Notice, StopOnNotice
-from .prediction_images import PredictionImages
+from .hooks import EndOfTraining, Evaluation, KeepBest, PredictionImages, StopOnSignal, WeightAverage
 from .progress import LogLine, TerminalLine
+from .signals import StopSignals
 from .training_step import TrainingStep
 
 logger = logging.getLogger(__name__)
@@ -33,28 +29,23 @@ NUM_IMAGES = 4
 
 
 class Trainer(DefaultTrainer):
-    """Trains and evaluates as the config says, in one process or several.
+    """Train and evaluate a config's model, in one process or several.
 
-    An iteration is a function of the weights, the seed and its number, so that a run that goes on from a checkpoint
-    does what it would have done.
+    An iteration depends only on the weights, the seed and its number, so a resumed run repeats what the interrupted
+    one would have done.
     """
 
     def __init__(self, cfg):
         TrainerBase.__init__(self)
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        # Evaluations are compared, and the progress shown, by the AP on the first dataset.
+        self.metric = f"{cfg.DATASETS.TEST[0]}/bbox/AP" if len(cfg.DATASETS.TEST) > 1 else "bbox/AP"
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.loader = self.build_train_loader(cfg)
-        self.notice = Notice()
-        self._trainer = TrainingStep(
-            parallel(model), self.loader, optimizer,
-            mixed_precision=cfg.SOLVER.AMP.ENABLED,
-            max_skipped_batches=cfg.SOLVER.MAX_SKIPPED_BATCHES,
-            max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
-            folder=os.path.join(cfg.OUTPUT_DIR, "skipped_batches"),
-            notice=self.notice,
-        )  # fmt: skip
+        self.stop_signals = StopSignals()
+        self._trainer = TrainingStep(cfg, parallel(model), self.loader, optimizer, self.stop_signals.received)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
             model, cfg.OUTPUT_DIR, needed=is_pretrained, remake_head=cfg.MODEL.ATSS.REMAKE_HEAD,
@@ -65,76 +56,65 @@ class Trainer(DefaultTrainer):
     def build_hooks(self):
         cfg, model = self.cfg, unwrapped(self.model)
         average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
-        # What is evaluated, drawn and, of a checkpoint, used.
-        self.evaluated = average.model if average else self.model
-        found = super().build_hooks()
-        # All but the evaluation, and the writers come last, so that what the others found is written.
-        writers = [hook for hook in found if isinstance(hook, hooks.PeriodicWriter)]
-        found = [hook for hook in found if not isinstance(hook, (hooks.EvalHook, hooks.PeriodicWriter))]
-        stop = StopOnNotice(self.checkpointer, lambda: self._trainer.notice)
-        return [average, *found, stop, *self.evaluation_hooks(), *writers, *self.terminal_hooks()]
-
-    def evaluation_hooks(self):
-        cfg = self.cfg
-        found = [Evaluation(cfg.TEST.EVAL_PERIOD, self.evaluate)]
+        self.evaluated_model = average.model if average else model
         if cfg.TEST.KEEP_BEST or cfg.SOLVER.EARLY_STOP:
-            options = metric(cfg), cfg.TEST.KEEP_BEST, cfg.SOLVER.EARLY_STOP
-            found.append(KeepBest(self.checkpointer, cfg.TEST.EVAL_PERIOD, *options))
+            keep = self.checkpointer, self.metric, cfg.TEST.KEEP_BEST, cfg.SOLVER.EARLY_STOP
+            evaluation = KeepBest(cfg.TEST.EVAL_PERIOD, self.evaluate, *keep)
+        else:
+            evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self.evaluate)
+        default = super().build_hooks()
+        writers = [hook for hook in default if isinstance(hook, hooks.PeriodicWriter)]
+        others = [hook for hook in default if not isinstance(hook, (hooks.EvalHook, hooks.PeriodicWriter))]
+        built = [average, *others, StopOnSignal(), evaluation]
         if cfg.VIS_PERIOD and cfg.DATASETS.TEST and comm.is_main_process():
             records = read_dataset(cfg.DATASETS.TEST[0])[:NUM_IMAGES]
-            found.append(PredictionImages.of(cfg, unwrapped(self.evaluated), records))
-        return found
-
-    def terminal_hooks(self):
-        if not (comm.is_main_process() and sys.stderr.isatty()):
-            return []
-        return [hooks.PeriodicWriter([TerminalLine(*self.progress())], period=1)]
+            built.append(PredictionImages(cfg, self.evaluated_model, records))
+        if comm.is_main_process() and sys.stderr.isatty():
+            terminal = TerminalLine(self.max_iter, self.metric, cfg.SOLVER.IMS_PER_BATCH)
+            writers.append(hooks.PeriodicWriter([terminal], period=1))
+        return built + writers  # writers come last, so that they write what the other hooks measure
 
     def build_writers(self):
+        log_line = LogLine(self.max_iter, self.metric, self.cfg.SOLVER.IMS_PER_BATCH)
         folder = self.cfg.OUTPUT_DIR
-        json_file = os.path.join(folder, "metrics.json")
-        return [LogLine(*self.progress()), JSONWriter(json_file), TensorboardXWriter(folder)]
-
-    def progress(self):
-        return self.max_iter, metric(self.cfg), self.cfg.SOLVER.IMS_PER_BATCH
+        return [log_line, JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder)]
 
     def evaluate(self):
-        self._last_eval_results = self.test(self.cfg, self.evaluated)
+        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
         return self._last_eval_results
 
     def resume_or_load(self, resume=True):
-        """Go on from the last whole checkpoint of OUTPUT_DIR if `resume` is True and there is one, else load weights.
+        """Resume from the last whole checkpoint in OUTPUT_DIR if `resume` is True and there is one, else load weights.
 
         Raises:
             InputError: a checkpoint cannot be used.
         """
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if self.checkpointer.resumed:
-            # The checkpoint has the iteration that was done last.
+            # The checkpoint contains the number of the iteration that was done last.
             self.loader.first = self.start_iter = self.iter + 1
         if not resume and comm.is_main_process():
-            self._trainer.forget()
+            self._trainer.forget_out_of_memory()
 
     def train(self):
-        """Train; return what the last evaluation gave, None where there was none.
+        """Train; set `finished` to False if the run ends early and is meant to be resumed.
 
         Returns:
-            None, too, where the run was asked to stop: `finished` is False then.
+            The results of the last evaluation, None if there was none.
         """
         self.finished = True
         try:
-            with self.notice:
+            with self.stop_signals:
                 super().train()
         except EndOfTraining as end:
             logger.info(str(end))
-            self.finished = end.finished
         return getattr(self, "_last_eval_results", None)
 
     def before_step(self):
         seed_all(self.loader.seed, self.iter, comm.get_rank())
         super().before_step()
 
-    # Detectron2 0.6 leaves the optimizer out of its checkpoints; its main branch has it, too.
+    # Detectron2 0.6 does not save the optimizer; its main branch does, under the same key.
     def state_dict(self):
         return {**super().state_dict(), "_trainer": self._trainer.state_dict(), "seed": self.loader.seed}
 
@@ -168,22 +148,14 @@ class Trainer(DefaultTrainer):
     def build_optimizer(cls, cfg, model):
         if cfg.SOLVER.OPTIMIZER == "SGD":
             return build_optimizer(cfg, model)
+        solver = cfg.SOLVER
         params = get_default_optimizer_params(
-            model,
-            base_lr=cfg.SOLVER.BASE_LR,
-            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        )
-        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(params, lr=cfg.SOLVER.BASE_LR, fused=True))
+            model, base_lr=solver.BASE_LR, bias_lr_factor=solver.BIAS_LR_FACTOR, weight_decay=solver.WEIGHT_DECAY,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM, weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        )  # fmt: skip
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(params, lr=solver.BASE_LR, fused=True))
 
 
 def unwrapped(model):
-    """A model without what several processes wrap around it."""
+    """Return the model inside DistributedDataParallel."""
     return getattr(model, "module", model)
-
-
-def metric(cfg):
-    """Name of the figure that evaluations are judged by: AP on the first of the datasets."""
-    return f"{cfg.DATASETS.TEST[0]}/bbox/AP" if len(cfg.DATASETS.TEST) > 1 else "bbox/AP"

@@ -1,9 +1,9 @@
-"""One training step of all processes: the gradient is looked at before the weights change."""
+"""A training step of all processes that checks losses and gradient before it changes the weights."""
 
-import contextlib
+import itertools
 import logging
-import os
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,107 +16,95 @@ from ..errors import AgreedError, InputError
 
 logger = logging.getLogger(__name__)
 
-# Batches that are kept to be looked at.
+# Skipped batches that are written to disk.
 MAX_KEPT = 10
-# File in the folder of skipped batches: iterations that ran out of memory, one a line.
-OUT_OF_MEMORY = "out_of_memory.txt"
 LESS_MEMORY = "a lower SOLVER.IMS_PER_BATCH or INPUT.MAX_SIZE_TRAIN needs less"
 
 
 class TrainingStep(SimpleTrainer):
-    """Detectron2's SimpleTrainer and AMPTrainer, whose step leaves the weights alone where something went wrong.
+    """Replaces Detectron2's SimpleTrainer and AMPTrainer by a step that leaves the weights alone if something fails.
 
-    What the processes tell each other after the gradient, they know all of: losses, and whether one of them has had a
-    notice to stop. So they go on, skip the batch or stop together.
+    After the backward pass every process sends its losses, gradient norm, unreadable images and stop signal to all
+    others, so that all of them step, skip the batch or stop together.
 
     Args:
-        model, data_loader, optimizer: as of SimpleTrainer.
-        mixed_precision: whether the forward pass is in float16 where that is safe; needs a CUDA GPU.
-        max_skipped_batches: batches that may be skipped because loss or gradient are not finite, or memory is short.
-        max_unreadable: distinct images that the loader may have replaced.
-        folder: for skipped batches.
-        notice: function without arguments -> text, a notice that this process has had; None where it has had none.
+        cfg (CfgNode): its keys SOLVER.AMP.ENABLED, SOLVER.MAX_SKIPPED_BATCHES, DATALOADER.MAX_UNREADABLE, OUTPUT_DIR.
+        model, data_loader, optimizer: see SimpleTrainer.
+        stop_signal_here (callable): () -> str or None, the stop signal that this process has received.
 
     Attributes:
-        notice: the text of the first notice that any process has had, None until then.
-        skipped: number of batches skipped so far.
+        stop_signal (str or None): the first stop signal that any process has received.
+        skipped (int): number of skipped batches.
     """
 
-    def __init__(self, model, data_loader, optimizer, *, mixed_precision=False, max_skipped_batches=0, max_unreadable=0,
-                 folder="skipped_batches", notice=lambda: None):  # fmt: skip
+    def __init__(self, cfg, model, data_loader, optimizer, stop_signal_here=lambda: None):
         super().__init__(model, data_loader, optimizer)
-        self.grad_scaler = torch.amp.GradScaler("cuda", enabled=mixed_precision)
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.max_skipped_batches = max_skipped_batches
-        self.max_unreadable = max_unreadable
-        self.folder = folder
-        self.notice_here = notice
-        self.notice = None
+        self.grad_scaler = torch.amp.GradScaler("cuda", enabled=cfg.SOLVER.AMP.ENABLED)
+        self.max_skipped_batches = cfg.SOLVER.MAX_SKIPPED_BATCHES
+        self.max_unreadable = cfg.DATALOADER.MAX_UNREADABLE
+        self.folder = Path(cfg.OUTPUT_DIR, "skipped_batches")
+        self.stop_signal_here = stop_signal_here
+        self.stop_signal = None
         self.skipped = 0
-        self.unreadable = {}
-        self._too_large = None
+        self.unreadable = set()
+        # Iterations for which memory did not suffice in one of several processes, one per line.
+        self._out_of_memory_file = self.folder / "out_of_memory.txt"
+        self._out_of_memory = None
 
     def run_step(self):
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        if self._was_too_large():
+        if self._out_of_memory is None:
+            self._out_of_memory = comm.all_gather(read_iterations(self._out_of_memory_file))[0]
+        if self.iter in self._out_of_memory:
             self._skip("memory did not suffice before", LESS_MEMORY)
             return
         try:
-            losses = self._gradient(batch)
+            losses = self._backward(batch)
         except torch.OutOfMemoryError as error:
-            self._out_of_memory(batch, error)
+            self._handle_out_of_memory(batch, error)
             return
-        facts = self._tell(batch, losses, data_time)
-        self._write(facts)
-        if all(np.isfinite([*known["losses"].values(), known["gradient"]]).all() for known in facts):
+        reports = self._exchange(batch, losses, data_time)
+        self._write_losses(reports)
+        if all(np.isfinite([*report["losses"].values(), report["gradient"]]).all() for report in reports):
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
         else:
-            self._not_finite(batch, facts)
+            self._skip_not_finite(batch, reports)
 
-    def _gradient(self, batch):
-        """The losses of a batch, a dict of scalars; their gradient is in the parameters then."""
+    def _backward(self, batch):
+        """Return the losses of a batch, a dict of scalars, and leave their gradient in the parameters."""
         with torch.autocast("cuda", torch.float16, enabled=self.grad_scaler.is_enabled()):
             losses = self.model(batch)
         self.optimizer.zero_grad()
         self.grad_scaler.scale(sum(losses.values())).backward()
         return losses
 
-    def _tell(self, batch, losses, data_time):
-        """What every process knows of its step: a list of dicts, in the order of the processes."""
-        # Scaled gradients may overflow: GradScaler looks at them.
-        gradients = [] if self.grad_scaler.is_enabled() else [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).to(self.parameters[0].device)
-        *values, norm = torch.stack([*losses.values(), norm]).tolist()  # one wait for a GPU
-        return comm.all_gather(
-            {
-                "losses": dict(zip(losses, values, strict=True)),
-                "gradient": norm,
-                "data_time": data_time,
-                "notice": self.notice_here(),
-                "unreadable": [entry for record in batch for entry in record.get("unusable", ())],
-            }
-        )
+    def _exchange(self, batch, losses, data_time):
+        """Return the reports of all processes on their step, a list of dicts by rank."""
+        parameters = list(self.model.parameters())
+        # Scaled gradients may overflow; GradScaler checks them.
+        gradients = [] if self.grad_scaler.is_enabled() else [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients).to(parameters[0].device)
+        *values, norm = torch.stack([*losses.values(), norm]).tolist()  # synchronizes with the GPU once
+        report = {
+            "losses": dict(zip(losses, values, strict=True)),
+            "gradient": norm,
+            "data_time": data_time,
+            "stop_signal": self.stop_signal_here(),
+            "unreadable": [image for record in batch for image in record.get("unusable", ())],
+        }
+        reports = comm.all_gather(report)
+        for report in reports:
+            self.stop_signal = self.stop_signal or report["stop_signal"]
+        self._count_unreadable([image for report in reports for image in report["unreadable"]])
+        return reports
 
-    def _write(self, facts):
-        """Losses into the event storage of the main process, as SimpleTrainer does; remember notices and images."""
-        self.notice = self.notice or next((known["notice"] for known in facts if known["notice"]), None)
-        self._count_unreadable([entry for known in facts for entry in known["unreadable"]])
-        if not comm.is_main_process():
-            return
-        storage = get_event_storage()
-        storage.put_scalar("data_time", max(known["data_time"] for known in facts))
-        losses = {name: np.mean([known["losses"][name] for known in facts]) for name in facts[0]["losses"]}
-        if np.isfinite(list(losses.values())).all():
-            storage.put_scalar("total_loss", sum(losses.values()))
-            storage.put_scalars(**losses)
-
-    def _count_unreadable(self, found):
-        for name, reason in found:
+    def _count_unreadable(self, images):
+        for name, reason in images:
             if name not in self.unreadable:
-                self.unreadable[name] = reason
+                self.unreadable.add(name)
                 logger.warning("%s; another image takes its place (%d so far).", reason, len(self.unreadable))
         if len(self.unreadable) > self.max_unreadable:
             raise AgreedError(
@@ -124,96 +112,95 @@ class TrainingStep(SimpleTrainer):
                 f"DATALOADER.MAX_UNREADABLE {self.max_unreadable}"
             )
 
-    def _not_finite(self, batch, facts):
-        own = facts[comm.get_rank()]
-        losses_fine = [np.isfinite(list(known["losses"].values())).all() for known in facts]
-        said = {name: np.mean([known["losses"][name] for known in facts]) for name in own["losses"]}
-        what = ", ".join(f"{name} {value:.3g}" for name, value in {**said, "gradient": own["gradient"]}.items())
-        # Where the losses of some are fine, theirs are not the batches to look at.
-        suspect = not losses_fine[comm.get_rank()] or all(losses_fine)
-        if suspect and self.skipped < MAX_KEPT:
-            self._keep(batch, own)
-        names = [name for mine in comm.all_gather(file_names(batch) if suspect else []) for name in mine]
+    def _write_losses(self, reports):
+        """Write the mean losses to the event storage of the main process, as SimpleTrainer does."""
+        losses = mean_losses(reports)
+        if comm.is_main_process():
+            storage = get_event_storage()
+            storage.put_scalar("data_time", max(report["data_time"] for report in reports))
+            if np.isfinite(list(losses.values())).all():
+                storage.put_scalars(total_loss=sum(losses.values()), **losses)
+
+    def _skip_not_finite(self, batch, reports):
+        finite = [np.isfinite(list(report["losses"].values())).all() for report in reports]
+        rank = comm.get_rank()
+        # If the losses of some processes are finite, their batches are not the cause.
+        is_suspect = all(finite) or not finite[rank]
+        if is_suspect and self.skipped < MAX_KEPT:
+            self._keep(batch, reports[rank]["losses"])
+        names = comm.all_gather([record["file_name"] for record in batch] if is_suspect else [])
         self.optimizer.zero_grad()
-        told = f"the loss or its gradient is not finite ({what}); images {', '.join(names)}, kept in {self.folder}"
-        self._skip(told, "a lower SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS.ENABLED True may help")
+        values = {**mean_losses(reports), "gradient": reports[rank]["gradient"]}
+        self._skip(
+            f"the loss or its gradient is not finite ({', '.join(f'{k} {v:.3g}' for k, v in values.items())}); "
+            f"images {', '.join(itertools.chain(*names))}, kept in {self.folder}",
+            "a lower SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS.ENABLED True may help",
+        )
 
     def _skip(self, why, advice):
-        """Count a batch that is skipped, in all processes; too many end the training."""
+        """Count a skipped batch in all processes; end training if there are too many."""
         self.skipped += 1
-        told = f"iteration {self.iter}: {why}"
+        message = f"iteration {self.iter}: {why}"
         if self.skipped > self.max_skipped_batches:
-            raise AgreedError(f"{told}; {advice}; SOLVER.MAX_SKIPPED_BATCHES N skips up to N such batches")
-        logger.warning("%s. The batch is skipped (%d so far).", told, self.skipped)
+            raise AgreedError(f"{message}; {advice}; SOLVER.MAX_SKIPPED_BATCHES N skips up to N such batches")
+        logger.warning("%s. The batch is skipped (%d so far).", message, self.skipped)
 
-    def _keep(self, batch, facts):
-        """Write a batch aside, as the model gets it: `torch.load(path)` gives a dict."""
-        os.makedirs(self.folder, exist_ok=True)
-        path = os.path.join(self.folder, f"iteration_{self.iter:07d}_process_{comm.get_rank()}.pth")
-        records = [plain(record) for record in batch]
+    def _keep(self, batch, losses):
+        """Write a batch, as the model gets it, and its losses to a file for `torch.load`."""
+        records = [
+            {"file_name": record["file_name"], "image_id": record.get("image_id"), "image": record["image"],
+             "boxes": record["instances"].gt_boxes.tensor, "classes": record["instances"].gt_classes}
+            for record in batch
+        ]  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"iteration_{self.iter:07d}_process_{comm.get_rank()}.pth"
         try:
-            write_whole(path, lambda file: torch.save({"batch": records, **facts["losses"]}, file))
+            write_whole(str(path), lambda file: torch.save({"batch": records, **losses}, file))
         except InputError as error:
             logger.warning("%s", error)
 
-    def _out_of_memory(self, batch, error):
-        """One process skips the batch; of several, the others wait for its gradient, so all must start again."""
+    def _handle_out_of_memory(self, batch, error):
+        """Skip the batch; end a run of several processes, because the others wait for the gradient of this one."""
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
-        sizes = ", ".join(f"{r['file_name']} ({r['image'].shape[2]} x {r['image'].shape[1]}, {len(r['instances'])} "
-                          "objects)" for r in batch)  # fmt: skip
-        told = f"memory does not suffice for {sizes}"
+        images = ", ".join(f"{r['file_name']} ({r['image'].shape[2]} x {r['image'].shape[1]}, {len(r['instances'])} "
+                           "objects)" for r in batch)  # fmt: skip
+        message = f"memory does not suffice for {images}"
         if comm.get_world_size() == 1:
-            self._skip(told, LESS_MEMORY)
+            self._skip(message, LESS_MEMORY)
             return
-        os.makedirs(self.folder, exist_ok=True)
-        with open(os.path.join(self.folder, OUT_OF_MEMORY), "a", encoding="utf-8") as file:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self._out_of_memory_file, "a", encoding="utf-8") as file:
             file.write(f"{self.iter}\n")
         raise InputError(
-            f"iteration {self.iter}, process {comm.get_rank()}: {told}; {LESS_MEMORY}; with --resume and "
+            f"iteration {self.iter}, process {comm.get_rank()}: {message}; {LESS_MEMORY}; with --resume and "
             "SOLVER.MAX_SKIPPED_BATCHES N the run goes on without this batch (torchrun --max-restarts starts it again)"
         ) from error
 
-    def _was_too_large(self):
-        """Whether the run, before it was started again, had too little memory for this iteration."""
-        if self._too_large is None:
-            self._too_large = set(comm.all_gather(read_iterations(os.path.join(self.folder, OUT_OF_MEMORY)))[0])
-        return self.iter in self._too_large
-
-    def forget(self):
-        """Of an earlier training in the same folder."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.folder, OUT_OF_MEMORY))
+    def forget_out_of_memory(self):
+        """Forget the batches that were too large for an earlier training in the same folder."""
+        self._out_of_memory_file.unlink(missing_ok=True)
 
     def state_dict(self):
-        state = super().state_dict()
-        if self.grad_scaler.is_enabled():
-            state["grad_scaler"] = self.grad_scaler.state_dict()
-        return {**state, "skipped_batches": self.skipped}
+        return {
+            **super().state_dict(),
+            "grad_scaler": self.grad_scaler.state_dict(),  # empty without mixed precision
+            "skipped_batches": self.skipped,
+        }
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)
         self.skipped = state_dict.get("skipped_batches", 0)
-        if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
+        if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
-def file_names(batch):
-    return [record.get("file_name", "?") for record in batch]
-
-
-def plain(record):
-    """A mapped image without Detectron2's classes, which `torch.load` would not read."""
-    objects = record.get("instances")
-    found = {key: record[key] for key in ("file_name", "image_id", "image") if key in record}
-    if objects is not None:
-        found |= {"boxes": objects.gt_boxes.tensor, "classes": objects.gt_classes}
-    return found
+def mean_losses(reports):
+    return {name: np.mean([report["losses"][name] for report in reports]) for name in reports[0]["losses"]}
 
 
 def read_iterations(path):
     try:
-        with open(path, encoding="utf-8") as file:
-            return [int(line) for line in file if line.strip()]
+        return {int(line) for line in path.read_text(encoding="utf-8").split()}
     except (OSError, ValueError):
-        return []
+        return set()

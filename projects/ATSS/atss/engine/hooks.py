@@ -1,0 +1,190 @@
+"""Hooks of the trainer: averaged weights, evaluation, the best checkpoint, early stops and drawn images."""
+
+import logging
+import math
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase, hooks
+from detectron2.evaluation.evaluator import inference_context
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..data.image_io import read_image
+from ..data.mapper import BoxDatasetMapper
+from ..data.resize import EvalResize
+from ..utils.drawing import class_colors, draw_boxes, mosaic
+
+logger = logging.getLogger(__name__)
+
+# PredictionImages draws detections with at least this score.
+MIN_DRAWN_SCORE = 0.3
+
+
+class EndOfTraining(BaseException):
+    """Ends training before its last iteration without an error; its text is the reason."""
+
+
+class WeightAverage(HookBase):
+    """Keep an exponential moving average of a model's weights and buffers, updated after every step.
+
+    The average starts as the weights after the first step. Its decay after t steps is (1 + t) / (10 + t), at most
+    `decay`, so that it soon forgets the first weights. Checkpoints contain it (see `Checkpointer`).
+
+    Args:
+        model (nn.Module): the trained model, without DistributedDataParallel.
+        decay (float): below 1.
+
+    Attributes:
+        model (nn.Module): a model with the averaged weights.
+    """
+
+    def __init__(self, model, decay):
+        self.decay = decay
+        self._trained = model
+        self._average = AveragedModel(model, multi_avg_fn=self._update, use_buffers=True)
+        self.model = self._average.module
+
+    def _update(self, averaged, current, num_averaged):
+        steps = int(self._average.n_averaged)  # on the CPU, unlike num_averaged
+        get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))(averaged, current, num_averaged)
+
+    def after_step(self):
+        self._average.update_parameters(self._trained)
+
+    def state_dict(self):
+        return {"weights": self.model.state_dict(), "steps": int(self._average.n_averaged)}
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state["weights"])
+        self._average.n_averaged.fill_(state["steps"])
+
+
+class Evaluation(hooks.EvalHook):
+    """Detectron2's EvalHook, which also makes up for an evaluation that a resumed run has missed.
+
+    Checkpoints are written before the evaluation of their iteration.
+    """
+
+    def before_train(self):
+        start = self.trainer.start_iter
+        if self._period > 0 and 0 < start < self.trainer.max_iter and start % self._period == 0:
+            self.trainer.iter = self.trainer.storage.iter = start - 1
+            self._do_eval()
+
+
+class KeepBest(Evaluation):
+    """Evaluate; keep the best checkpoint, and end training after several evaluations without a better one.
+
+    Args:
+        eval_period, eval_function: see EvalHook.
+        checkpointer (Checkpointer): saves `model_best.pth`.
+        metric (str): evaluation result to compare, higher is better ("bbox/AP").
+        save (bool): whether to save the best checkpoint.
+        patience (int): evaluations without a better result after which training ends, 0 for never.
+    """
+
+    def __init__(self, eval_period, eval_function, checkpointer, metric, save=True, patience=0):
+        super().__init__(eval_period, eval_function)
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.save = save
+        self.patience = patience
+        self.best = None
+        self.best_iter = None
+        self.waited = 0
+
+    def _do_eval(self):
+        super()._do_eval()
+        done = min(self.trainer.iter + 1, self.trainer.max_iter)
+        if comm.is_main_process():
+            self._compare(done - 1)
+        # Only the main process knows the results.
+        self.load_state_dict(comm.all_gather(self.state_dict())[0])
+        if self.patience and self.waited >= self.patience and done < self.trainer.max_iter:
+            self.checkpointer.save("model_final", iteration=done - 1)
+            raise EndOfTraining(
+                f"Training ends after {done} of {self.trainer.max_iter} iterations: {self.metric} has not become "
+                f"better than {self._best_text()}, that of iteration {self.best_iter + 1}, in {self.patience} "
+                "evaluations (SOLVER.EARLY_STOP)."
+            )
+
+    def _compare(self, iteration):
+        value, _ = self.trainer.storage.latest().get(self.metric, (math.nan, iteration))
+        value = -math.inf if math.isnan(value) else value  # COCO evaluation without any detection gives NaN
+        if self.best is not None and value <= self.best:
+            self.waited += 1
+            return
+        self.best, self.best_iter, self.waited = value, iteration, 0
+        if self.save:
+            self.checkpointer.save("model_best", iteration=iteration)
+            logger.info("Best so far: %s %s, in model_best.pth.", self.metric, self._best_text())
+
+    def _best_text(self):
+        return f"{self.best:.3f}" if math.isfinite(self.best) else "without detections"
+
+    def state_dict(self):
+        return {"best": self.best, "best_iter": self.best_iter, "waited": self.waited}
+
+    def load_state_dict(self, state):
+        self.best, self.best_iter, self.waited = state["best"], state["best_iter"], state["waited"]
+
+
+class StopOnSignal(HookBase):
+    """Write a checkpoint and end training after a step in which a process has received a stop signal.
+
+    Register it in every process, after all hooks that change what a checkpoint contains.
+    """
+
+    def after_step(self):
+        trainer = self.trainer
+        received, done = trainer._trainer.stop_signal, trainer.iter + 1
+        if received and done < trainer.max_iter:
+            trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+            trainer.finished = False
+            raise EndOfTraining(
+                f"Stopped by {received} after {done} of {trainer.max_iter} iterations; --resume continues training."
+            )
+
+
+class PredictionImages(HookBase):
+    """Every VIS_PERIOD iterations, draw the ground truth and the detections of some images for TensorBoard.
+
+    Args:
+        cfg (CfgNode): the config.
+        model (nn.Module): the model, without DistributedDataParallel.
+        records (list[dict]): the images in Detectron2's standard format; they are resized as for testing.
+    """
+
+    def __init__(self, cfg, model, records):
+        self.model = model
+        self.records = records
+        self.class_names = cfg.MODEL.ATSS.CLASS_NAMES
+        self.period = cfg.VIS_PERIOD
+        self._mapper = BoxDatasetMapper(cfg, False, augmentations=[EvalResize.of(cfg)])
+
+    def after_step(self):
+        if (self.trainer.iter + 1) % self.period == 0:
+            for record in self.records:
+                image = torch.from_numpy(self.draw(record).copy()).permute(2, 0, 1)
+                get_event_storage().put_image(f"predictions/{record['image_id']}", image)
+
+    @torch.no_grad()
+    def draw(self, record):
+        """Return the ground truth (left) and the detections (right) of an image: (H, W, 3) uint8, RGB."""
+        with inference_context(self.model):
+            detections = self.model([self._mapper(record)])[0]["instances"].to("cpu")
+        detections = detections[detections.scores >= MIN_DRAWN_SCORE]
+        names, colors = self.class_names, class_colors(len(self.class_names))
+
+        image, annotations = read_image(record["file_name"], "RGB"), record.get("annotations", [])
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+        classes = [a["category_id"] for a in annotations]
+        left = draw_boxes(image, np.array(boxes), [names[k] for k in classes], [colors[k] for k in classes])
+
+        classes, scores = detections.pred_classes.tolist(), detections.scores.tolist()
+        labels = [f"{names[k]} {score:.0%}" for k, score in zip(classes, scores, strict=True)]
+        right = draw_boxes(image, detections.pred_boxes.tensor.numpy(), labels, [colors[k] for k in classes])
+        return mosaic([left, right], columns=2, titles=["ground truth", "detections"])
