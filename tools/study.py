@@ -3,7 +3,7 @@
 
     python tools/study.py --table 3 --config-file configs/atss_R_50_FPN_1x.yaml --num-gpus 8
 
-Rows run one after another; started again, the study skips what is done and goes on where it was interrupted.
+Rows run one after another. The same command skips finished rows and resumes an interrupted one.
 """
 
 import argparse
@@ -32,18 +32,18 @@ def get_parser():
     parser.add_argument("--table", type=int, nargs="+", required=True, choices=sorted(TABLES), help="of the paper")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="base config: model, dataset, schedule")
     parser.add_argument("--output", default="output/study", metavar="DIR", help="folder for runs and tables")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="repeat every row with these")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="run every row with each of these seeds")
     parser.add_argument("--num-gpus", type=int, default=1)
     parser.add_argument("--dry-run", action="store_true", help="print the configs and commands, run nothing")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="go over the base config, rows over both; last")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="change the base config; rows have precedence")
     return parser
 
 
 def main(args):
     if len(args.opts) % 2:
         raise InputError(f"{' '.join(args.opts)}: keys and values must come in pairs")
-    # Every row's config is read before the first runs: a wrong one shows before hours are spent.
-    with each_said_once(logging.getLogger("atss.config.load")):
+    # Load every row's config before the first run, so that an invalid one fails before hours are spent.
+    with without_repeated_messages(logging.getLogger("atss.config.load")):
         tables = {
             number: [plan(row, args.seeds, args.config_file, args.opts, args.output) for row in TABLES[number].rows]
             for number in dict.fromkeys(args.table)
@@ -53,18 +53,16 @@ def main(args):
         runs.setdefault(run.folder, run)
     if args.dry_run:
         for run in runs.values():
-            print(f"# {run.name}, seed {run.seed}")
+            print(f"# {run}")
             print(yaml.safe_dump(run.settings, sort_keys=False), end="")
             print(shlex.join(command(run, TRAIN_NET, args.config_file, args.num_gpus)), end="\n\n")
         return
-    done = [run for run in runs.values() if run.result()]
-    if done:
-        print(f"{len(done)} of {len(runs)} runs are done already.")
-    progress = Progress([run for run in runs.values() if not run.result()])
+    left = [run for run in runs.values() if not run.result()]
+    if len(left) < len(runs):
+        print(f"{len(runs) - len(left)} of {len(runs)} runs are done already.")
+    progress = Progress(len(left))
     write_tables(tables, args)
-    for run in runs.values():
-        if run.result():
-            continue
+    for run in left:
         progress.start(run)
         try:
             execute(run, command(run, TRAIN_NET, args.config_file, args.num_gpus), progress.show)
@@ -77,12 +75,14 @@ def main(args):
 
 
 @contextlib.contextmanager
-def each_said_once(logger):
-    """Keep a message of the logger from coming again: what is said of the base config would be with every row."""
-    said = set()
+def without_repeated_messages(logger):
+    """Log each message once; messages on the base config would repeat with every row."""
+    seen = set()
 
     def is_new(record):
-        return record.msg not in said and not said.add(record.msg)
+        is_new = record.msg not in seen
+        seen.add(record.msg)
+        return is_new
 
     logger.addFilter(is_new)
     try:
@@ -104,8 +104,8 @@ def write_tables(tables, args):
 
 
 if __name__ == "__main__":
-    # A scheduler's notice and a closed terminal end the running row, too.
-    for notice in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(notice, signal.default_int_handler)
+    # A scheduler's signal or a closed terminal ends the running row like Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with one_line_errors():
         main(parse_with_opts(get_parser()))

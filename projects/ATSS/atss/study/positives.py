@@ -1,4 +1,4 @@
-"""How many positives per object gets, by its size and shape (section 3.2), counted without opening an image."""
+"""Positives per object, by its size and shape (section 3.2 of the paper), counted without reading an image."""
 
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ class Positives(NamedTuple):
     """The positives of M objects.
 
     widths, heights: (M,) float32, of the objects, in pixels of the resized image.
-    counts: (M,) int64, how many positives each has.
-    scales: (M,) float32, pixels of the resized image a pixel of the original.
+    counts: (M,) int64, number of positives.
+    scales: (M,) float32, width of the resized image / width of the original.
     """
 
     widths: torch.Tensor
@@ -29,16 +29,16 @@ class Positives(NamedTuple):
     scales: torch.Tensor
 
     def sides(self):
-        """(M,) float32: roots of the objects' areas, in pixels of the resized image."""
+        """Return (M,) float32: square roots of the objects' areas."""
         return (self.widths * self.heights).sqrt()
 
     def aspect_ratios(self):
-        """(M,) float32: height / width."""
+        """Return (M,) float32: height / width."""
         return self.heights / self.widths
 
 
 class Bin(NamedTuple):
-    """Objects with a size or aspect ratio from `low` to below `high`: how many, and their positives per object."""
+    """Positives per object of the objects whose size or aspect ratio is in [low, high)."""
 
     low: float
     high: float
@@ -49,23 +49,23 @@ class Bin(NamedTuple):
 
 
 class Geometry:
-    """What the detector makes of an image before it looks at it: size, objects and anchors.
+    """The sizes, ground-truth boxes and anchors that a detector works with, computed from annotations alone.
 
-    Images are resized as for testing (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST), also where training draws their
-    size, and padded one by one. All else comes from the loader's functions and the detector's own backbone and head.
+    Images are resized as for testing (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST), even if training draws their size, and
+    padded one by one. Boxes are transformed by the loader's functions; the anchors are those of the detector's head.
 
     Args:
-        cfg: config of an ATSS model; its weights are not read.
+        cfg (CfgNode): config of an ATSS model; its weights are not loaded.
 
     Attributes:
-        assigner: the rule that the config names.
-        num_per_cell: A, anchors per cell.
-        num_levels: L.
+        assigner: the label assignment that the config names.
+        num_per_cell (int): A, anchors per cell.
+        num_levels (int): L.
     """
 
     def __init__(self, cfg):
         parts = ATSS.from_config(on_cpu(cfg))
-        # On the meta device feature maps have shapes but no values: nothing is computed.
+        # On the meta device feature maps have shapes but no values.
         self._backbone = parts["backbone"].to("meta").eval()
         self._head = parts["head"]
         self._in_features = parts["in_features"]
@@ -76,31 +76,28 @@ class Geometry:
         self.num_levels = len(self._in_features)
 
     def resize(self, record):
-        """The transform that brings an image to the size that it is tested at.
-
-        Args:
-            record: dict of an image in Detectron2's standard form.
-        """
+        """Return the transform that resizes an image, given as a dict in Detectron2's standard format."""
         return self._resize.of_size(record["height"], record["width"])
 
     def boxes(self, record):
-        """The objects of an image that can be learnt: (G, 4) float32, x1 y1 x2 y2 in pixels of the resized image.
+        """Return the boxes of an image that training uses: (G, 4) float32, x1 y1 x2 y2 in pixels of the resized image.
 
-        Crowd regions and boxes without area are left out, as the loader does.
+        Crowd regions and boxes without area are left out, as by the loader.
         """
         resize = self.resize(record)
         size = resize.new_h, resize.new_w
         objects = [
-            {key: annotation[key] for key in ("bbox", "bbox_mode", "category_id")}
-            for annotation in record.get("annotations", [])
-            if not annotation.get("iscrowd", 0)
+            transform_instance_annotations(
+                {key: a[key] for key in ("bbox", "bbox_mode", "category_id")}, [resize], size
+            )
+            for a in record.get("annotations", [])
+            if not a.get("iscrowd", 0)
         ]
-        objects = [transform_instance_annotations(object, [resize], size) for object in objects]
         return filter_empty_instances(annotations_to_instances(objects, size)).gt_boxes.tensor
 
     @torch.no_grad()
     def grid(self, record):
-        """The `AnchorGrid` of an image, resized and padded."""
+        """Return the `AnchorGrid` of an image, resized and padded."""
         resize = self.resize(record)
         image = torch.empty(3, resize.new_h, resize.new_w, device="meta")
         padded = ImageList.from_tensors([image], self._backbone.size_divisibility).tensor
@@ -111,25 +108,21 @@ class Geometry:
 
 
 def on_cpu(cfg, assigner=None):
-    """The config with its rule, or the one named `assigner`, running on the CPU; matches are the same everywhere."""
+    """Return a copy of a config whose label assignment, or the one named `assigner`, runs on the CPU."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.ATSS.ASSIGNER_BACKEND = "torch"
-    if assigner:
-        cfg.MODEL.ATSS.ASSIGNER = assigner
+    cfg.MODEL.ATSS.ASSIGNER = assigner or cfg.MODEL.ATSS.ASSIGNER
     return cfg
 
 
 def count_positives(geometry, records, assigner):
-    """The positives of all objects of some images.
+    """Return the `Positives` of all objects of some images, in order.
 
     Args:
-        geometry: `Geometry` of the detector.
-        records: dicts of the images in Detectron2's standard form.
-        assigner: the rule, see `atss.assigners`.
-
-    Returns:
-        `Positives` of the M objects, image by image.
+        geometry (Geometry): of the detector.
+        records (list[dict]): the images in Detectron2's standard format.
+        assigner: the label assignment, see `atss.modeling.assigners`.
     """
     sides, counts, scales = [torch.empty(0, 2)], [torch.empty(0, dtype=torch.int64)], [torch.empty(0)]
     for record in records:
@@ -143,15 +136,12 @@ def count_positives(geometry, records, assigner):
 
 
 def positives_of(cfg, datasets, assigner=None):
-    """The positives of all objects of some datasets.
+    """Return the `Positives` of all objects of some datasets, in order.
 
     Args:
-        cfg: config of an ATSS model.
-        datasets: names of registered datasets.
-        assigner: the rule; that of the config where it is not given.
-
-    Returns:
-        `Positives` of the M objects, in the order of the datasets.
+        cfg (CfgNode): config of an ATSS model.
+        datasets (Sequence[str]): names of registered datasets.
+        assigner: the label assignment; by default that of the config.
 
     Raises:
         InputError: a dataset's files are missing or malformed.
@@ -162,31 +152,23 @@ def positives_of(cfg, datasets, assigner=None):
 
 
 def positives_per_object(cfg):
-    """Mean number of positives of an object in the training datasets of a config; nan if they have none.
-
-    Raises:
-        InputError: a dataset's files are missing or malformed.
-    """
+    """Return the mean number of positives per object of a config's training datasets; NaN without objects."""
     return positives_of(cfg, cfg.DATASETS.TRAIN).counts.double().mean().item()
 
 
 def binned(values, counts, per_octave=2):
-    """Positives per object by a quantity of the objects, in bins that are even on a log axis.
+    """Return the positives per object as a list of `Bin`, lowest first, without empty ones.
 
     Args:
-        values: (M,) float tensor, positive: `Positives.sides()` or `Positives.aspect_ratios()`.
-        counts: (M,) int64, `Positives.counts`.
-        per_octave: bins from one power of two to the next, which is always the edge of one.
-
-    Returns:
-        list of `Bin`, lowest first, without the empty ones.
+        values: (M,) positive float tensor: `Positives.sides()` or `Positives.aspect_ratios()`.
+        counts: (M,) int64 tensor: `Positives.counts`.
+        per_octave (int): bins per octave; powers of two are edges.
     """
     counts = counts.numpy()
-    number = (values.double().log2() * per_octave).floor().int().numpy()
+    numbers = (values.double().log2() * per_octave).floor().int().numpy()
     bins = []
-    for n in np.unique(number).tolist():
-        inside = counts[number == n]
-        lower, upper = np.quantile(inside, [0.25, 0.75]).tolist()
-        edges = (2 ** (edge / per_octave) for edge in (n, n + 1))
-        bins.append(Bin(*edges, len(inside), float(inside.mean()), lower, upper))
+    for number in np.unique(numbers).tolist():
+        inside = counts[numbers == number]
+        low, high = 2 ** (number / per_octave), 2 ** ((number + 1) / per_octave)
+        bins.append(Bin(low, high, len(inside), float(inside.mean()), *np.quantile(inside, [0.25, 0.75]).tolist()))
     return bins
