@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from atss.config import load_config
-from atss.report.boxes import Boxes, read_content, to_arrays
+from atss.report.boxes import Boxes, read_content, read_results, sort_detections
 from tests.helpers import DEMO_CONFIG, pairs
 
 LOSSES = ("loss_cls", "loss_box", "loss_centerness")
@@ -56,16 +56,19 @@ def random_boxes(seed, num_images=12, num_classes=4):
 
 def arrays(content, results):
     """`Boxes` of a content and results."""
-    return to_arrays(read_content("made", content, ""), results)
+    dataset = read_content("made", content, "")
+    return Boxes(dataset.objects, detections_of(dataset, results))
 
 
-def made(objects, detections, num_images=1, num_classes=3):
-    """`Boxes` of (class, box) and (class, box, score), all in image 0 unless a fourth entry says which."""
+def detections_of(dataset, results):
+    return sort_detections(read_results(results, dataset)[0])
+
+
+def made(objects, detections):
+    """`Boxes` in one image with three classes, of (class, box) or (class, box, crowd) and (class, box, score)."""
     annotations = [annotation(1, 10 * (k + 1), list(box), *rest) for k, box, *rest in objects]
     results = [result(1, 10 * (k + 1), list(box), score) for k, box, score in detections]
-    found = arrays(content_of(num_images, ["a", "b", "c"][:num_classes], annotations), results)
-    assert isinstance(found, Boxes)
-    return found
+    return arrays(content_of(1, ["a", "b", "c"], annotations), results)
 
 
 def log(num_lines=6, start=0, **more):

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 
 from atss.evaluation import coco
-from atss.evaluation.coco import evaluate_boxes
+from atss.evaluation.coco import evaluate_boxes, index_coco
 from atss.report.analysis import analyze
 from atss.report.boxes import read_content
 from atss.report.outcomes import CORRECT, FALSE_POSITIVE
 from atss.report.thresholds import SCORES
-from tests.report.runs import annotation, content_of, random_boxes, result
+from tests.report.runs import annotation, content_of, detections_of, random_boxes, result
 
 BOX, OTHER, FAR = [5, 5, 20, 20], [50, 5, 20, 20], [80, 60, 20, 20]
 
 
 def found(annotations, results, classes=("a", "b")):
-    return analyze(read_content("made", content_of(1, classes, annotations), ""), results)
+    dataset = read_content("made", content_of(1, classes, annotations), "")
+    return analyze(dataset, detections_of(dataset, results))
 
 
 def test_precision_over_recall():
@@ -30,7 +31,7 @@ def test_precision_over_recall():
     expected = np.where(analysis.recalls <= 0.5, 1, 2 / 3)
     assert analysis.precision[0] == pytest.approx(expected) and np.isnan(analysis.precision[1]).all()
     assert [analysis.ap50[0], analysis.ap[0]] == pytest.approx([expected.mean(), expected.mean() / 10])
-    assert analysis.figures["AP50"] == pytest.approx(expected.mean()) and np.isnan(analysis.figures["APl"])
+    assert analysis.metrics["AP50"] == pytest.approx(expected.mean()) and np.isnan(analysis.metrics["APl"])
     assert analysis.size_counts == [2, 0, 0]
 
 
@@ -38,11 +39,11 @@ def test_the_figures_are_those_of_the_evaluation():
     content, results = random_boxes(0)
     dataset = read_content("made", content, "")
 
-    analysis = analyze(dataset, results)
+    analysis = analyze(dataset, detections_of(dataset, results))
 
-    stats = evaluate_boxes(dataset.coco, results).stats[:6]
-    assert list(analysis.figures.values()) == [s if s >= 0 else pytest.approx(np.nan, nan_ok=True) for s in stats]
-    assert np.nanmean(analysis.ap) == pytest.approx(analysis.figures["AP"])
+    stats = evaluate_boxes(index_coco(content), results).stats[:6]
+    assert list(analysis.metrics.values()) == [s if s >= 0 else pytest.approx(np.nan, nan_ok=True) for s in stats]
+    assert np.nanmean(analysis.ap) == pytest.approx(analysis.metrics["AP"])
 
 
 def test_only_detections_from_their_threshold_on_are_judged():
@@ -63,20 +64,20 @@ def test_only_detections_from_their_threshold_on_are_judged():
 def test_without_detections_everything_is_missed():
     analysis = found([annotation(1, 10, BOX)], [])
 
-    assert analysis.figures["AP"] == 0 and analysis.matrix[0].tolist() == [0, 0, 1]
+    assert analysis.metrics["AP"] == 0 and analysis.matrix[0].tolist() == [0, 0, 1]
 
 
 def test_without_objects_there_are_no_figures():
     analysis = found([], [result(1, 10, BOX, 0.9)])
 
-    assert np.isnan(list(analysis.figures.values())).all() and np.isnan(analysis.ap).all()
+    assert np.isnan(list(analysis.metrics.values())).all() and np.isnan(analysis.ap).all()
     assert analysis.outcomes.kind.tolist() == [FALSE_POSITIVE]
 
 
 def test_crowds_are_no_objects():
     analysis = found([annotation(1, 10, BOX, crowd=1)], [result(1, 10, BOX, 0.9)])
 
-    assert np.isnan(analysis.figures["AP"]) and analysis.matrix.sum() == 0 and analysis.size_counts == [0, 0, 0]
+    assert np.isnan(analysis.metrics["AP"]) and analysis.matrix.sum() == 0 and analysis.size_counts == [0, 0, 0]
 
 
 def test_the_ap_that_each_kind_of_error_costs():
@@ -107,11 +108,12 @@ def test_calibration_compares_scores_with_precision():
 def test_without_hotcoco_the_rest_is_the_same(monkeypatch):
     content, results = random_boxes(0)
     dataset = read_content("made", content, "")
-    before = analyze(dataset, results)
+    detections = detections_of(dataset, results)
+    before = analyze(dataset, detections)
 
     monkeypatch.setattr(coco, "hotcoco", None)
-    after = analyze(dataset, results)
+    after = analyze(dataset, detections)
 
     assert after.tide is None and after.calibration is None
-    assert after.figures == before.figures and np.array_equal(after.matrix, before.matrix)
+    assert after.metrics == before.metrics and np.array_equal(after.matrix, before.matrix)
     assert all(map(np.array_equal, after.outcomes, before.outcomes))

@@ -90,6 +90,14 @@ def test_letters_stay_letters_and_numbers_keep_their_digits():
     assert all(name in content.decode() for name in ("猫", "a &lt;b&gt; &amp; c", "0.12345"))
 
 
+def test_classes_of_the_same_name_have_a_bar_each():
+    figure, _ = drawn(LIGHT, charts.class_bars, ["cat", "cat"], [30.0, 20.0], 30.0)
+
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [30, 20]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["cat", "cat"]
+    assert len({bar.get_y() for bar in figure.axes[0].patches}) == 2
+
+
 def test_of_many_classes_the_best_and_worst_are_named():
     rank = np.linspace(0.9, 0.1, 80)
     curves = np.repeat(rank[:, None], 11, axis=1)

@@ -5,19 +5,10 @@ import pytest
 from PIL import Image
 
 from atss.errors import InputError
-from atss.report.boxes import read_content, to_arrays
-from atss.report.images import (
-    LABEL,
-    PREDICTION,
-    draw_error,
-    draw_pair,
-    name_in_image,
-    of_image,
-    spread,
-    window,
-)
+from atss.report.boxes import Boxes, read_content
+from atss.report.images import LABEL, PREDICTION, draw_error, draw_pair, name_in_image, spread, window
 from atss.utils.drawing import class_colors
-from tests.report.runs import annotation, arrays, content_of, random_boxes, result
+from tests.report.runs import annotation, arrays, content_of, detections_of, random_boxes, result
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -66,7 +57,7 @@ def dataset(tmp_path):
     content = content_of(1, ["a", "b"], [annotation(1, 10, [20, 30, 30, 20])])
     results = [result(1, 20, [40, 40, 40, 30], 0.9), result(1, 10, [1, 1, 5, 5], 0.5)]
     dataset = read_content("made", content, str(tmp_path))
-    return dataset, to_arrays(dataset, results)
+    return dataset, Boxes(dataset.objects, detections_of(dataset, results))
 
 
 def has(image, color):
@@ -77,7 +68,7 @@ def test_labels_and_predictions_have_the_colours_of_their_classes(dataset):
     dataset, boxes = dataset
     first, second = class_colors(2)
 
-    labels, predictions = draw_pair(dataset, *(of_image(rows, 0) for rows in boxes), 0)
+    labels, predictions = draw_pair(dataset, *boxes, 0)
 
     assert labels.shape == predictions.shape == (300, 400, 3)
     assert has(labels, first) and not has(labels, second)
@@ -92,10 +83,10 @@ def test_labels_and_predictions_have_the_colours_of_their_classes(dataset):
 def test_a_mistake_shows_its_boxes(dataset, detection, object_, colors):
     dataset, boxes = dataset
 
-    image = draw_error(dataset, boxes, detection, object_)
+    path, image = draw_error(dataset, boxes, detection, object_)
 
     assert [color for color in (LABEL, PREDICTION) if has(image, color)] == colors
-    assert max(image.shape) == 340
+    assert path == dataset.files[0] and max(image.shape) == 340
 
 
 def test_a_image_that_is_missing_is_named(dataset, tmp_path):

@@ -65,9 +65,9 @@ def test_it_tells_the_whole_story(whole):
     shown = headings(page)
     assert shown[:2] == ["made_0", "Training"]
     for title in ("Total loss", "Classification loss", "Box loss", "Centerness loss", "Learning rate", "AP",
-                  "Precision and recall", "F1 over the least score", "AP by size of the object", "AP of the classes",
-                  "Best score thresholds", "Confusion matrix", "Ground truth and detections", "Errors",
-                  "Outcomes of detections", "Outcomes of ground truth", "AP that errors cost (TIDE)",
+                  "Precision and recall", "F1 over the score threshold", "AP by size of the object",
+                  "AP of the classes", "Best score thresholds", "Confusion matrix", "Ground truth and detections",
+                  "Errors", "Outcomes of detections", "Outcomes of ground truth", "AP that errors cost (TIDE)",
                   "Calibration", "Definitions"):  # fmt: skip
         assert title in shown, title
     assert "best AP during training 31.5, after 1,200 iterations" in text and "12 images" in text
@@ -139,7 +139,7 @@ def test_a_run_that_was_killed_has_curves_alone(tmp_path, quick):
 
     assert "1 line of metrics.json omitted" in text and "total_loss is NaN or infinite in 1 of 5 lines" in text
     assert "after 100 of 1,100 iterations" in text and "Curve of AP omitted" in text
-    assert "No figures" in text and "coco_instances_results.json: no evaluation has written its boxes" in text
+    assert "No metrics" in text and "coco_instances_results.json: no evaluation has written its boxes" in text
     assert "Total loss" in headings(page) and "Errors" not in headings(page)
 
 
@@ -149,7 +149,7 @@ def test_figures_of_a_dataset_that_is_gone_come_from_the_training(tmp_path, quic
 
     _, text = report(folder)
 
-    assert "AP 33.3" in text and "metrics of metrics.json, after 100 iterations" in text
+    assert "AP 33.3" in text and "metrics from metrics.json, after 100 iterations" in text
     assert "Curves, confusion matrix, images and errors omitted" in text and "annotations.json" in text
 
 
@@ -232,7 +232,7 @@ def test_several_datasets_have_a_part_each(tmp_path, quick):
 
     assert headings(page)[:2] == ["made_0", "made_1"]
     assert "AP on made_0" in headings(page) and "AP on made_1" in headings(page)
-    assert "metrics of metrics.json, after 1,200 iterations" in text, "the second has no boxes"
+    assert "metrics from metrics.json, after 1,200 iterations" in text, "the second has no boxes"
     names = {path.name for path in (tmp_path / "run/report").iterdir()}
     assert "made_0_confusion_matrix.svg" in names and "total_loss.svg" in names
 

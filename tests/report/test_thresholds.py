@@ -29,7 +29,7 @@ def test_counts_are_those_of_every_score_by_itself(seed):
         for place in range(0, 1001, 50):
             enough = of_class & (detections["score"] >= SCORES[place])
             true, all_ = int((enough & right).sum()), int((enough & ~ignored).sum())
-            assert (found.found[k, place], found.counted[k, place]) == (true, all_)
+            assert (found.correct[k, place], found.counted[k, place]) == (true, all_)
             precision, recall, f1 = (x[k, place] for x in (found.precision(), found.recall(), found.f1()))
             assert precision == pytest.approx(true / all_ if all_ else np.nan, nan_ok=True)
             assert recall == pytest.approx(true / total if total else np.nan, nan_ok=True)

@@ -1,11 +1,9 @@
-"""A page that tells the contents of a run: how it was trained, how well it detects, and where it goes wrong."""
+"""The report of a run: how it was trained, how well it detects, and where it goes wrong, as one HTML page."""
 
 import os
 
 from ..errors import InputError
-from .contents import report_contents
-from .figures import ImageFolder
-from .page import render
+from .page import render_page
 from .run_folder import read_run
 
 __all__ = ["write_report"]
@@ -14,7 +12,7 @@ __all__ = ["write_report"]
 def write_report(output_dir):
     """Write `report.html` into the folder of a run, and its images as files into `report/` there.
 
-    What a run does not have, or what cannot be read, is omitted of the page, with a line that says why.
+    What the run does not have, or what cannot be read, is omitted, with a line that gives the reason.
 
     Args:
         output_dir: folder that a training or an evaluation wrote, OUTPUT_DIR of its config.
@@ -28,7 +26,7 @@ def write_report(output_dir):
     run = read_run(output_dir)
     path = os.path.join(output_dir, "report.html")
     try:
-        page = render(report_contents(run, ImageFolder(os.path.join(output_dir, "report"))))
+        page = render_page(run, os.path.join(output_dir, "report"))
         with open(f"{path}.part", "w", encoding="utf-8") as file:
             file.write(page)
         os.replace(f"{path}.part", path)

@@ -1,54 +1,41 @@
-"""What is in a dataset and what a detector has found there, as arrays."""
+"""Read the ground truth of a dataset and the detections in it as arrays."""
 
-import contextlib
-import io
 import os
 from typing import NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from pycocotools.coco import COCO
 
 from ..data import read_dataset
 from ..data.coco import read_json
 from ..errors import InputError
+from ..evaluation.coco import run_coco_eval
 
+# Categories and images are indices into the dataset's; boxes are x, y, width, height in pixels.
 OBJECT = np.dtype([("category", "i8"), ("image", "i8"), ("box", "f8", 4), ("area", "f8"), ("crowd", "?")])
 DETECTION = np.dtype([("category", "i8"), ("image", "i8"), ("box", "f8", 4), ("score", "f8")])
 
 
 class Dataset(NamedTuple):
-    """A dataset in COCO's format.
-
-    name: that it is registered under.
-    classes: names of the K classes, in the order of the detector's outputs.
-    category_ids: (K,) int64, their ids in the file, rising.
-    image_ids: (I,) int64, rising.
-    files: paths of the I images.
-    coco: `pycocotools.coco.COCO` with all of the file.
-    """
+    """A dataset with K classes and I images."""
 
     name: str
-    classes: list
-    category_ids: np.ndarray
-    image_ids: np.ndarray
-    files: list
-    coco: COCO
+    classes: list  # K names, in the order of the detector's outputs
+    category_ids: np.ndarray  # (K,) int64, increasing
+    image_ids: np.ndarray  # (I,) int64, increasing
+    files: list  # I paths
+    objects: np.ndarray  # OBJECT (G,), the ground truth by image and class
 
 
 class Boxes(NamedTuple):
-    """Objects and detections of a dataset; `category` is a class, `image` an image, both counted from 0.
+    """Ground truth and detections of a dataset."""
 
-    objects: OBJECT (G,), in order of image and class.
-    detections: DETECTION (D,), in order of image, class and falling score.
-    """
-
-    objects: np.ndarray
-    detections: np.ndarray
+    objects: np.ndarray  # OBJECT (G,), by image and class
+    detections: np.ndarray  # DETECTION (D,), by image, class and decreasing score
 
 
 def load_dataset(name):
-    """Read a registered dataset from the file that its boxes were evaluated with.
+    """Read a registered dataset from the file that its detections were evaluated with.
 
     Returns:
         `Dataset`.
@@ -58,9 +45,9 @@ def load_dataset(name):
     """
     if name not in DatasetCatalog.list():
         raise InputError(f"there is no dataset named {name!r}")
-    if not MetadataCatalog.get(name).get("json_file"):
-        read_dataset(name)  # fills it in, also where the dataset has another format
     metadata = MetadataCatalog.get(name)
+    if not metadata.get("json_file"):
+        read_dataset(name)  # converts other formats, and sets json_file
     path = metadata.json_file
     content = read_json(path)
     if isinstance(content, dict) and "annotations" not in content:
@@ -72,49 +59,42 @@ def load_dataset(name):
 
 
 def read_content(name, content, image_folder):
-    """The `Dataset` of a file's content.
+    """Return the `Dataset` for the content of a json file.
 
     Raises:
-        TypeError, KeyError, ValueError, OverflowError, AttributeError: it is not as it should be.
+        TypeError, KeyError, ValueError, OverflowError, AttributeError: the content is malformed.
     """
     categories = sorted(content["categories"], key=lambda category: category["id"])
     images = sorted(content["images"], key=lambda image: image["id"])
-    dataset = Dataset(
+    annotations = content["annotations"]
+    category_ids = np.array([category["id"] for category in categories], dtype=np.int64)
+    image_ids = np.array([image["id"] for image in images], dtype=np.int64)
+    objects = np.empty(len(annotations), OBJECT)
+    objects["category"], known_category = find([a["category_id"] for a in annotations], category_ids)
+    objects["image"], known_image = find([a["image_id"] for a in annotations], image_ids)
+    objects["box"] = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    objects["area"] = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
+    objects["crowd"] = [a.get("iscrowd", 0) for a in annotations]
+    if not images or not categories or not (known_category & known_image).all():
+        raise ValueError
+    return Dataset(
         name=name,
         classes=[str(category["name"]) for category in categories],
-        category_ids=np.array([category["id"] for category in categories], dtype=np.int64),
-        image_ids=np.array([image["id"] for image in images], dtype=np.int64),
+        category_ids=category_ids,
+        image_ids=image_ids,
         files=[os.path.join(image_folder, image["file_name"]) for image in images],
-        coco=indexed(content),
+        objects=objects[np.lexsort((objects["category"], objects["image"]))],
     )
-    objects = read_objects(content["annotations"])
-    known = np.isin(objects["category"], dataset.category_ids) & np.isin(objects["image"], dataset.image_ids)
-    if not images or not categories or not known.all():
-        raise ValueError
-    return dataset
 
 
-def indexed(content):
-    """`pycocotools.coco.COCO` of a file's content."""
-    coco = COCO()
-    coco.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
-
-
-def load_results(path, dataset):
-    """Read the boxes that an evaluation wrote.
-
-    Args:
-        path: file in COCO's format of results.
-        dataset: `Dataset`.
+def load_detections(path, dataset):
+    """Read the boxes that an evaluation on a `Dataset` wrote in COCO's results format.
 
     Returns:
-        list of results, and a list of lines about those that were omitted.
+        DETECTION (D,), and a list of lines about boxes that are omitted.
 
     Raises:
-        InputError: the file is missing or malformed, or of other images.
+        InputError: the file is missing or malformed, or has boxes of other images.
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: no evaluation has written its boxes")
@@ -122,54 +102,59 @@ def load_results(path, dataset):
     try:
         if not isinstance(results, list):
             raise TypeError
-        numbers = np.array([(*r["bbox"], r["score"]) for r in results], dtype=np.float64).reshape(-1, 5)
-        ids = np.array([(r["image_id"], r["category_id"]) for r in results], dtype=np.int64).reshape(-1, 2)
+        detections, known_category, known_image = read_results(results, dataset)
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: not in COCO's format of results") from error
-    strange = ~np.isin(ids[:, 0], dataset.image_ids)
-    if strange.any():
+    if not known_image.all():
         raise InputError(
-            f"{path}: {strange.sum()} of {len(ids)} boxes are of images that dataset {dataset.name} does not have; "
-            "evaluate again"
+            f"{path}: {(~known_image).sum()} of {len(results)} boxes are of images that dataset {dataset.name} does "
+            "not have; evaluate again"
         )
-    finite, known = np.isfinite(numbers).all(axis=1), np.isin(ids[:, 1], dataset.category_ids)
-    notes = []
-    if not finite.all():
-        notes.append(f"{(~finite).sum()} of {len(results)} boxes are omitted: their numbers are not finite.")
-    if not known.all():
-        notes.append(f"{(~known).sum()} of {len(results)} boxes are omitted: of classes that the dataset lacks.")
-    good = finite & known
-    return (results if good.all() else [r for r, keep in zip(results, good, strict=True) if keep]), notes
+    finite = np.isfinite(detections["box"]).all(axis=1) & np.isfinite(detections["score"])
+    notes = [
+        f"{(~good).sum()} of {len(results)} boxes are omitted: {why}."
+        for good, why in ((finite, "their numbers are not finite"), (known_category, "the dataset lacks their classes"))
+        if not good.all()
+    ]
+    return sort_detections(detections[finite & known_category]), notes
 
 
-def to_arrays(dataset, results):
-    """The objects of a `Dataset` and a list of results -> `Boxes`."""
-    objects, detections = read_objects(dataset.coco.dataset["annotations"]), read_detections(results)
-    for rows in (objects, detections):
-        rows["category"] = np.searchsorted(dataset.category_ids, rows["category"])
-        rows["image"] = np.searchsorted(dataset.image_ids, rows["image"])
-    # Both are in order of class already; a stable sort keeps it within an image.
-    return Boxes(*(rows[np.argsort(rows["image"], kind="stable")] for rows in (objects, detections)))
+def read_results(results, dataset):
+    """Return DETECTION (D,) for results in COCO's format, and which have a known category and image, (D,) bool each."""
+    detections = np.empty(len(results), DETECTION)
+    detections["category"], known_category = find([r["category_id"] for r in results], dataset.category_ids)
+    detections["image"], known_image = find([r["image_id"] for r in results], dataset.image_ids)
+    detections["box"] = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
+    detections["score"] = [r["score"] for r in results]
+    return detections, known_category, known_image
 
 
-def read_objects(annotations):
-    """Annotations in COCO format -> OBJECT (G,), by category and image."""
-    rows = read_boxes(annotations, OBJECT)
-    rows["area"] = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
-    rows["crowd"] = [a.get("iscrowd", 0) for a in annotations]
-    return rows[np.lexsort((rows["image"], rows["category"]))]
+def find(ids, known_ids):
+    """Return the index of each id in the sorted `known_ids`, and whether it is there."""
+    ids = np.array(ids, dtype=np.int64)
+    return np.searchsorted(known_ids, ids), np.isin(ids, known_ids)
 
 
-def read_detections(results):
-    """Results in COCO format -> DETECTION (D,), by category, image and decreasing score."""
-    rows = read_boxes(results, DETECTION)
-    rows["score"] = [r["score"] for r in results]
-    return rows[np.lexsort((-rows["score"], rows["image"], rows["category"]))]
+def sort_detections(detections):
+    return detections[np.lexsort((-detections["score"], detections["category"], detections["image"]))]
 
 
-def read_boxes(entries, dtype):
-    rows = np.empty(len(entries), dtype)
-    rows["category"] = [e["category_id"] for e in entries]
-    rows["image"] = [e["image_id"] for e in entries]
-    rows["box"] = np.array([e["bbox"] for e in entries], dtype="f8").reshape(-1, 4)
-    return rows
+def image_slice(rows, image):
+    """Return the slice of the rows of an image, in ground truth or detections by image."""
+    return slice(*np.searchsorted(rows["image"], [image, image + 1]))
+
+
+def coco_eval(objects, detections, num_classes, **params):
+    """Evaluate OBJECT (G,) and DETECTION (D,) with `run_coco_eval`; ids are the indices, boxes are numbered from 1."""
+    images = np.union1d(objects["image"], detections["image"]).tolist()
+    fields = [objects[name].tolist() for name in ("image", "category", "box", "area", "crowd")]
+    ground_truth = {
+        "images": [{"id": image} for image in images],
+        "categories": [{"id": category, "name": str(category)} for category in range(num_classes)],
+        "annotations": [
+            {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            for i, (image, category, box, area, crowd) in enumerate(zip(*fields, strict=True), 1)
+        ],
+    }
+    results = np.column_stack([detections[name] for name in ("image", "box", "score", "category")])
+    return run_coco_eval(ground_truth, results, **params)

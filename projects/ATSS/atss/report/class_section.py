@@ -1,105 +1,87 @@
 """The metrics of each class: curves, bars, a table, and the confusion matrix."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from . import charts
-from .figures import Shown, slug
 from .thresholds import SCORES
 from .words import counted, percent, share
 
-# Rows of frequent confusions.
-CONFUSIONS = 10
-SIZES = ("small", "medium", "large")
-LIMITS = ("< 32² px", "32² to 96² px", "> 96² px")
+CONFUSIONS = 10  # rows in the table of frequent confusions
+SIZES = {"small": "< 32² px", "medium": "32² to 96² px", "large": "> 96² px"}
 
 
-class ClassRow(NamedTuple):
-    """A class in numbers, as texts."""
-
-    name: str
-    objects: str
-    ap: str
-    ap50: str
-    threshold: str
-    precision: str
-    recall: str
-    f1: str
-
-
-def add_classes(test, analysis, folder, prefix):
-    """Curves, bars and table of the classes."""
-    names, sweep = analysis.dataset.classes, analysis.sweep
-    f1, at = sweep.f1(), (np.arange(len(names)), analysis.thresholds)
-    with_objects = np.flatnonzero(sweep.totals)
-    if not len(with_objects):
-        test.notes.append("Curves and bars omitted: the dataset has no ground truth.")
-    else:
-        for key, title, line, arguments in (
-            ("precision_recall", "Precision and recall", "At an IoU of 0.5. In brackets: AP50.",
-             (analysis.recalls, analysis.precision, names, analysis.ap50, ("recall", "precision"), None)),
-            ("f1", "F1 over the least score", "At an IoU of 0.5. In brackets, and dots: the best F1.",
-             (SCORES, f1, names, f1[at], ("score from which detections count", "F1"), analysis.thresholds)),
-        ):  # fmt: skip
-            chart = folder.chart(slug(key, prefix), title, charts.curves_of_classes, *arguments)
-            test.curves.append(Shown([chart], title, (line,)))
-        lines = [
-            f"{size}\n{limits}\n{counted(number, 'object')}"
-            for size, limits, number in zip(SIZES, LIMITS, analysis.size_counts, strict=True)
-        ]
-        by_size = 100 * np.array([analysis.figures[key] for key in ("APs", "APm", "APl")])
-        chart = folder.chart(slug("ap_by_size", prefix), "AP by size of the object", charts.size_bars, lines, by_size)
-        test.bars.append(Shown([chart], "AP by size of the object"))
-        order = with_objects[np.argsort(-analysis.ap[with_objects], kind="stable")]
-        test.bars += class_bars_of(analysis, order, folder, prefix)
-    values = zip(
-        names, sweep.totals, analysis.ap, analysis.ap50, SCORES[analysis.thresholds],
-        *(rates[at] for rates in (sweep.precision(), sweep.recall(), f1)), strict=True,
-    )  # fmt: skip
-    test.classes = [row(*value) for value in values]
-    together, place = sweep.together(), analysis.overall
-    rates = (rates[0, place] for rates in (together.precision(), together.recall(), together.f1()))
-    test.overall = row("all, one threshold", together.totals[0], *figures_of(analysis), SCORES[place], *rates)
-    without = [names[k] for k in np.flatnonzero(sweep.totals == 0)]
-    if without and len(with_objects):
-        test.notes.append(f"Without ground truth, and so without AP: {', '.join(without)}.")
+def class_curves(analysis, folder):
+    """Return a list of `Card`: precision over recall and F1 over the score threshold."""
+    names, f1 = analysis.dataset.classes, analysis.sweep.f1()
+    best = f1[np.arange(len(names)), analysis.thresholds]
+    return [
+        folder.chart(
+            "precision_recall", "Precision and recall", charts.curves_of_classes, analysis.recalls, analysis.precision,
+            names, analysis.ap50, ("recall", "precision"), lines=("At an IoU of 0.5. In brackets: AP50.",),
+        ),
+        folder.chart(
+            "f1", "F1 over the score threshold", charts.curves_of_classes, SCORES, f1, names, best,
+            ("score threshold", "F1"), analysis.thresholds,
+            lines=("At an IoU of 0.5. In brackets, and dots: the best F1.",),
+        ),
+    ]  # fmt: skip
 
 
-def figures_of(analysis):
-    return analysis.figures["AP"], analysis.figures["AP50"]
-
-
-def row(name, total, ap, ap50, threshold, *rates):
-    return ClassRow(name, f"{total:,}", percent(ap), percent(ap50), share(threshold), *map(share, rates))
-
-
-def class_bars_of(analysis, order, folder, prefix):
-    """AP of the classes in `order`, in as many charts as needed; of very many the best and the worst."""
-    shown, most = [], 4 * charts.BARS
-    if len(order) > most:
-        order = np.concatenate([order[: most // 2], order[-most // 2 :]])
+def class_bars(analysis, folder):
+    """Return a list of `Card`: AP by object size and by class; of very many classes the best and the worst."""
+    lines = [
+        f"{size}\n{limits}\n{counted(count, 'object')}"
+        for (size, limits), count in zip(SIZES.items(), analysis.size_counts, strict=True)
+    ]
+    by_size = 100 * np.array([analysis.metrics[key] for key in ("APs", "APm", "APl")])
+    cards = [folder.chart("ap_by_size", "AP by size of the object", charts.size_bars, lines, by_size)]
+    order = np.flatnonzero(analysis.sweep.totals)
+    order = order[np.argsort(-analysis.ap[order], kind="stable")]
+    if len(order) > 4 * charts.BARS:
+        order = np.concatenate([order[: 2 * charts.BARS], order[-2 * charts.BARS :]])
     parts = -(-len(order) // charts.BARS)
     for number, part in enumerate(np.array_split(order, parts), 1):
-        text = "AP of the classes" + (f", {number} of {parts}" if parts > 1 else "")
-        names = [analysis.dataset.classes[k] for k in part]
-        name = slug(f"ap_by_class_{number}" if parts > 1 else "ap_by_class", prefix)
-        values, highest = (100 * analysis.ap[part]).tolist(), 100 * analysis.ap[order].max()
-        chart = folder.chart(name, text, charts.class_bars, names, values, highest)
-        shown.append(Shown([chart], text))
-    return shown
+        name, title = "ap_by_class", "AP of the classes"
+        if parts > 1:
+            name, title = f"{name}_{number}", f"{title}, {number} of {parts}"
+        names, values = [analysis.dataset.classes[k] for k in part], 100 * analysis.ap[part]
+        cards.append(folder.chart(name, title, charts.class_bars, names, values, 100 * analysis.ap[order].max()))
+    return cards
 
 
-def add_confusions(test, analysis, folder, prefix):
-    """The confusion matrix, and its largest entries off the diagonal."""
-    matrix, names = analysis.matrix, analysis.dataset.classes
-    text = "Confusion matrix: class of the ground truth against class of the detection"
-    chart = folder.chart(slug("confusion_matrix", prefix), text, charts.confusions, matrix, names)
-    test.matrix = Shown([chart], "", wide=len(names) > charts.WITH_NUMBERS)
-    between = matrix[:-1, :-1].copy()
+def class_table(analysis):
+    """Return the rows of the table of classes, and the row of all classes at one threshold, as tuples of texts."""
+    names, sweep, thresholds = analysis.dataset.classes, analysis.sweep, analysis.thresholds
+    best = np.arange(len(names)), thresholds
+    rates = (rate[best] for rate in (sweep.precision(), sweep.recall(), sweep.f1()))
+    columns = names, sweep.totals, analysis.ap, analysis.ap50, SCORES[thresholds], *rates
+    together, overall = sweep.together(), analysis.overall
+    rates = (rate[0, overall] for rate in (together.precision(), together.recall(), together.f1()))
+    ap, ap50 = analysis.metrics["AP"], analysis.metrics["AP50"]
+    last = table_row("all, one threshold", together.totals[0], ap, ap50, SCORES[overall], *rates)
+    return [table_row(*values) for values in zip(*columns, strict=True)], last
+
+
+def table_row(name, total, ap, ap50, *values):
+    return name, f"{total:,}", percent(ap), percent(ap50), *map(share, values)
+
+
+def confusion_chart(analysis, folder):
+    """Return the `Card` of the confusion matrix."""
+    return folder.chart(
+        "confusion_matrix", "", charts.confusions, analysis.matrix, analysis.dataset.classes,
+        alt="Confusion matrix: class of the ground truth against class of the detection",
+        wide=len(analysis.dataset.classes) > charts.WITH_NUMBERS,
+    )  # fmt: skip
+
+
+def confusion_table(analysis):
+    """Return the largest entries off the diagonal: ground truth, detected as, number and share, as tuples of texts."""
+    names, between = analysis.dataset.classes, analysis.matrix[:-1, :-1].copy()
     np.fill_diagonal(between, 0)
-    for place in np.argsort(-between, axis=None, kind="stable")[:CONFUSIONS]:
-        i, j = np.unravel_index(place, between.shape)
-        if between[i, j]:
-            part = between[i, j] / analysis.sweep.totals[i]
-            test.confusions.append((names[i], names[j], f"{between[i, j]:,}", f"{percent(part)}%"))
+    order = np.argsort(-between, axis=None, kind="stable")[:CONFUSIONS]
+    return [
+        (names[i], names[j], f"{between[i, j]:,}", f"{percent(between[i, j] / analysis.sweep.totals[i])}%")
+        for i, j in np.stack(np.unravel_index(order, between.shape), axis=1)
+        if between[i, j]
+    ]

@@ -1,61 +1,67 @@
-"""The images of a report: as files in a folder, and inside the page."""
+"""Charts and photos of a report: as files in a folder, and inside the page."""
 
-import glob
-import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from .images import to_jpeg
 from .theme import DARK, LIGHT, data_uri, encode, recolored, style
 
-ENDINGS = ("svg", "png", "jpg")
-
 
 class PageImage(NamedTuple):
-    """An image in the page.
+    """An image in the page."""
 
-    light, dark: data URIs; `dark` is None where it is the same.
-    text: what it shows, for those who cannot see it.
-    width, height: in pixels, as it is meant to be looked at.
-    """
-
-    light: str
-    dark: str | None
-    text: str
-    width: int
+    light: str  # data URI
+    dark: str | None  # data URI for the dark page, None for the same
+    alt: str
+    width: int  # in pixels, as it is meant to be shown
     height: int
 
 
-class Shown(NamedTuple):
-    """Images side by side, a title above and lines of text below them; `wide` takes all of the page's width."""
+class Card(NamedTuple):
+    """Images side by side, with a title above and lines of text below."""
 
     images: list
     title: str = ""
     lines: tuple = ()
-    wide: bool = False
+    wide: bool = False  # takes the page's whole width
 
 
 class ImageFolder:
-    """Writes images into a folder; those of an earlier report go.
+    """Writes images into a folder and returns them for the page.
 
     Args:
-        path: the folder, made where it is missing.
+        path: existing folder.
+        dataset: name that the files start with, None for none.
     """
 
-    def __init__(self, path):
-        self.path = path
-        os.makedirs(path, exist_ok=True)
-        for ending in ENDINGS:
-            for old in glob.glob(os.path.join(glob.escape(path), f"*.{ending}")):
-                os.remove(old)
+    def __init__(self, path, dataset=None):
+        self.path = Path(path)
+        self.prefix = re.sub(r"[^\w-]+", "_", dataset) + "_" if dataset else ""
 
-    def chart(self, name, text, draw, *arguments):
+    def of(self, dataset):
+        """Return the same folder for the images of a dataset."""
+        return ImageFolder(self.path, dataset)
+
+    def clear(self):
+        """Make the folder, or delete the images of an earlier report in it."""
+        self.path.mkdir(exist_ok=True)
+        for old in self.path.iterdir():
+            if old.suffix in (".svg", ".png", ".jpg"):
+                old.unlink()
+
+    def chart(self, name, title, draw, *arguments, alt=None, lines=(), wide=False):
         """Draw a chart for light and dark pages; the file is the light one.
 
         Args:
-            name: of the file, without ending.
-            text: what it shows.
-            draw: function of a `Theme` and `arguments` that gives a matplotlib figure.
+            name: of the file, without suffix.
+            title: above the chart.
+            draw: function of a `Theme` and `arguments` that returns a matplotlib figure.
+            alt: what it shows; the title by default.
+            lines, wide: as of `Card`.
+
+        Returns:
+            `Card`.
         """
         with style(LIGHT):
             figure = draw(LIGHT, *arguments)
@@ -67,19 +73,14 @@ class ImageFolder:
             with style(DARK):
                 dark = encode(draw(DARK, *arguments))
         width, height = (figure.get_size_inches() * 100).round().astype(int).tolist()
-        return PageImage(data_uri(light, kind), data_uri(*dark), text, width, height)
+        image = PageImage(data_uri(light, kind), data_uri(*dark), alt or title, width, height)
+        return Card([image], title, lines, wide)
 
-    def photograph(self, name, text, image):
-        """Keep an image, (H, W, 3) uint8, RGB."""
+    def photo(self, name, alt, image):
+        """Write an image, (H, W, 3) uint8, RGB; returns its `PageImage`."""
         content = to_jpeg(image)
         self.write(f"{name}.jpg", content)
-        return PageImage(data_uri(content, "jpg"), None, text, image.shape[1], image.shape[0])
+        return PageImage(data_uri(content, "jpg"), None, alt, image.shape[1], image.shape[0])
 
     def write(self, name, content):
-        with open(os.path.join(self.path, name), "wb") as file:
-            file.write(content)
-
-
-def slug(name, prefix):
-    """The name of a file, behind a prefix if there is one."""
-    return re.sub(r"[^\w-]+", "_", prefix) + "_" + name if prefix else name
+        (self.path / f"{self.prefix}{name}").write_bytes(content)

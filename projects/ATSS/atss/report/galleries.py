@@ -1,4 +1,4 @@
-"""The worst errors of every kind as images."""
+"""The worst errors of each kind as images."""
 
 import os
 from typing import NamedTuple
@@ -6,84 +6,80 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .figures import Shown, slug
+from .figures import Card
 from .images import draw_error
 from .outcomes import DUPLICATE_OTHER, FALSE_POSITIVE, MISLOCALIZED, MISSED, NEAR, SAME, WRONG_CLASS
-from .words import counted
+from .words import omitted
 
-# Images of each kind.
-GALLERY_SIZE = 8
+GALLERY_SIZE = 8  # images of each kind of error
 
 
 class Gallery(NamedTuple):
-    """Errors of a kind: how many there are, a description, the worst, and a line about what is omitted."""
+    """The errors of a kind."""
 
     title: str
-    count: str
-    text: str
-    shown: list
-    note: str
+    text: str  # description
+    count: str  # of all
+    cards: list  # the worst
+    note: str  # about images that cannot be read
 
 
-def error_galleries(analysis, folder, prefix):
-    """A `Gallery` for each kind of error; its images go into an `ImageFolder`, with a prefix to their names."""
+def error_galleries(analysis, folder):
+    """Return a `Gallery` for each kind of error."""
     (objects, detections), (kind, object_, iou, state) = analysis.boxes, analysis.outcomes
-    names = analysis.dataset.classes
-    score, size = detections["score"], objects["box"][:, 2] * objects["box"][:, 3]
+    classes, score = np.array(analysis.dataset.classes), detections["score"]
+    found, truth = classes[detections["category"]], classes[objects["category"]]
 
-    def of_detection(d):
-        return f"{names[detections['category'][d]]} {score[d]:.2f}"
+    def worst(errors, better=False):
+        """Errors, indices of detections, as pairs with their box: the highest score first, `better` ones last."""
+        order = first_of_images(errors, detections["image"], -score + 10 * better)
+        return np.stack([order, object_[order]], axis=1)
 
-    def of_object(g):
-        return names[objects["category"][g]]
-
-    missed = first_of_images(np.flatnonzero(state == MISSED), objects["image"], -size)
-    false = first_of_images(np.flatnonzero(kind == FALSE_POSITIVE), detections["image"], -score)
+    missed = first_of_images(np.flatnonzero(state == MISSED), objects["image"], -objects["box"][:, 2:].prod(axis=1))
+    missed = np.stack([np.full_like(missed, -1), missed], axis=1)
+    false_positives = worst(np.flatnonzero(kind == FALSE_POSITIVE))
     # The error is worse where no better detection matches the ground truth.
     has_better = (state[object_] != MISLOCALIZED) if len(state) else np.zeros(len(kind), bool)
-    misplaced = first_of_images(np.flatnonzero(kind == MISLOCALIZED), detections["image"], -score + 10 * has_better)
-    confused = np.flatnonzero((kind == WRONG_CLASS) | (kind == DUPLICATE_OTHER))
-    confused = first_of_images(confused, detections["image"], -score + 10 * (kind == DUPLICATE_OTHER))
+    mislocalized = worst(np.flatnonzero(kind == MISLOCALIZED), has_better)
+    confused = worst(np.flatnonzero((kind == WRONG_CLASS) | (kind == DUPLICATE_OTHER)), kind == DUPLICATE_OTHER)
     galleries = (
-        ("Missed objects", "missed", missed, lambda g: (-1, g),
-         lambda g: f"{of_object(g)}, {objects['box'][g, 2]:.0f} x {objects['box'][g, 3]:.0f} pixels",
+        ("Missed objects", "missed", missed,
+         lambda d, g: f"{truth[g]}, {objects['box'][g, 2]:.0f} x {objects['box'][g, 3]:.0f} pixels",
          f"No detection of their class reaches an IoU of {NEAR}, none of another class {SAME}; largest first."),
-        ("False positives", "false_positive", false, lambda d: (d, -1), of_detection,
+        ("False positives", "false_positive", false_positives,
+         lambda d, g: f"{found[d]} {score[d]:.2f}",
          f"No object reaches an IoU of {NEAR}; highest score first. An annotation may be missing."),
-        ("Mislocalized", "mislocalized", misplaced, lambda d: (d, object_[d]),
-         lambda d: f"{of_detection(d)}, IoU {iou[d]:.2f}",
+        ("Mislocalized", "mislocalized", mislocalized,
+         lambda d, g: f"{found[d]} {score[d]:.2f}, IoU {iou[d]:.2f}",
          f"The class is right, the IoU between {NEAR} and {SAME}; first those without a better detection."),
-        ("Wrong class", "wrong_class", confused, lambda d: (d, object_[d]),
-         lambda d: f"{of_object(object_[d])} detected as {of_detection(d)}",
+        ("Wrong class", "wrong_class", confused,
+         lambda d, g: f"{truth[g]} detected as {found[d]} {score[d]:.2f}",
          f"The IoU with an object of another class is at least {SAME}; first those whose object has no correct "
          "detection, then those beside a correct one."),
     )  # fmt: skip
     return [
-        error_gallery(analysis, folder, title, slug(name, prefix), places, boxes_of, line_of, text)
-        for title, name, places, boxes_of, line_of, text in galleries
+        Gallery(title, text, f"{len(pairs):,}", *error_cards(analysis, folder, title, name, pairs, line))
+        for title, name, pairs, line, text in galleries
     ]
 
 
 def first_of_images(places, images, rank):
-    """Places (n,) in order of their rank, but first the first of every image, then all second ones, and so on."""
+    """Sort indices (n,) by their rank, but the first of each image before the second of each image, and so on."""
     order = places[np.lexsort((rank[places], images[places]))]
     turn = np.arange(len(order)) - np.searchsorted(images[order], images[order])
     return order[np.lexsort((rank[order], turn))]
 
 
-def error_gallery(analysis, folder, title, name, places, boxes_of, line_of, text):
-    shown, unreadable = [], []
-    for place in places[:GALLERY_SIZE]:
-        detection, object_ = boxes_of(place)
-        rows, at = (analysis.boxes.detections, detection) if detection >= 0 else (analysis.boxes.objects, object_)
-        path = analysis.dataset.files[rows["image"][at]]
+def error_cards(analysis, folder, title, name, pairs, line_of):
+    """Draw the first errors, pairs (n, 2) of a detection and a box; returns a list of `Card` and a note."""
+    cards, unreadable = [], []
+    for detection, object_ in pairs[:GALLERY_SIZE].tolist():
         try:
-            drawn = draw_error(analysis.dataset, analysis.boxes, detection, object_)
+            path, drawn = draw_error(analysis.dataset, analysis.boxes, detection, object_)
         except InputError as error:
-            unreadable.append(str(error))
+            unreadable.append(error)
             continue
-        line = line_of(place)
-        image = folder.photograph(f"{name}_{len(shown) + 1}", f"{title}: {line}", drawn)
-        shown.append(Shown([image], lines=(line, os.path.basename(path))))
-    note = f"{counted(len(unreadable), 'image')} omitted: {unreadable[0]}." if unreadable else ""
-    return Gallery(title, f"{len(places):,}", text, shown, note)
+        line = line_of(detection, object_)
+        image = folder.photo(f"{name}_{len(cards) + 1}", f"{title}: {line}", drawn)
+        cards.append(Card([image], lines=(line, os.path.basename(path))))
+    return cards, omitted(unreadable)

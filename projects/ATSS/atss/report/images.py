@@ -1,49 +1,39 @@
-"""Images of a report: ground truth beside detections, and errors with their surroundings."""
+"""Photos of a report: ground truth beside detections, and errors with their surroundings."""
 
-import io
 import os
-from functools import cache
 
 import cv2
 import matplotlib
 import numpy as np
-from matplotlib.ft2font import FT2Font
-from PIL import Image
+from matplotlib.font_manager import get_font
 
 from ..data.image_io import read_image
 from ..utils.drawing import class_colors, draw_boxes
 from .theme import shortened
 
-# The longer side of images, and of crops, in pixels.
-IMAGE, CROP = 400, 340
-# Crops show so much on each side of a box, in its longer side, and are at least so wide in pixels of the image.
+IMAGE, CROP = 400, 340  # longer side of images and of crops, in pixels
+# A crop shows this much on each side of a box, times its longer side, and is at least so wide in pixels of the image.
 AROUND, LEAST_CROP = 0.6, 64
 CROP_SHAPE = 4 / 3
-# With more boxes, names would hide the image.
-NAMED_BOXES = 15
+NAMED_BOXES = 15  # with more boxes, names would hide the image
 JPEG_QUALITY = 82
-# Of an object and of a detection in crops, and around both.
+# Colours in crops: of ground truth, of a detection, and around both.
 LABEL, PREDICTION, EDGE = (64, 224, 160), (255, 140, 40), (20, 20, 20)
 
 
 def spread(boxes, number):
-    """Places of images with objects or detections, evenly spread over the dataset: (n,), rising."""
+    """Choose images with ground truth or detections, evenly spread over the dataset: increasing indices (n,)."""
     images = np.union1d(boxes.objects["image"], boxes.detections["image"])
     return images[np.unique(np.linspace(0, len(images) - 1, min(number, len(images))).round().astype(int))]
 
 
-def of_image(rows, image):
-    """Those of an image, of objects or detections in order of image."""
-    return rows[slice(*np.searchsorted(rows["image"], [image, image + 1]))]
-
-
 def draw_pair(dataset, objects, detections, index):
-    """An image with its objects, and with detections, the best on top, in the colours of their classes.
+    """Draw an image with its ground truth, and with its detections, the best on top, in the colours of their classes.
 
     Args:
         dataset: `Dataset`.
         objects, detections: OBJECT (G,) and DETECTION (D,) of the image.
-        index: place of the image.
+        index: of the image.
 
     Returns:
         two (H, W, 3) uint8, RGB.
@@ -65,7 +55,7 @@ def draw_pair(dataset, objects, detections, index):
 
 
 def label_of(dataset, row):
-    """What stands at an object or a detection in an image."""
+    """Return the label of a ground-truth box or detection in an image."""
     name = name_in_image(dataset.classes[row["category"]], row["category"])
     if "score" in row.dtype.names:
         return f"{name} {row['score']:.2f}"
@@ -73,41 +63,39 @@ def label_of(dataset, row):
 
 
 def draw_error(dataset, boxes, detection, object_):
-    """Part of an image around a detection, an object or both, with these boxes in the colours of their kind.
+    """Draw the part of an image around a detection, a ground-truth box or both.
 
     Args:
         dataset: `Dataset`.
         boxes: `Boxes`.
-        detection, object_: places in them, -1 for none.
+        detection, object_: indices into them, -1 for none.
 
     Returns:
-        (H, W, 3) uint8, RGB.
+        path of the image, and (H, W, 3) uint8, RGB.
 
     Raises:
         InputError: the image is missing or cannot be read.
     """
-    shown, colors = [], []
-    if detection >= 0:
-        shown, colors = [*shown, boxes.detections[detection]], [*colors, PREDICTION]
-    if object_ >= 0:
-        shown, colors = [*shown, boxes.objects[object_]], [*colors, LABEL]
-    # The first has a label: that of another box would lie under it.
-    labels = [label_of(dataset, shown[0])] + [""] * (len(shown) - 1)
-    image = read_image(dataset.files[shown[0]["image"]], format="RGB")
-    corners = to_corners(np.array([row["box"] for row in shown]))
+    shown = [(boxes.detections[detection], PREDICTION)] if detection >= 0 else []
+    shown += [(boxes.objects[object_], LABEL)] if object_ >= 0 else []
+    rows, colors = zip(*shown, strict=True)
+    path = dataset.files[rows[0]["image"]]
+    image = read_image(path, format="RGB")
+    corners = to_corners(np.array([row["box"] for row in rows]))
     x1, y1, x2, y2 = window(corners, image.shape[1], image.shape[0])
     part, scale = resized(image[y1:y2, x1:x2], CROP / max(x2 - x1, y2 - y1))
     corners = (corners - [x1, y1, x1, y1]) * scale
-    # A dark edge outside, which shows on grounds of the same colour.
-    edges = corners + np.array([-1, -1, 1, 1])
-    labels, colors = [*labels, *[""] * len(shown)], [*colors, *[EDGE] * len(shown)]
-    return draw_boxes(part, np.concatenate([corners, edges]), labels, colors, min_long_side=0)
+    # A dark edge around each box keeps it visible on backgrounds of its colour.
+    corners = np.concatenate([corners, corners + np.array([-1, -1, 1, 1])])
+    # Only the first box has a label: that of the other would lie under it.
+    labels = [label_of(dataset, rows[0])] + [""] * (len(corners) - 1)
+    return path, draw_boxes(part, corners, labels, [*colors, *[EDGE] * len(colors)], min_long_side=0)
 
 
 def window(corners, width, height):
-    """The part of an image that shows boxes (N, 4): x1, y1, x2, y2 as integers, at least a pixel wide and high.
+    """Choose the part of an image that shows boxes (N, 4): integers x1, y1, x2, y2, at least a pixel wide and high.
 
-    It is of CROP_SHAPE and lies in the image, as far as that is large enough.
+    It has CROP_SHAPE and lies inside the image, as far as the image is large enough.
     """
     low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
     low, high = (np.clip(ends, 0, [width, height]) for ends in (low, high))
@@ -119,7 +107,7 @@ def window(corners, width, height):
 
 
 def resized(image, scale):
-    """An image at a scale, and the scale."""
+    """Return an image at a scale, and the scale."""
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), scale
 
@@ -130,19 +118,12 @@ def to_corners(boxes):
 
 
 def name_in_image(name, k):
-    """The name of class `k`, or its number where the font of `drawing` lacks letters of the name."""
-    return shortened(name) if set(map(ord, name)) <= letters() else f"class {k + 1}"
-
-
-@cache
-def letters():
-    """Code points that DejaVu Sans has."""
-    path = os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
-    return frozenset(FT2Font(path).get_charmap())
+    """Return the name of class `k`, or its number where the font of `drawing` lacks letters of the name."""
+    font = get_font(os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+    return shortened(name) if all(font.get_char_index(ord(letter)) for letter in name) else f"class {k + 1}"
 
 
 def to_jpeg(image):
     """(H, W, 3) uint8, RGB -> bytes of a JPEG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return buffer.getvalue()
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    return cv2.imencode(".jpg", image[:, :, ::-1], options)[1].tobytes()

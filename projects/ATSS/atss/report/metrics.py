@@ -1,4 +1,4 @@
-"""metrics.json of a training, Detectron2's JSON lines -> curves."""
+"""Read the metrics.json of a training, Detectron2's JSON lines, as curves."""
 
 import json
 from typing import NamedTuple
@@ -7,24 +7,17 @@ import numpy as np
 
 
 class Curve(NamedTuple):
-    """Values along a training.
+    """N values of a metric during training."""
 
-    iterations: (N,) int64, rising, counted from 1.
-    values: (N,) float64, finite.
-    """
-
-    iterations: np.ndarray
-    values: np.ndarray
+    iterations: np.ndarray  # (N,) int64, increasing, counted from 1
+    values: np.ndarray  # (N,) float64, finite
 
 
 def read_metrics(path):
-    """Lines of a metrics file, those of the last training in it.
+    """Read the lines of the last training in a metrics file, which may be missing, truncated or damaged.
 
-    Runs append to the file. One that starts anew, or goes on from a checkpoint, writes iterations that are there
-    already: what stands for them and for later ones goes.
-
-    Args:
-        path: file that may be missing, broken off or damaged.
+    Runs append to the file. One that starts again, or resumes from a checkpoint, repeats iterations: its lines replace
+    earlier ones of the same and later iterations.
 
     Returns:
         list of dicts, and the number of lines that are not readable.
@@ -49,14 +42,13 @@ def read_metrics(path):
 
 
 def parse(line):
-    """The dict of a line, None where it is none with an iteration."""
+    """Return the dict of a line, None where it is not a dict with an iteration."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or not is_number(record.get("iteration")):
-        return None
-    return record if np.isfinite(record["iteration"]) else None
+    valid = isinstance(record, dict) and is_number(record.get("iteration")) and np.isfinite(record["iteration"])
+    return record if valid else None
 
 
 def is_number(value):
@@ -64,9 +56,9 @@ def is_number(value):
 
 
 def curve(records, key):
-    """The `Curve` of a key, without values that are not finite.
+    """Return the `Curve` of a key, without values that are not finite.
 
-    Detectron2 counts iterations from 0, but writes the last evaluation at their number: both become that number.
+    Detectron2 counts iterations from 0, but writes the last evaluation under the number of iterations.
     """
     end = max((record["iteration"] + 1 for record in records if "total_loss" in record), default=np.inf)
     points = {
@@ -79,23 +71,23 @@ def curve(records, key):
 
 
 def count_not_finite(records, key):
-    """Number of lines with a value that is NaN or infinite, and of all with a value."""
+    """Return the number of lines in which a metric is NaN or infinite, and of all lines that have it."""
     values = [record[key] for record in records if is_number(record.get(key))]
     return int((~np.isfinite(values)).sum()), len(values)
 
 
 def keys_with(records, prefix):
-    """Keys that start with a prefix, in order of their names."""
+    """Return the keys that start with a prefix, sorted."""
     return sorted({key for record in records for key in record if key.startswith(prefix)})
 
 
 def smooth(values, width):
-    """Mean of the `width` (odd) values around each, of fewer at the ends: (N,) -> (N,)."""
+    """Moving mean over `width` (odd) values, fewer at the ends: (N,) -> (N,)."""
     kernel = np.ones(min(width, len(values) - (len(values) + 1) % 2))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
 def training_seconds(records):
-    """Seconds spent in iterations: their median times of every line, without evaluations. 0 where no line has one."""
+    """Return the seconds spent in iterations, by the median time in each line; 0 where no line has one."""
     time = curve(records, "time")
     return float((np.diff(time.iterations, prepend=0) * time.values).sum())

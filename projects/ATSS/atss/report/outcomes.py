@@ -1,11 +1,11 @@
-"""The outcome of every detection and ground-truth box: which are correct, and which error the rest are."""
+"""The outcome of every detection and ground-truth box: correct, or which kind of error."""
 
 from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask
 
-from ..evaluation.coco import run_coco_eval
+from .boxes import coco_eval, image_slice
 
 # IoU from which a detection matches a box, and below which the two have nothing in common.
 SAME, NEAR = 0.5, 0.1
@@ -19,7 +19,7 @@ MISSED = 8
 class Outcomes(NamedTuple):
     """Outcomes of D detections and G ground-truth boxes.
 
-    A detection is the first of these that applies:
+    The outcome of a detection is the first of these that applies:
 
     - CORRECT: it matches a box of its class.
     - IGNORED: it lies in a crowd of its class.
@@ -32,17 +32,12 @@ class Outcomes(NamedTuple):
 
     A ground-truth box is IGNORED if it is a crowd, CORRECT if a detection of its class matches it, WRONG_CLASS if one
     of another class does, MISLOCALIZED if it is the nearest box of a mislocalized detection, else MISSED.
-
-    kind: (D,) int64.
-    object: (D,) int64, the box that the outcome is about, -1 for none.
-    iou: (D,) float64, with that box, 0 for none.
-    state: (G,) int64.
     """
 
-    kind: np.ndarray
-    object: np.ndarray
-    iou: np.ndarray
-    state: np.ndarray
+    kind: np.ndarray  # (D,) int64
+    object: np.ndarray  # (D,) int64, index of the box that the outcome is about, -1 for none
+    iou: np.ndarray  # (D,) float64, with that box, 0 for none
+    state: np.ndarray  # (G,) int64
 
 
 def match(objects, detections, by_class=True):
@@ -54,25 +49,15 @@ def match(objects, detections, by_class=True):
 
     Returns:
         correct, ignored: (D,) bool.
-        object: (D,) int64, the matched box, -1 for none.
+        object: (D,) int64, index of the matched box, -1 for none.
     """
     ignored, matched = np.zeros(len(detections), dtype=bool), np.full(len(detections), -1)
     if not len(detections):
         return ignored, ignored, matched
-    images = np.union1d(objects["image"], detections["image"]).tolist()
-    categories = np.union1d(objects["category"], detections["category"]).tolist()
-    fields = [objects[name].tolist() for name in ("image", "category", "box", "area", "crowd")]
-    ground_truth = {
-        "images": [{"id": image} for image in images],
-        "categories": [{"id": category, "name": str(category)} for category in categories],
-        "annotations": [
-            {"id": i, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
-            for i, (image, category, box, area, crowd) in enumerate(zip(*fields, strict=True), 1)
-        ],
-    }
-    evaluation = run_coco_eval(
-        ground_truth,
-        np.column_stack([detections[name] for name in ("image", "box", "score", "category")]),
+    evaluation = coco_eval(
+        objects,
+        detections,
+        num_classes=1 + max(detections["category"].max(), objects["category"].max(initial=0)),
         iouThrs=[SAME],
         areaRng=[[-np.inf, np.inf]],
         areaRngLbl=["all"],
@@ -87,7 +72,7 @@ def match(objects, detections, by_class=True):
 
 
 def overlaps(objects, detections, least):
-    """Pairs of a ground-truth box and a detection of an image with an IoU of at least `least`.
+    """Find the pairs of a detection and a ground-truth box of an image with an IoU of at least `least`.
 
     With a crowd the intersection is divided by the detection's area alone.
 
@@ -95,21 +80,20 @@ def overlaps(objects, detections, least):
         objects, detections: OBJECT (G,) and DETECTION (D,), by image.
 
     Returns:
-        detection (N,), increasing; object (N,); IoU (N,).
+        indices of the detections (N,), increasing, and of the boxes (N,); IoU (N,).
     """
     found = [(np.empty(0, int), np.empty(0, int), np.empty(0))]
     for image in np.intersect1d(objects["image"], detections["image"]):
-        of_image = [slice(*np.searchsorted(rows["image"], [image, image + 1])) for rows in (objects, detections)]
-        truth, found_here = objects[of_image[0]], detections[of_image[1]]
-        iou = mask.iou(found_here["box"], truth["box"], truth["crowd"].astype(int).tolist())
+        of_truth, of_found = image_slice(objects, image), image_slice(detections, image)
+        truth = objects[of_truth]
+        iou = mask.iou(detections[of_found]["box"], truth["box"], truth["crowd"].astype(int).tolist())
         d, g = np.nonzero(iou >= least)
-        found.append((d + of_image[1].start, g + of_image[0].start, iou[d, g]))
-    detection, object_, iou = zip(*found, strict=True)
-    return np.concatenate(detection), np.concatenate(object_), np.concatenate(iou)
+        found.append((d + of_found.start, g + of_truth.start, iou[d, g]))
+    return [np.concatenate(values) for values in zip(*found, strict=True)]
 
 
 def outcomes_of(boxes):
-    """The `Outcomes` of all of some `Boxes`."""
+    """Return the `Outcomes` of all detections in `Boxes`."""
     objects, detections = boxes
     correct, ignored, partner = match(objects, detections)
     kind = np.where(correct, CORRECT, np.where(ignored, IGNORED, FALSE_POSITIVE))
@@ -147,7 +131,7 @@ def outcomes_of(boxes):
 
 
 def confusion_matrix(boxes, outcomes, num_classes):
-    """Number of ground-truth boxes by their class and the class of the detection that matches them.
+    """Count ground-truth boxes by their class and the class of the detection that matches them.
 
     Returns:
         (K + 1, K + 1) int64. Row: class of the ground truth, the last for detections without a match. Column: class of

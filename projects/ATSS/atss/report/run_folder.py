@@ -3,43 +3,47 @@
 import os
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from ..config import load_config
 from ..errors import InputError
-from .metrics import read_metrics
+from .metrics import curve, read_metrics, training_seconds
+from .words import duration
 
 
 class Run(NamedTuple):
-    """A run.
-
-    folder: its path. cfg: its config, OUTPUT_DIR being the folder wherever it was then.
-    config_file: file that the run was started with, None where the log does not say.
-    config_text: all of config.yaml.
-    metrics: list of dicts, see `read_metrics`. broken: number of lines that are not readable.
-    date: when the last of its figures were written, or its config.
-    """
+    """A run."""
 
     folder: str
-    cfg: CfgNode
-    config_file: str | None
-    config_text: str
-    metrics: list
-    broken: int
-    date: datetime
+    cfg: CfgNode  # OUTPUT_DIR is the folder, wherever it was during training
+    config_file: str | None  # that the run was started with, None where the log does not have it
+    config_text: str  # of config.yaml
+    metrics: list  # of dicts, see `read_metrics`
+    broken: int  # lines of metrics.json that are not readable
+    date: datetime  # of its last metrics, detections or config
 
     @property
-    def name(self):
-        return os.path.basename(os.path.abspath(self.folder))
+    def several(self):
+        """Whether the run is tested on several datasets."""
+        return len(self.cfg.DATASETS.TEST) > 1
+
+    def curve(self, key, dataset=None):
+        """Return the `Curve` of a metric; `dataset` is needed for those of an evaluation."""
+        return curve(self.metrics, f"{dataset}/{key}" if dataset and self.several else key)
 
 
 def read_run(folder):
     """Read a folder that a training or an evaluation wrote.
 
+    Returns:
+        `Run`.
+
     Raises:
-        InputError: it is none, or its config cannot be used.
+        InputError: there is no run in the folder, or its config is not valid.
     """
     path = os.path.join(folder, "config.yaml")
     if not os.path.isdir(folder):
@@ -52,37 +56,51 @@ def read_run(folder):
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
-    with open(path, encoding="utf-8", errors="replace") as file:
-        config_text = file.read()
+    config_text = Path(path).read_text(encoding="utf-8", errors="replace")
     metrics, broken = read_metrics(os.path.join(folder, "metrics.json"))
-    return Run(str(folder), cfg, config_file(folder), config_text, metrics, broken, date(folder))
+    return Run(str(folder), cfg, config_file(folder), config_text, metrics, broken, last_change(Path(folder)))
 
 
 def config_file(folder):
-    """The last config file that the folder's log names, other than its own config.yaml."""
+    """Return the last config file that the folder's log names, other than its own config.yaml."""
     try:
-        with open(os.path.join(folder, "log.txt"), encoding="utf-8", errors="replace") as file:
-            names = re.findall(r"Contents of args\.config_file=(.+):$", file.read(), re.MULTILINE)
+        log = Path(folder, "log.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+    names = re.findall(r"Contents of args\.config_file=(.+):$", log, re.MULTILINE)
     own = os.path.abspath(os.path.join(folder, "config.yaml"))
-    names = [name for name in names if os.path.abspath(name) != own]
-    return names[-1] if names else None
+    return next((name for name in reversed(names) if os.path.abspath(name) != own), None)
 
 
-def date(folder):
-    """When the last figures or boxes were written."""
-    paths = [os.path.join(folder, name) for name in ("config.yaml", "metrics.json")]
-    for place, _, names in os.walk(os.path.join(folder, "inference")):
-        paths += [os.path.join(place, name) for name in names if name == "coco_instances_results.json"]
-    return datetime.fromtimestamp(max(os.path.getmtime(path) for path in paths if os.path.isfile(path)))
+def last_change(folder):
+    results = folder.glob("inference/**/coco_instances_results.json")
+    files = [folder / "config.yaml", folder / "metrics.json", *results]
+    return datetime.fromtimestamp(max(file.stat().st_mtime for file in files if file.is_file()))
+
+
+def run_facts(run):
+    """Return pairs of a heading and a text about the model and the training of a `Run`."""
+    cfg = run.cfg
+    facts = [("Config", run.config_file)] if run.config_file else []
+    facts.append(("Model", describe_model(cfg)))
+    steps = run.curve("total_loss").iterations
+    if not len(steps):
+        return facts
+    facts += [("Trained on", ", ".join(cfg.DATASETS.TRAIN)), ("Schedule", describe_schedule(cfg))]
+    if steps[-1] < cfg.SOLVER.MAX_ITER:
+        facts.append(("Ended", f"after {steps[-1]:,} of {cfg.SOLVER.MAX_ITER:,} iterations"))
+    seconds = training_seconds(run.metrics)
+    if seconds > 0:
+        each = float(np.median(run.curve("time").values))
+        speed = f"{each:.3g} s an iteration, {cfg.SOLVER.IMS_PER_BATCH / each:.3g} images per second"
+        facts += [("Training time", f"{duration(seconds)}, without evaluations"), ("Speed", speed)]
+    return facts
 
 
 def describe_model(cfg):
-    """The model in a few words, such as "ResNet-50 with feature pyramid, ATSS"."""
-    resnets, name = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.NAME
-    body = name
-    if "resnet" in name:
+    """Return the model in a few words, such as "ResNet-50; ATSS"."""
+    resnets, body = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.NAME
+    if "resnet" in body:
         body = f"ResNet-{resnets.DEPTH}"
         if resnets.NUM_GROUPS > 1:
             body = f"ResNeXt-{resnets.DEPTH}, {resnets.NUM_GROUPS}x{resnets.WIDTH_PER_GROUP}d"
@@ -92,9 +110,8 @@ def describe_model(cfg):
 
 
 def describe_schedule(cfg):
-    """The schedule in a few words."""
-    solver = cfg.SOLVER
-    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    """Return the schedule in a few words."""
+    solver, sizes = cfg.SOLVER, cfg.INPUT.MIN_SIZE_TRAIN
     side = f"{sizes[0]}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
     return (
         f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images, {solver.OPTIMIZER} at {solver.BASE_LR:g}, "

@@ -1,41 +1,35 @@
-"""Precision, recall and F1 over the score from which detections count, and the best score for every class."""
+"""Precision, recall and F1 at every score threshold, and the best threshold of each class."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-# Scores that are tried.
-SCORES = np.arange(1001) / 1000
-# Where no score is better than another: no detection is right.
-NO_SCORE = 0.5
+SCORES = np.arange(1001) / 1000  # the thresholds that are tried
+DEFAULT_SCORE = 0.5  # where no threshold is better than another: no detection is correct
 
 
 class Sweep(NamedTuple):
-    """What holds where detections with a score of at least each of S = 1001 scores count, all of shape (K, S).
+    """Counts of K classes at S = 1001 score thresholds; detections count from the threshold on."""
 
-    found: int64, number of detections that are right. counted: int64, of all.
-    totals: (K,) int64, number of objects.
-    """
-
-    found: np.ndarray
-    counted: np.ndarray
-    totals: np.ndarray
+    correct: np.ndarray  # (K, S) int64, correct detections
+    counted: np.ndarray  # (K, S) int64, all detections
+    totals: np.ndarray  # (K,) int64, ground-truth boxes
 
     def together(self):
-        """Of all classes as if they were one."""
-        return Sweep(*(x.sum(axis=0, keepdims=True) for x in self))
+        """Return the `Sweep` of all classes as one."""
+        return Sweep(*(counts.sum(axis=0, keepdims=True) for counts in self))
 
     def precision(self):
-        """(K, S), NaN where nothing counts."""
-        return ratio(self.found, self.counted)
+        """Return (K, S), NaN where no detection counts."""
+        return ratio(self.correct, self.counted)
 
     def recall(self):
-        """(K, S), NaN where there are no objects."""
-        return ratio(self.found, self.totals[:, None])
+        """Return (K, S), NaN for classes without ground truth."""
+        return ratio(self.correct, self.totals[:, None])
 
     def f1(self):
-        """(K, S), NaN where there are no objects."""
-        f1 = ratio(2 * self.found, self.counted + self.totals[:, None])
+        """Return (K, S), NaN for classes without ground truth."""
+        f1 = ratio(2 * self.correct, self.counted + self.totals[:, None])
         f1[self.totals == 0] = np.nan
         return f1
 
@@ -45,42 +39,41 @@ def ratio(part, whole):
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
-def sweep(boxes, right, ignored, num_classes):
-    """The `Sweep` of `Boxes` of which detections are right, and ignored, (D,) bool each."""
+def sweep(boxes, correct, ignored, num_classes):
+    """Return the `Sweep` of `Boxes`, given which detections are correct and which ignored, (D,) bool each."""
     objects, detections = boxes
-    count = np.zeros((2, num_classes, len(SCORES)), dtype=np.int64)
-    for rows, keep in zip(count, (right, ~ignored), strict=True):
-        score, category = detections["score"][keep], detections["category"][keep]
-        reached = np.searchsorted(SCORES, score, side="right") - 1
-        inside = reached >= 0
-        np.add.at(rows, (category[inside], reached[inside]), 1)
-    found, counted = count[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
+    counts = np.zeros((2, num_classes, len(SCORES)), dtype=np.int64)
+    for count, keep in zip(counts, (correct, ~ignored), strict=True):
+        kept = detections[keep & (detections["score"] >= 0)]
+        np.add.at(count, (kept["category"], np.searchsorted(SCORES, kept["score"], side="right") - 1), 1)
+    # From each threshold on.
+    correct, counted = counts[:, :, ::-1].cumsum(axis=2)[:, :, ::-1]
     totals = np.bincount(objects["category"][~objects["crowd"]], minlength=num_classes)
-    return Sweep(found, counted, totals)
+    return Sweep(correct, counted, totals)
 
 
 def best_scores(sweep):
-    """The score of the best F1 of every class, and that of all classes together.
+    """Find the threshold with the best F1 for each class, and for all classes together.
 
-    Of scores that are as good it is the one in the middle. A class without objects, or of which no detection is right,
-    has that of all classes.
+    Of equally good thresholds, take the middle one. A class without ground truth or correct detections gets the
+    threshold of all classes.
 
     Returns:
-        (K,) places in SCORES, and the place for all.
+        (K,) indices into SCORES, and the index for all classes together.
     """
-    overall = best_place(sweep.together().f1()[0])
+    overall = best_index(sweep.together().f1()[0])
     if overall is None:
-        overall = int(np.searchsorted(SCORES, NO_SCORE))
-    places = [best_place(f1) for f1 in sweep.f1()]
-    return np.array([overall if place is None else place for place in places]), overall
+        overall = int(np.searchsorted(SCORES, DEFAULT_SCORE))
+    indices = [best_index(f1) for f1 in sweep.f1()]
+    return np.array([overall if index is None else index for index in indices]), overall
 
 
-def best_place(f1):
-    """Middle of the first run of the highest values of an F1 curve (S,), None where it is 0 or NaN all along."""
-    if not np.nanmax(f1, initial=0) > 0:
+def best_index(f1):
+    """Return the middle of the first run of maxima in F1 values (S,); None where all are 0 or NaN."""
+    highest = np.nanmax(f1, initial=0)
+    if highest == 0:
         return None
-    best = f1 == np.nanmax(f1)
-    first = int(best.argmax())
-    rest = best[first:]
-    length = len(rest) if rest.all() else int((~rest).argmax())
-    return first + (length - 1) // 2
+    best = np.append(f1 == highest, False)
+    first = best.argmax()
+    length = (~best[first:]).argmax()
+    return int(first + (length - 1) // 2)

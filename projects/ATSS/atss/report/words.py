@@ -1,4 +1,4 @@
-"""Numbers as a page shows them."""
+"""Numbers and counts as the page shows them."""
 
 import math
 
@@ -18,6 +18,11 @@ def share(value):
 def counted(number, what, plural=None):
     """ "1 image", "1,200 images"."""
     return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
+def omitted(errors):
+    """A line about images that cannot be read, given their errors; empty for none."""
+    return f"{counted(len(errors), 'image')} omitted: {errors[0]}." if errors else ""
 
 
 def duration(seconds):
