@@ -1,11 +1,10 @@
-"""Time of evaluating boxes beside pycocotools, on the same detections, in one run.
+"""Measure the evaluation of boxes against pycocotools, on the same detections.
 
-    python benchmarks/evaluation.py                  # as many images and detections as COCO val gives
+    python benchmarks/evaluation.py                  # as many images and detections as on COCO val
     python benchmarks/evaluation.py --spread 60      # detections of 60 classes per image instead of 15
 
-Measured is the way from a list of results, as a model's detections become, or from a file of results, to the printed
-table. faster-coco-eval takes part where it is installed. The more classes the detections of an image are of, the longer
-the others take.
+Measured is the time from a list or a file of results to the printed table. faster-coco-eval is measured, too, where it
+is installed. The others take longer, the more classes there are among the detections of an image.
 """
 
 import argparse
@@ -18,10 +17,9 @@ import tempfile
 import time
 
 import numpy as np
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from atss.evaluation.coco import evaluate_boxes
+from atss.evaluation.coco import evaluate_boxes, index_coco
 
 CLASSES = 80
 WIDTH, HEIGHT = 640, 480
@@ -65,13 +63,13 @@ def parse_arguments():
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=100, help="per image")
     parser.add_argument("--spread", type=int, default=15, choices=range(3, CLASSES + 1), metavar="3..80",
-                        help="classes that the detections of an image are of")  # fmt: skip
+                        help="classes among the detections of an image")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def generate(args):
-    """Images with 7 objects on average, of three classes each; detections near them, and anywhere.
+    """Generate images with 7 objects of three classes on average, and detections near them and elsewhere.
 
     Returns:
         `pycocotools.coco.COCO` with the objects, and a list of results.
@@ -85,14 +83,10 @@ def generate(args):
         for box, label, crowd in zip(boxes.tolist(), labels.tolist(), random.random(count) < 0.01, strict=True):
             annotations.append(
                 {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": label,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": int(crowd),
+                    "id": len(annotations) + 1, "image_id": image_id, "category_id": label, "bbox": box,
+                    "area": box[2] * box[3], "iscrowd": int(crowd),
                 }
-            )
+            )  # fmt: skip
         near = np.repeat(np.arange(count), 3)[: args.detections]
         rest = args.detections - len(near)
         shift = random.normal(0, 0.08, (len(near), 4)) * np.tile(boxes[near, 2:], 2)
@@ -102,25 +96,22 @@ def generate(args):
         for box, label, score in zip(found.tolist(), guessed.tolist(), scores.tolist(), strict=True):
             results.append({"image_id": image_id, "category_id": label, "bbox": box, "score": score})
 
-    coco = COCO()
-    coco.dataset = {
+    content = {
         "images": [{"id": i, "width": WIDTH, "height": HEIGHT} for i in range(1, args.images + 1)],
         "categories": [{"id": i, "name": f"class {i}"} for i in range(1, CLASSES + 1)],
         "annotations": annotations,
     }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco, results
+    return index_coco(content), results
 
 
 def random_boxes(random, count):
-    """Boxes (count, 4) as x, y, width, height; sides of 10 to 300 pixels, uniform in the logarithm."""
+    """Return boxes (count, 4) as x, y, width, height, with sides log-uniform from 10 to 300 pixels."""
     sides = 10 * 30 ** random.random((count, 2))
     return np.concatenate([random.random((count, 2)) * [WIDTH, HEIGHT] - sides / 2, sides], axis=1)
 
 
 def timed(run, coco, results):
-    """An implementation's evaluation, and the seconds that it took, by the clock and of the CPU."""
+    """Run an implementation; return its evaluation, the wall-clock seconds and the CPU seconds."""
     results = copy.deepcopy(results)  # pycocotools writes into them
     with contextlib.redirect_stdout(io.StringIO()):
         begin, begin_cpu = time.perf_counter(), time.process_time()

@@ -1,9 +1,9 @@
-"""Time and size of a run's report: of a run as long as the paper's, on as many images and classes as COCO val has.
+"""Measure the report of a run as long as the paper's, with as many images and classes as COCO val.
 
     python benchmarks/report.py                     # 5,000 images, 100 detections each, 80 classes
 
-The run is made up, its images are drawn. Measured are the command from start to end, the size of the page, and the
-milliseconds until headless Chromium has loaded it, the median of several starts.
+The run is synthetic. Measured are the time of the whole command, the size of the page, and the time until headless
+Chromium has loaded it, the median of several starts.
 """
 
 import argparse
@@ -50,17 +50,17 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="an image")
+    parser.add_argument("--detections", type=int, default=100, help="per image")
     parser.add_argument("--spread", type=int, default=15, choices=range(3, evaluation.CLASSES + 1), metavar="3..80",
-                        help="classes that the detections of an image are of")  # fmt: skip
+                        help="classes among the detections of an image")  # fmt: skip
     parser.add_argument("--loads", type=int, default=5, help="starts of the browser")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", metavar="DIR", help="make the run here, and leave it")
+    parser.add_argument("--keep", metavar="DIR", help="write the run here, and keep it")
     return parser.parse_args()
 
 
 def make_run(folder, args):
-    """Write a run into a folder, with its dataset; numbers of images, classes, objects and detections."""
+    """Write a run and its dataset into a folder; return the numbers of images, classes, objects and detections."""
     coco, results = evaluation.generate(args)
     content = coco.dataset
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def make_run(folder, args):
 
 
 def draw(random, objects):
-    """An image, (H, W, 3) uint8: blotches, and a filled rectangle an object in the colour of its class."""
+    """Draw an image, (H, W, 3) uint8: noise, and a filled rectangle per object in the colour of its class."""
     blotches = random.integers(90, 170, (12, 16, 3), dtype=np.uint8)
     image = cv2.resize(blotches, (evaluation.WIDTH, evaluation.HEIGHT), interpolation=cv2.INTER_CUBIC)
     for entry in objects:
@@ -93,7 +93,7 @@ def draw(random, objects):
 
 
 def training(random):
-    """Lines of metrics.json: losses that fall, an evaluation every 5,000 iterations."""
+    """Yield lines of metrics.json: decreasing losses, and an evaluation every 5,000 iterations."""
     for iteration in range(LOGGED - 1, ITERATIONS, LOGGED):
         fall = math.exp(-4 * iteration / ITERATIONS)
         noise = random.normal(1, 0.05, 3)
@@ -110,9 +110,9 @@ def training(random):
 
 
 def load_time(browser, page):
-    """Milliseconds from the start of the navigation to the end of the load event, in a browser without a window.
+    """Return the milliseconds from the start of the navigation to the end of the load event in a headless browser.
 
-    The page gets a script that says so. Its rule against scripts goes.
+    A script in a copy of the page measures them; the copy lacks the page's rule against scripts.
     """
     text = page.read_text(encoding="utf-8")
     script = (

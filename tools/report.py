@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Write a page that tells the story of a run: its training, its figures, and its mistakes as images.
+"""Write the report of a run: its training, its metrics, and its errors as images.
 
     python tools/report.py output/
 
-makes output/report.html, one file to open in a browser, and its images in output/report/. It can be done after a
-training, after an evaluation alone, and while a training goes on.
+writes output/report.html, one file to open in a browser, and its images into output/report/. It works after a training,
+after an evaluation alone, and during a training.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How charts look: two sets of colours, and figures that become small files."""
+"""The look of charts: light and dark colours, and figures as small files."""
 
 import base64
 import contextlib
@@ -11,29 +11,21 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-# What a chart shows at the same width as the page's text: 100 pixels an inch.
-WIDTH = 4.4
-# Of a PNG, and of what is pixels in an SVG.
-DPI = 160
-# No PNG of a chart is much smaller than this, in bytes.
-LARGE_SVG = 40_000
+WIDTH = 4.4  # of a chart in inches; the page shows 100 pixels per inch
+DPI = 160  # of a PNG, and of pixels in an SVG
+LARGE_SVG = 40_000  # bytes; hardly any PNG of a chart is smaller
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', 'Noto Sans', sans-serif"
 
 
 class Theme(NamedTuple):
-    """Colours of a chart.
+    """Colours of a chart."""
 
-    ground: behind it. ink: of the text. muted: of axes and of what stands back. grid: of its lines.
-    colors: of curves, the first for what matters most; colour-blind readers tell them apart.
-    shades: colours of nothing and of all.
-    """
-
-    ground: str
-    ink: str
-    muted: str
+    ground: str  # background
+    ink: str  # text
+    muted: str  # axes and secondary curves
     grid: str
-    colors: tuple
-    shades: tuple
+    colors: tuple  # of curves and bars, the main one first; distinct for colour-blind readers
+    shades: tuple  # of 0 and 1 in a confusion matrix
 
 
 LIGHT = Theme(
@@ -50,7 +42,7 @@ DARK = Theme(
 
 @contextlib.contextmanager
 def style(theme):
-    """matplotlib's settings while a chart is made; the process's own come back."""
+    """Use the report's matplotlib settings in this context, independent of the user's."""
     settings = {
         "figure.facecolor": theme.ground, "savefig.facecolor": theme.ground, "axes.facecolor": theme.ground,
         "axes.edgecolor": theme.muted, "axes.labelcolor": theme.ink, "text.color": theme.ink,
@@ -66,24 +58,21 @@ def style(theme):
         yield
 
 
-def new_figure(height, width=WIDTH, **options):
-    """Figure and axes of a size in inches; `options` are those of `Figure.subplots`."""
+def new_figure(height, width=WIDTH):
+    """Return a figure of a size in inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(**options)
+    return figure, figure.subplots()
 
 
 def encode(figure):
-    """A figure as a file, SVG or PNG, whichever is smaller.
+    """Encode a figure as SVG or PNG, whichever is smaller; returns its bytes and "svg" or "png".
 
-    Letters in the SVG stay letters: whoever looks at it needs fonts for them, not the machine that made it.
-
-    Returns:
-        its bytes and "svg" or "png".
+    Text in the SVG stays text, drawn with the viewer's fonts.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         svg = compact(saved(figure, "svg", metadata={"Date": None}).decode()).encode()
-        figure.set_layout_engine("none")  # what has been laid out stays
+        figure.set_layout_engine("none")  # keep the layout
         png = saved(figure, "png") if len(svg) > LARGE_SVG else svg
     return (svg, "svg") if len(svg) <= len(png) else (png, "png")
 
@@ -95,7 +84,7 @@ def saved(figure, kind, **options):
 
 
 def compact(svg):
-    """An SVG of matplotlib without comments and line breaks, in the page's fonts, to a hundredth of a point."""
+    """Strip comments and line breaks from matplotlib's SVG, round to a hundredth of a point, use the page's fonts."""
     svg = re.sub(r"<!--.*?-->|<!DOCTYPE[^>]*>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: 'DejaVu Sans'[^;\"]*;? ?", "", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
@@ -105,7 +94,7 @@ def compact(svg):
 
 
 def recolored(svg, old, new):
-    """The bytes of an SVG that has no pixels, from one `Theme` in another: what drawing it again would give."""
+    """Replace the colours of a `Theme` by those of another in the bytes of an SVG without pixels."""
     colors = dict(zip(solid_colors(old), solid_colors(new), strict=True))
     return re.sub(rb"#[0-9a-f]{6}", lambda found: colors.get(found[0], found[0]), svg)
 
@@ -115,13 +104,13 @@ def solid_colors(theme):
 
 
 def data_uri(content, kind):
-    """A file as a data URI; `kind` is svg, png or jpg."""
-    mime = {"svg": "svg+xml", "jpg": "jpeg"}.get(kind, kind)
+    """Return a file as a data URI; `kind` is svg, png or jpg."""
+    mime = {"svg": "svg+xml", "png": "png", "jpg": "jpeg"}[kind]
     return f"data:image/{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def shortened(name, most=20):
-    """A name of at most the width of `most` letters; Chinese letters and emoji count twice."""
+    """Cut a name to the width of `most` letters; Chinese letters and emoji count twice."""
     if sum(map(width, name)) <= most:
         return name
     kept = ""
@@ -131,9 +120,9 @@ def shortened(name, most=20):
 
 
 def spaced(name):
-    """A name for an axis, with blanks in front where letters are wider than matplotlib takes them to be.
+    """Prepend blanks to a name on an axis for letters that are wider than matplotlib expects.
 
-    A page shows no blanks at the start of a text, but matplotlib leaves place for them.
+    matplotlib leaves room for the blanks, and browsers do not show them.
     """
     return " " * 2 * sum(width(letter) - 1 for letter in name) + name
 
