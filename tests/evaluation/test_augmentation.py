@@ -1,4 +1,4 @@
-"""Multi-scale testing: one view is the plain model, several are merged, and it goes through the same commands."""
+"""Multi-scale testing: one view equals the plain model, several are merged, evaluation and prediction use it."""
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from atss.engine import Trainer
 from atss.evaluation import MultiScaleTest
 from atss.evaluation.augmentation import View, nms
 from atss.modeling.box_coding import BoxCoding
+from atss.modeling.inference import resize_boxes
 from atss.predictor import Predictor
 
 FIRES = {"MODEL.ATSS.SCORE_THRESH_TEST": 0.005}
@@ -26,7 +27,7 @@ def one_view(merge="nms"):
 
 @pytest.mark.parametrize("merge", ["nms", "vote", "soft_vote"])
 @pytest.mark.parametrize("extent", [0, 1])
-def test_one_view_gives_exactly_what_the_plain_model_gives(tiny_config, merge, extent):
+def test_one_view_equals_the_plain_model(tiny_config, merge, extent):
     plain = tiny_config({**FIRES, "MODEL.ATSS.PIXEL_EXTENT": extent})
     cfg = tiny_config({**one_view(merge), "MODEL.ATSS.PIXEL_EXTENT": extent})
     model = build_model(plain).eval()
@@ -45,7 +46,7 @@ def test_one_view_gives_exactly_what_the_plain_model_gives(tiny_config, merge, e
 
 
 class Finder(nn.Module):
-    """Finds the bright rectangle of an image, and notes the images that it sees."""
+    """Detects the bright rectangle of an image, and records its input images."""
 
     def __init__(self):
         super().__init__()
@@ -58,18 +59,13 @@ class Finder(nn.Module):
         self.seen.append(x["image"])
         rows, columns = (x["image"][0] > 128).nonzero(as_tuple=True)
         found = Instances((x["height"], x["width"]))
-        if len(rows):
-            box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            found.pred_boxes = Boxes(torch.tensor([box], dtype=torch.float32))
-        else:
-            found.pred_boxes = Boxes(torch.empty(0, 4))
+        boxes = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]] if len(rows) else []
+        found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
         found.scores = torch.full((len(found.pred_boxes),), 0.5 + 0.01 * len(self.seen))
         found.pred_classes = torch.zeros(len(found.pred_boxes), dtype=torch.int64)
         return [{"instances": found}]
 
     def to_instances(self, detections, image_size, size):
-        from atss.modeling.inference import resize_boxes
-
         boxes = Boxes(resize_boxes(detections.boxes, image_size, size))
         return Instances(size, pred_boxes=boxes, scores=detections.scores, pred_classes=detections.classes)
 
@@ -90,7 +86,7 @@ def everything(boxes, scores, classes):
     return nms(boxes, scores, classes, threshold=1.0)
 
 
-def test_boxes_of_every_view_come_back_upright_and_in_the_size_asked_for():
+def test_boxes_of_every_view_are_mirrored_back_and_resized():
     finder = Finder()
 
     (found,) = MultiScaleTest(finder, views(60, 120, 180), everything)(bright([10, 20, 30, 50]))
@@ -104,7 +100,7 @@ def test_boxes_of_every_view_come_back_upright_and_in_the_size_asked_for():
     assert (scores[:-1] >= scores[1:]).all()
 
 
-def test_a_scale_is_trusted_for_its_range_of_sizes_in_its_own_pixels():
+def test_a_view_keeps_boxes_in_its_range_of_sizes():
     """The box is 24.5 pixels wide in the original, in geometric mean, and 49 at twice the size."""
     ranges = [(0, 20), (0, 50)]
 
@@ -113,7 +109,7 @@ def test_a_scale_is_trusted_for_its_range_of_sizes_in_its_own_pixels():
     assert len(found["instances"]) == 2, "only the second scale and its mirror"
 
 
-def test_merging_and_the_limit_of_detections():
+def test_boxes_are_merged_and_limited():
     merged = MultiScaleTest(Finder(), views(60, 120), lambda *x: nms(*x, threshold=0.6))(bright([10, 20, 30, 50]))
     limited = MultiScaleTest(Finder(), views(60, 120), everything, max_detections=3)(bright([10, 20, 30, 50]))
     nothing = MultiScaleTest(Finder(), views(60, 120), everything)(bright([0, 0, 0, 0]))
@@ -123,13 +119,13 @@ def test_merging_and_the_limit_of_detections():
 
 
 def test_one_view_is_not_merged_again():
-    """What the plain model has kept is kept, even where merging would not."""
+    """The boxes of the plain model stay, even where merging would remove some."""
     (found,) = MultiScaleTest(Finder(), views(60, flips=(False,)), lambda *x: 1 / 0)(bright([10, 20, 30, 50]))
 
     assert len(found["instances"]) == 1
 
 
-def test_the_papers_scales_by_config(tiny_config):
+def test_views_follow_the_config(tiny_config):
     cfg = tiny_config(
         {
             "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 80, 320), "TEST.AUG.MAX_SIZE": 500,
@@ -146,7 +142,7 @@ def test_the_papers_scales_by_config(tiny_config):
     assert MultiScaleTest.of(cfg, build_model(cfg)).max_detections == 1000, "of all views; a hundred of each"
 
 
-def test_evaluation_and_single_images_take_all_views(tiny_config, tmp_path):
+def test_evaluation_and_prediction_use_all_views(tiny_config, tmp_path):
     cfg = tiny_config(
         {
             **FIRES, "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 192), "TEST.AUG.MERGE": "vote",

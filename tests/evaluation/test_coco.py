@@ -1,3 +1,5 @@
+"""The evaluator against Detectron2's own with pycocotools, whose metrics it must equal to the last bit."""
+
 import copy
 import json
 
@@ -8,21 +10,19 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
-from pycocotools.coco import COCO
 
 from atss.data import register_coco_format
 from atss.evaluation import build_coco_evaluator, coco
-from atss.evaluation.coco import BoxEvaluator, evaluate_boxes
+from atss.evaluation.coco import BoxEvaluator, evaluate_boxes, index_coco
 
 pytestmark = pytest.mark.usefixtures("library")
 
 
 @pytest.fixture(params=["hotcoco", "pycocotools"])
 def library(request, monkeypatch):
-    """Every test runs with hotcoco, and as where it is not installed."""
+    """Run every test with hotcoco, and as if it were not installed."""
     if request.param == "pycocotools":
         monkeypatch.setattr(coco, "hotcoco", None)
-    return request.param
 
 
 def instances(boxes, classes, scores=None, size=(48, 64)):
@@ -44,21 +44,21 @@ def evaluate(tiny_config, coco_file, tmp_path):
 
 
 def evaluated(evaluator, found, **options):
-    """The figures of an evaluator for {image id: Instances}."""
+    """Return the metrics of an evaluator for {image id: Instances}."""
     evaluator.reset()
     for image_id, detections in found.items():
         evaluator.process([{"image_id": image_id}], [{"instances": detections}])
     return evaluator.evaluate(**options).get("bbox")
 
 
-def right(record):
+def correct(record):
     x, y, w, h = record["annotations"][0]["bbox"]
     return instances([[x, y, x + w, y + h]], [record["annotations"][0]["category_id"]])
 
 
 def test_perfect_boxes_have_an_ap_of_100(evaluate, tmp_path):
-    """Also where ids of annotations start from 0, which pycocotools takes for "not found"."""
-    results = evaluate(right)
+    """Also with annotation ids from 0, which means "no match" in pycocotools."""
+    results = evaluate(correct)
 
     assert results["AP"] == pytest.approx(100) and results["AP50"] == pytest.approx(100)
     written = json.loads((tmp_path / "inference/coco_instances_results.json").read_text())
@@ -67,8 +67,8 @@ def test_perfect_boxes_have_an_ap_of_100(evaluate, tmp_path):
     ]
 
 
-def test_a_wrong_class_counts(evaluate):
-    """A cat, a dog taken for a cat, a cat: precision 1 up to half of the recall, 2/3 beyond, at 101 points."""
+def test_a_detection_of_the_wrong_class_is_a_false_positive(evaluate):
+    """A cat, a dog detected as a cat, a cat: precision 1 up to half of the recall, 2/3 beyond, at 101 points."""
     results = evaluate(lambda record: instances([[5, 5, 25, 35]], [0]))
 
     assert results["AP-cat"] == pytest.approx(100 * (51 + 50 * 2 / 3) / 101) and results["AP-dog"] == 0
@@ -79,16 +79,16 @@ def test_files_without_area_and_iscrowd_can_be_evaluated(evaluate):
         for annotation in content["annotations"]:
             del annotation["area"], annotation["iscrowd"]
 
-    assert evaluate(right, strip)["AP"] == pytest.approx(100)
+    assert evaluate(correct, strip)["AP"] == pytest.approx(100)
 
 
-def test_without_any_detection_there_are_no_figures(evaluate):
+def test_without_detections_metrics_are_nan(evaluate):
     results = evaluate(lambda record: instances([], []))
 
     assert list(results) == ["AP", "AP50", "AP75", "APs", "APm", "APl"] and np.isnan(list(results.values())).all()
 
 
-def test_without_any_object_there_are_no_figures(evaluate):
+def test_without_ground_truth_metrics_are_nan(evaluate):
     results = evaluate(lambda record: instances([[5, 5, 25, 35]], [0]), lambda content: content.update(annotations=[]))
 
     assert len(results) == 8 and np.isnan(list(results.values())).all()
@@ -100,8 +100,8 @@ def test_detections_of_a_file_without_annotations_are_written(evaluate, tmp_path
     assert [r["category_id"] for r in written] == [7, 7, 7]
 
 
-def test_a_image_of_another_dataset_is_refused(evaluate, tmp_path):
-    evaluate(right)
+def test_an_image_of_another_dataset_is_refused(evaluate, tmp_path):
+    evaluate(correct)
     with pytest.raises(ValueError, match=r"not in the dataset: \[99\]"):
         evaluated(BoxEvaluator("animals", tmp_path), {0: instances([], []), 99: instances([[5, 5, 25, 35]], [0])})
 
@@ -110,11 +110,11 @@ CATEGORIES = [2, 3, 5, 7, 11]
 
 
 def random_images(seed, num_images=25):
-    """A COCO-format content and {image id: Instances}, with all that COCO's rules are about.
+    """Generate COCO-format content and {image id: Instances} that exercise all of COCO's rules.
 
-    Crowds, objects twice at the same place, areas that are not the box's, entries without area and iscrowd, ids from 0,
-    a class without objects, images without objects or without detections, one with 150 detections of a class,
-    scores of which many are equal, and ids of images that are neighbours only as integers.
+    Crowds, duplicate objects, areas that differ from the box's, entries without area and iscrowd, annotation ids from
+    0, a class without objects, images without objects or without detections, one with 150 detections of a class, many
+    equal scores, and image ids that differ only as integers, not as floats.
     """
     random = np.random.default_rng(seed)
     image_ids = [2**53 + i for i in random.permutation(num_images).tolist()]
@@ -137,7 +137,7 @@ def random_images(seed, num_images=25):
                 annotation["iscrowd"] = int(random.random() < 0.3)
             content["annotations"].append(annotation)
 
-        # Near an object, exactly on it, beside all.
+        # Near an object, exactly on it, or anywhere.
         near = np.repeat(np.arange(len(boxes)), 0 if place == 1 else 4)
         shift = random.normal(0, 0.08, (len(near), 4)) * (random.random((len(near), 1)) < 0.8)
         shifted = boxes[near] + shift * np.tile(boxes[near, 2:] - boxes[near, :2], 2)
@@ -156,10 +156,10 @@ def random_boxes(random, count):
 
 @pytest.fixture
 def both(tmp_path):
-    """Function: content, options -> the project's evaluator, and Detectron2's with pycocotools."""
+    """Function: content, limit -> the project's evaluator, and Detectron2's with pycocotools."""
 
     def make(content, max_dets_per_image=None):
-        # What pycocotools cannot read or misreads: missing entries, and an object of id 0, which it takes for none.
+        # pycocotools cannot read missing entries, and takes an id of 0 for "no match".
         complete = copy.deepcopy(content)
         for annotation in complete["annotations"]:
             annotation["id"] += 1
@@ -183,13 +183,13 @@ def table(output):
     return [line for line in output.splitlines() if line.startswith(" Average")]
 
 
-def same(figures):
-    return pytest.approx(figures, rel=0, abs=0, nan_ok=True)
+def same(metrics):
+    return pytest.approx(metrics, rel=0, abs=0, nan_ok=True)
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("limit", [None, 20, 300])
-def test_the_figures_are_those_of_pycocotools(seed, limit, both, capsys, tmp_path):
+def test_metrics_equal_those_of_pycocotools(seed, limit, both, capsys, tmp_path):
     content, found = random_images(seed)
     ours, theirs = both(content, limit)
 
@@ -201,11 +201,11 @@ def test_the_figures_are_those_of_pycocotools(seed, limit, both, capsys, tmp_pat
     assert (tmp_path / "ours/coco_instances_results.json").read_text() == (
         tmp_path / "theirs/coco_instances_results.json"
     ).read_text()
-    # Otherwise the comparison would say little.
+    # Otherwise the comparison would prove little.
     assert 5 < results["AP"] < 95 and results["AP50"] > results["AP75"] + 1 and np.isnan(results["AP-class 11"])
 
 
-def test_the_figures_of_some_images_are_those_of_pycocotools(both):
+def test_metrics_of_a_subset_of_images_equal_those_of_pycocotools(both):
     content, found = random_images(0)
     ours, theirs = both(content)
     some = [image["id"] for image in content["images"][::2]]
@@ -216,7 +216,7 @@ def test_the_figures_of_some_images_are_those_of_pycocotools(both):
     assert results["AP"] != evaluated(ours, found)["AP"]
 
 
-def test_an_evaluator_can_be_used_again(both):
+def test_an_evaluator_can_be_reused(both):
     content, found = random_images(0)
     ours, _ = both(content)
 
@@ -224,8 +224,8 @@ def test_an_evaluator_can_be_used_again(both):
 
 
 @pytest.mark.parametrize("later, ap50", [("right", 100 * 51 / 101), ("left", 100)])
-def test_of_equal_overlaps_the_later_object_is_taken(later, ap50, both):
-    """A detection half-way between two objects, then one that only the right object can be given to."""
+def test_equal_ious_match_the_later_object(later, ap50, both):
+    """A detection half-way between two objects, then one that can only match the right object."""
     content, _ = random_images(0, 1)
     image_id, boxes = content["images"][0]["id"], {"left": [0, 0, 10, 10], "right": [4, 0, 10, 10]}
     content["annotations"] = [
@@ -242,13 +242,13 @@ def test_of_equal_overlaps_the_later_object_is_taken(later, ap50, both):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["crowds", "areas", "equal scores", "limit"])
-def test_the_random_images_put_every_rule_to_the_test(rule):
-    """Without what a rule is about, or with another limit, the figures of most of the random sets are others."""
+def test_the_random_images_exercise_every_rule(rule):
+    """Most of the random sets have other metrics without the subject of the rule, or with another limit."""
     differ = []
     for seed in range(10):
         content, found = random_images(seed)
         results = coco_results(found)
-        before = figures(content, results)
+        before = precisions(content, results)
         if rule == "crowds":
             for annotation in content["annotations"]:
                 annotation.pop("iscrowd", 0)
@@ -257,7 +257,7 @@ def test_the_random_images_put_every_rule_to_the_test(rule):
                 annotation.pop("area", 0)
         elif rule == "equal scores":
             results.reverse()
-        differ.append(not np.array_equal(before, figures(content, results, 300 if rule == "limit" else 100)))
+        differ.append(not np.array_equal(before, precisions(content, results, 300 if rule == "limit" else 100)))
     assert sum(differ) > 5
 
 
@@ -271,41 +271,38 @@ def coco_results(found):
     ]
 
 
-def figures(content, results, limit=100):
-    ground_truth = COCO()
-    ground_truth.dataset = content
-    ground_truth.createIndex()
-    return evaluate_boxes(ground_truth, results, (1, 10, limit)).eval["precision"]
+def precisions(content, results, limit=100):
+    return evaluate_boxes(index_coco(content), results, (1, 10, limit)).eval["precision"]
 
 
 @pytest.mark.parametrize("shift", [0, -1000])
-def test_ids_may_be_negative_and_entries_have_other_keys(shift, capsys):
-    """hotcoco takes no negative ids: pycocotools evaluates then."""
+def test_ids_may_be_negative_and_entries_may_have_other_keys(shift):
+    """hotcoco refuses negative ids; pycocotools evaluates them."""
     content, found = random_images(3)
     results = coco_results(found)
-    expected = figures(content, results)
+    expected = precisions(content, results)
     # Of equal scores those of lower image ids come first: the order of the ids stays.
     renamed = {i: place + shift for place, i in enumerate(sorted(image["id"] for image in content["images"]))}
     content["images"] = [{"id": renamed[image["id"]], "license": None} for image in content["images"]]
     for entry in [*content["annotations"], *results]:
         entry.update(image_id=renamed[entry["image_id"]], attributes={"occluded": True})
 
-    assert np.array_equal(figures(content, results), expected)
+    assert np.array_equal(precisions(content, results), expected)
 
 
-def test_results_are_left_as_they_are_and_may_come_from_a_file(tmp_path):
+def test_results_are_not_modified_and_may_come_from_a_file(tmp_path):
     content, found = random_images(4)
     results = coco_results(found)
     (tmp_path / "results.json").write_text(json.dumps(results))
     before = copy.deepcopy(results)
 
-    precision = figures(content, results)
+    precision = precisions(content, results)
 
     assert results == before
-    assert np.array_equal(figures(content, str(tmp_path / "results.json")), precision)
+    assert np.array_equal(precisions(content, str(tmp_path / "results.json")), precision)
 
 
-def test_numbers_of_numpy_count_as_their_own():
+def test_results_may_hold_numpy_numbers():
     content, found = random_images(5)
     results = coco_results(found)
     of_numpy = [
@@ -314,12 +311,12 @@ def test_numbers_of_numpy_count_as_their_own():
         for r in results
     ]  # fmt: skip
 
-    assert np.array_equal(figures(content, of_numpy), figures(content, results))
+    assert np.array_equal(precisions(content, of_numpy), precisions(content, results))
 
 
 def test_without_results_precision_is_zero_where_there_is_ground_truth():
     content, _ = random_images(6)
 
-    precision = figures(content, [])
+    precision = precisions(content, [])
 
     assert set(np.unique(precision)) == {-1.0, 0.0}

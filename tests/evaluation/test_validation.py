@@ -1,4 +1,4 @@
-"""Validation losses: those of the model as at inference, averaged over images."""
+"""Validation losses: those of the model in evaluation mode, averaged over the images."""
 
 import copy
 
@@ -14,7 +14,7 @@ from atss.evaluation import validation_losses
 from tests.helpers import DEMO_CONFIG, TINY, pairs
 
 
-def test_they_are_the_means_over_the_images(tiny_config):
+def test_losses_are_means_over_the_images(tiny_config):
     cfg = tiny_config({"SOLVER.IMS_PER_BATCH": 3})  # 8 images: the last batch is smaller
     model = build_model(cfg)
 
@@ -31,7 +31,7 @@ def test_they_are_the_means_over_the_images(tiny_config):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_is_left_as_it_was(tiny_config, training):
+def test_the_model_is_unchanged(tiny_config, training):
     cfg = tiny_config()
     model = build_model(cfg).train(training)
     before = copy.deepcopy(model.state_dict())
@@ -39,10 +39,12 @@ def test_the_model_is_left_as_it_was(tiny_config, training):
     validation_losses(model, validation_loader(cfg, "tiny_val"))
 
     assert model.training is training
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "its statistics, too"
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), (
+        "including batch statistics"
+    )
 
 
-def test_images_are_as_at_testing_with_all_their_objects(tiny_config):
+def test_images_have_their_test_size_and_all_objects(tiny_config):
     cfg = tiny_config({"INPUT.MIN_SIZE_TEST": 96, "INPUT.MAX_SIZE_TEST": 128})
 
     records = [record for batch in validation_loader(cfg, "tiny_val") for record in batch]
@@ -53,7 +55,7 @@ def test_images_are_as_at_testing_with_all_their_objects(tiny_config):
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_a_dataset_without_objects_has_none(coco_file, filtered):
+def test_a_dataset_without_objects_has_no_losses(coco_file, filtered):
     entries = [["tests_only", *coco_file(lambda content: content.update(annotations=[]))]]
     datasets = {"DATASETS.REGISTER": entries, "DATASETS.TRAIN": "()", "DATASETS.TEST": ("tests_only",)}
     cfg = load_config(DEMO_CONFIG, pairs({**TINY, **datasets, "DATALOADER.FILTER_EMPTY_ANNOTATIONS": filtered}))
@@ -61,7 +63,7 @@ def test_a_dataset_without_objects_has_none(coco_file, filtered):
     assert validation_losses(build_model(cfg), validation_loader(cfg, "tests_only")) == {}
 
 
-def test_several_processes_have_as_many_batches_of_different_images(tiny_config, monkeypatch):
+def test_processes_have_the_same_number_of_batches_of_different_images(tiny_config, monkeypatch):
     cfg, seen = tiny_config({"SOLVER.IMS_PER_BATCH": 3}), []
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
     for rank in range(3):

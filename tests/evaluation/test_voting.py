@@ -1,4 +1,4 @@
-"""Voting of boxes against the algorithm written down box by box."""
+"""Box voting against the algorithm written box by box."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def iou(a, b):
 
 
 def naive(boxes, scores, classes, threshold, least_soft_score):
-    """Class by class: the best box takes what overlaps it, until none is left."""
+    """In each class, group the best box with those that overlap it, until none is left."""
     found = []
     for label in set(classes):
         left = sorted((s, b) for s, b, c in zip(scores, boxes, classes, strict=True) if c == label)
@@ -32,7 +32,7 @@ def naive(boxes, scores, classes, threshold, least_soft_score):
 
 
 def random_boxes(seed, number):
-    """Boxes in bunches, of three classes; no two scores are equal."""
+    """Return clustered boxes of three classes, without equal scores."""
     generator = torch.Generator().manual_seed(seed)
     corner = (torch.rand(number, 2, generator=generator) * 4).floor() * 40
     size = 20 + 40 * torch.rand(number, 2, generator=generator)
@@ -46,7 +46,7 @@ def random_boxes(seed, number):
     seed=st.integers(0, 2**31), number=st.integers(0, 60), threshold=st.floats(0.3, 0.9),
     least=st.one_of(st.none(), st.floats(0.01, 0.3)),
 )  # fmt: skip
-def test_voting_is_what_it_says(seed, number, threshold, least):
+def test_voting_equals_the_naive_algorithm(seed, number, threshold, least):
     boxes, scores, classes = random_boxes(seed, number)
 
     found = vote(boxes, scores, classes, threshold, least)
@@ -59,7 +59,7 @@ def test_voting_is_what_it_says(seed, number, threshold, least):
             assert box == pytest.approx(other, abs=1e-3)
 
 
-def test_groups_are_of_one_class_and_weighted_by_score():
+def test_groups_have_one_class_and_are_weighted_by_score():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 12], [0, 0, 10, 10]])
 
     found = vote(boxes, torch.tensor([0.6, 0.3, 0.5]), torch.tensor([1, 1, 2]), 0.66)
@@ -69,7 +69,7 @@ def test_groups_are_of_one_class_and_weighted_by_score():
     assert (found.scores.tolist(), found.classes.tolist()) == (pytest.approx([0.6, 0.5]), [1, 2])
 
 
-def test_soft_voting_keeps_what_its_best_does_not_cover():
+def test_soft_voting_keeps_boxes_with_a_lower_score():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 14]])
 
     found = vote(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 0]), 0.66, least_soft_score=0.05)
@@ -79,8 +79,8 @@ def test_soft_voting_keeps_what_its_best_does_not_cover():
 
 
 @pytest.mark.slow
-def test_of_many_classes_in_a_large_image_every_box_stays_finite_and_with_its_class():
-    """Non-maximum suppression rounds coordinates there, so that boxes close to the threshold fall on either side."""
+def test_with_many_classes_in_a_large_image_boxes_stay_finite_and_with_their_class():
+    """Non-maximum suppression rounds coordinates there: boxes near the threshold may fall on either side."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(100):
         corner = torch.rand(800, 2, generator=generator) * torch.tensor([1200.0, 700])
@@ -101,7 +101,7 @@ def test_of_many_classes_in_a_large_image_every_box_stays_finite_and_with_its_cl
             assert (boxes[:, :2] >= low - 0.01).all() and (boxes[:, 2:] <= high + 0.01).all()
 
 
-def test_boxes_that_no_other_overlaps_stay_to_the_last_bit():
+def test_boxes_without_overlap_stay_to_the_last_bit():
     boxes, scores, classes = random_boxes(3, 60)
     alone = torch.arange(60.0)[:, None] * 100 + boxes
 
