@@ -1,4 +1,4 @@
-"""The study's runs with a stand-in for training: what is done, resumed, refused and written."""
+"""The study's command, with a stand-in for training."""
 
 import fcntl
 import json
@@ -16,15 +16,15 @@ from tests.helpers import DEMO_CONFIG, ROOT, TINY, pairs
 
 pytestmark = pytest.mark.slow
 
-# Does what train_net.py does for the study: writes metrics.json, a line an evaluation; fails where it is told to.
+# Stands in for train_net.py: writes metrics.json, or fails if an environment variable asks for it.
 TRAIN = """
 import json, os, sys, time
 keys = dict(zip(sys.argv[4::2], sys.argv[5::2]))
-folder = keys["OUTPUT_DIR"]
+folder, side = keys["OUTPUT_DIR"], keys["MODEL.ATSS.ANCHOR_SCALE"].removesuffix(".0")
 assert sys.argv[1] == "--config-file" and sys.argv[3] == "--resume"
 with open(os.path.join(folder, "..", "..", "order"), "a") as file:
-    file.write(f"{keys['MODEL.ATSS.TOPK']} {keys['SEED']}\\n")
-if keys["MODEL.ATSS.TOPK"] == os.environ.get("FAILS_AT"):
+    file.write(f"{side} {keys['SEED']}\\n")
+if side == os.environ.get("FAILS_AT"):
     print("Traceback\\nerror: out of luck")
     sys.exit(1)
 with open(os.path.join(folder, "metrics.json"), "a") as file:
@@ -34,7 +34,7 @@ with open(os.path.join(folder, "metrics.json"), "a") as file:
     figures = {f"bbox/{name}": 10.0 * int(keys["SEED"]) for name in ("AP", "AP50", "AP75", "APs", "APm")}
     if os.environ.get("FINDS_NOTHING_AT") == keys["SEED"]:
         figures = dict.fromkeys(figures, float("nan"))
-    if os.environ.get("DIES_BEFORE_EVALUATION") != keys["MODEL.ATSS.TOPK"]:
+    if os.environ.get("DIES_BEFORE_EVALUATION") != side:
         file.write(json.dumps({**figures, "bbox/APl": float("nan"), "iteration": 1099}) + "\\n")
     # An evaluation on the way does not count.
     file.write(json.dumps({"bbox/AP": 0.0, "iteration": 500}) + "\\n")
@@ -57,75 +57,75 @@ def go(tmp_path, monkeypatch, shapes):
 
 
 def order(folder):
+    """Side of the anchor and seed of every run that was started."""
     return (folder / "runs/order").read_text().split("\n")[:-1]
 
 
-def test_rows_run_one_after_another_and_what_is_done_is_skipped(go, capsys):
-    folder = go("--table", "4", "--seeds", "1", "2")
+def test_rows_run_in_order_and_finished_ones_are_skipped(go, capsys):
+    folder = go("--table", "5", "--seeds", "1", "2")
 
-    assert order(folder) == [f"{k} {seed}" for k in range(3, 20, 2) for seed in (1, 2)]
+    assert order(folder) == [f"{side} {seed}" for side in range(5, 10) for seed in (1, 2)]
     results = [json.loads(path.read_text()) for path in folder.glob("runs/*/seed-2/result.json")]
-    assert len(results) == 9 and all(result["AP"] == 20.0 and 3 < result["positives"] < 30 for result in results)
-    assert "| k = 3 | 15.0 ± 7.1 |" in (folder / "table-4.md").read_text()
-    assert (folder / "table-4.png").exists()
-    assert "[18/18] k = 19, seed 2: AP 20.0 after 0:00:0" in capsys.readouterr().out
+    assert len(results) == 5 and all(result["AP"] == 20.0 and 3 < result["positives"] < 30 for result in results)
+    assert "| 5 strides | 15.0 ± 7.1 |" in (folder / "table-5.md").read_text()
+    assert (folder / "table-5.png").exists()
+    assert "[10/10] 9 strides, seed 2: AP 20.0 after 0:00:0" in capsys.readouterr().out
 
-    go("--table", "4", "--seeds", "1", "2")
+    go("--table", "5", "--seeds", "1", "2")
 
-    assert len(order(folder)) == 18
-    assert "18 of 18 runs are done already" in capsys.readouterr().out
+    assert len(order(folder)) == 10
+    assert "10 of 10 runs are done already" in capsys.readouterr().out
 
 
-def test_a_run_without_its_last_evaluation_goes_on_where_it_was(go, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIES_BEFORE_EVALUATION", "3")
-    with pytest.raises(InputError, match=r"k = 3, seed 1: no AP in .*metrics\.json"):
-        go("--table", "4")
-    (unfinished,) = tmp_path.glob("study/runs/*/seed-1")
+def test_an_interrupted_run_resumes_in_its_folder_and_a_trained_one_only_gets_its_result(go, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIES_BEFORE_EVALUATION", "5")
+    with pytest.raises(InputError, match=r"5 strides, seed 1: no AP in .*metrics\.json"):
+        go("--table", "5")
+    (interrupted,) = tmp_path.glob("study/runs/*/seed-1")
 
     monkeypatch.delenv("DIES_BEFORE_EVALUATION")
-    folder = go("--table", "4")
+    folder = go("--table", "5")
 
-    assert order(folder) == ["3 1"] + [f"{k} 1" for k in range(3, 20, 2)]
-    assert len((unfinished / "metrics.json").read_text().splitlines()) == 2 + 3, "in the folder it had"
+    assert order(folder) == ["5 1"] + [f"{side} 1" for side in range(5, 10)]
+    assert len((interrupted / "metrics.json").read_text().splitlines()) == 2 + 3, "in the folder it had"
 
-
-def test_a_trained_run_without_result_is_not_trained_again(go):
-    folder = go("--table", "4")
-    result = next(folder.glob("runs/*/seed-1/result.json"))
+    result = interrupted / "result.json"
     before = result.read_text()
     result.unlink()
+    go("--table", "5")
 
-    go("--table", "4")
-
-    assert len(order(folder)) == 9 and result.read_text() == before
+    assert len(order(folder)) == 6 and result.read_text() == before, "not trained again"
 
 
-def test_equal_systems_of_several_tables_run_once_and_another_base_config_is_another_run(go):
+def test_equal_systems_of_several_tables_run_once(go):
     folder = go("--table", "2", "3")
     assert len(order(folder)) == 4 + 5 - 2
     assert "| RetinaNet (#A=1) | 10.0 |" in (folder / "table-3.md").read_text()
 
     go("--table", "2", opts=["SOLVER.MAX_ITER", "7"])
-
-    assert len(order(folder)) == 4 + 5 - 2 + 4
+    assert len(order(folder)) == 4 + 5 - 2 + 4, "another base config is another run"
     assert "7 iterations" in (folder / "table-2.md").read_text()
 
+    irrelevant = ["DATALOADER.NUM_WORKERS", "1", "TEST.EVAL_PERIOD", "500", "SOLVER.CHECKPOINT_PERIOD", "9"]
+    go("--table", "2", opts=irrelevant)
+    assert len(order(folder)) == 4 + 5 - 2 + 4, "irrelevant keys do not matter"
 
-def test_a_run_that_fails_stops_the_study_in_one_line_and_the_study_goes_on_from_there(go, tmp_path, monkeypatch):
+
+def test_a_failed_run_stops_the_study_with_one_line(go, tmp_path, monkeypatch):
     monkeypatch.setenv("FAILS_AT", "7")
-    with pytest.raises(InputError, match="k = 7, seed 1: error: out of luck") as caught:
-        go("--table", "4")
+    with pytest.raises(InputError, match="7 strides, seed 1: error: out of luck") as caught:
+        go("--table", "5")
 
     assert "\n" not in str(caught.value)
     assert len(list(tmp_path.glob("study/runs/*/seed-1/result.json"))) == 2
-    assert "| k = 5 | 10.0 |" in (tmp_path / "study/table-4.md").read_text()
+    assert "| 6 strides | 10.0 |" in (tmp_path / "study/table-5.md").read_text()
 
     monkeypatch.delenv("FAILS_AT")
-    assert order(go("--table", "4"))[3:] == [f"{k} 1" for k in range(7, 20, 2)]
+    assert order(go("--table", "5"))[3:] == ["7 1", "8 1", "9 1"]
 
 
-def test_an_interruption_ends_the_running_row_and_says_how_to_go_on(tmp_path, shapes):
-    """The real thing: training is under way when the notice comes."""
+def test_a_signal_ends_the_running_row_and_the_message_tells_how_to_resume(tmp_path, shapes):
+    """With a real training."""
     args = ["--table", "2", "--config-file", DEMO_CONFIG, "--output", tmp_path / "study", *pairs({**TINY, **shapes})]
     line = [sys.executable, "tools/study.py", *map(str, args)]
     child = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -141,55 +141,45 @@ def test_an_interruption_ends_the_running_row_and_says_how_to_go_on(tmp_path, sh
     assert not subprocess.run(["pgrep", "-f", f"{tmp_path}.*seed-1"], capture_output=True).stdout
 
 
-def test_a_model_that_finds_nothing_has_an_ap_of_zero(go, monkeypatch):
+def test_without_any_detection_ap_is_zero(go, monkeypatch):
     monkeypatch.setenv("FINDS_NOTHING_AT", "2")
 
-    folder = go("--table", "4", "--seeds", "1", "2")
+    folder = go("--table", "5", "--seeds", "1", "2")
 
-    assert "| k = 3 | 5.0 ± 7.1 | 5.0 ± 7.1 | 5.0 ± 7.1 | - | - | - |" in (folder / "table-4.md").read_text()
+    assert "| 5 strides | 5.0 ± 7.1 | 5.0 ± 7.1 | 5.0 ± 7.1 | - | - | - |" in (folder / "table-5.md").read_text()
 
 
-def test_a_run_under_way_is_not_started_again(go, tmp_path):
-    go("--table", "4")
+def test_a_run_of_another_process_is_not_started_again(go, tmp_path):
+    go("--table", "5")
     log = next(tmp_path.glob("study/runs/*/seed-1/study.log"))
     for name in ("result.json", "metrics.json"):
         (log.parent / name).unlink()
     with open(log, "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
 
-        with pytest.raises(InputError, match=r"k = \d+, seed 1: another process runs it, see .*study\.log"):
-            go("--table", "4")
+        with pytest.raises(InputError, match=r"\d strides, seed 1: another process runs it, see .*study\.log"):
+            go("--table", "5")
 
-    assert len(order(go("--table", "4"))) == 10
+    assert len(order(go("--table", "5"))) == 6
 
 
 @pytest.mark.parametrize("names", ["()", "('tiny_val', 'tiny_train')"])
-def test_no_dataset_to_evaluate_on_or_two_are_refused_before_anything_runs(go, tmp_path, names):
+def test_the_study_evaluates_on_exactly_one_dataset(go, tmp_path, names):
     with pytest.raises(InputError, match=r"exactly one in DATASETS\.TEST"):
-        go("--table", "4", opts=["DATASETS.TEST", names])
+        go("--table", "5", opts=["DATASETS.TEST", names])
 
     assert not (tmp_path / "study").exists()
-
-
-def test_what_makes_no_other_result_makes_no_other_run(go):
-    folder = go("--table", "2")
-
-    same = ["DATALOADER.NUM_WORKERS", "1", "TEST.EVAL_PERIOD", "500", "SOLVER.CHECKPOINT_PERIOD", "9"]
-    go("--table", "2", opts=same)
-    assert len(order(folder)) == 4
-    go("--table", "2", opts=["SOLVER.BASE_LR", "0.001"])
-    assert len(order(folder)) == 8
 
 
 def test_without_a_terminal_there_is_a_line_every_few_minutes_with_the_time_left(go, monkeypatch, capsys):
     monkeypatch.setattr(runner, "LINE_PERIOD", 0.0)
     monkeypatch.setenv("SECONDS", "0.1")
 
-    go("--table", "4")
+    go("--table", "5")
 
     printed = capsys.readouterr().out
-    assert "[2/9] k = 5, seed 1: iteration 1/1100, 0:00:03 left, 0:00:" in printed
-    assert " left for all\n" in printed and "\r" not in printed
+    assert "[2/5] 6 strides, seed 1: iteration 1/1100, 0:00:03 left, 0:00:" in printed
+    assert " for all\n" in printed and " left for all\n" in printed and "\r" not in printed
 
 
 def test_dry_run_prints_configs_and_commands_and_writes_nothing(go, tmp_path, capsys):
@@ -201,7 +191,7 @@ def test_dry_run_prints_configs_and_commands_and_writes_nothing(go, tmp_path, ca
     assert not (tmp_path / "study").exists()
 
 
-def test_what_is_said_of_the_base_config_is_said_once_a_study(go, caplog, monkeypatch):
+def test_a_warning_on_the_base_config_is_logged_once(go, caplog, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for _ in range(2):
         caplog.clear()
@@ -221,7 +211,7 @@ def test_what_is_said_of_the_base_config_is_said_once_a_study(go, caplog, monkey
         (["MODEL.ATSS.IN_FEATURES", "['p3','p4']"], "MODEL.ATSS.SCALE_RANGES"),
     ],
 )
-def test_a_base_config_that_does_not_fit_is_refused_before_anything_runs(go, tmp_path, opts, named):
+def test_an_invalid_base_config_is_refused_before_the_first_run(go, tmp_path, opts, named):
     with pytest.raises(InputError, match=named):
         go("--table", "1", opts=opts)
 
