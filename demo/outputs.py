@@ -210,7 +210,7 @@ class CocoWriter:
         self.images, self.num_annotations = [], 0
 
     def add(self, name, size, detections):
-        """Add an image's name, its size as (height, width), and its detections (`Found`)."""
+        """Add an image's name, its size as (height, width), and its detections (`ImageDetections`)."""
         self.images.append({"id": len(self.images) + 1, "file_name": name, "width": size[1], "height": size[0]})
         boxes, scores, classes = detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist()
         for (x1, y1, x2, y2), score, label in zip(boxes, scores, classes, strict=True):

@@ -91,14 +91,14 @@ def process(sources, predictor, min_score, batch_size, viewer=None, coco=None):
 
 
 def detect(frames, predictor, min_score, batch_size, statistics):
-    """Yield (`Frame`, `Found`) for what `read_frames` yields; add the model's time to the statistics."""
+    """Yield (`Frame`, `ImageDetections`) for what `read_frames` yields; add the model's time to the statistics."""
     with contextlib.closing(frames):
         while batch := list(islice(frames, batch_size)):
             start = time.perf_counter()
             instances = predictor.detect([inputs for _, inputs in batch])
             statistics.model_seconds += time.perf_counter() - start
             for (frame, _), frame_instances in zip(batch, instances, strict=True):
-                yield frame, predictor.found(frame_instances, min_score)
+                yield frame, predictor.to_detections(frame_instances, min_score)
 
 
 def prefetch(items, size):

@@ -1,4 +1,4 @@
-"""A trained model from Python: images of any kind in, boxes with names out."""
+"""A trained model from Python: images of any kind in, detections with class names out."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from PIL import Image
 
 from atss.data.image_io import read_image
 from atss.errors import InputError
-from atss.predictor import Found, Predictor
+from atss.predictor import ImageDetections, Predictor
 from tests.helpers import pairs
 
 NAMES = ["disc", "ring", "box", "frame", "triangle", "cross"]
-# Random weights find many things in any image, with low scores.
+# Random weights give many detections with low scores in any image.
 FIRES = {"MODEL.ATSS.SCORE_THRESH_TEST": 0.005, "MODEL.ATSS.TOPK_CANDIDATES_TEST": 30}
 
 
@@ -44,7 +44,7 @@ def paths(shapes):
 
 
 def assert_same(found, expected, exactly=True):
-    assert isinstance(found, Found) and len(found) == len(expected)
+    assert isinstance(found, ImageDetections) and len(found) == len(expected)
     if exactly:
         assert np.array_equal(found.boxes, expected.boxes) and np.array_equal(found.scores, expected.scores)
         assert np.array_equal(found.classes, expected.classes)
@@ -54,7 +54,7 @@ def assert_same(found, expected, exactly=True):
     assert found.names == expected.names
 
 
-def test_what_is_found(predictor, paths):
+def test_the_detections_of_an_image(predictor, paths):
     found = predictor.predict(paths[0], min_score=0.0)
 
     number = len(found)
@@ -69,8 +69,8 @@ def test_what_is_found(predictor, paths):
     assert found.names == [NAMES[c] for c in found.classes]
 
 
-def test_it_is_what_the_model_gives(predictor, paths):
-    """In Detectron2's form, with the image resized as for evaluation."""
+def test_detections_are_the_models_output(predictor, paths):
+    """In Detectron2's format, with the image resized as for evaluation."""
     image = read_image(paths[0])
     height, width = image.shape[:2]
     resized = predictor.resize.get_transform(image).apply_image(image)
@@ -88,7 +88,7 @@ def test_it_is_what_the_model_gives(predictor, paths):
     assert np.array_equal(found.classes, instances.pred_classes.numpy())
 
 
-def test_a_image_may_be_a_path_an_array_or_pillows(predictor, paths):
+def test_an_image_may_be_a_path_an_array_or_a_pillow_image(predictor, paths):
     expected = predictor.predict(paths[0], min_score=0.0)
 
     for image in (Path(paths[0]), cv2.imread(paths[0]), Image.open(paths[0])):
@@ -115,8 +115,8 @@ def test_several_images_give_a_list(predictor, paths, several):
     assert predictor.predict([]) == []
 
 
-def test_the_company_of_a_image_changes_nothing(predictor, paths):
-    """Images of several sizes, looked at together and alone; group normalisation would notice the padding."""
+def test_detections_do_not_depend_on_the_other_images_of_a_list(predictor, paths):
+    """Images of several sizes, in a batch and alone: padding would change group normalisation."""
     images = [read_image(path) for path in paths]
     images += [np.ascontiguousarray(images[0][:, :90]), np.tile(images[1], (1, 2, 1)), images[2][:41, :33]]
     assert len({image.shape for image in images}) > 4
@@ -147,7 +147,7 @@ def test_batches(predictor, paths):
         predictor.predict([square], batch_size=0)
 
 
-def test_low_scores_are_left_out(predictor, paths):
+def test_detections_have_a_minimum_score(predictor, paths):
     everything = predictor.predict(paths[0], min_score=0.0)
     least = everything.scores[9]
 
@@ -155,12 +155,12 @@ def test_low_scores_are_left_out(predictor, paths):
 
     number = int((everything.scores >= least).sum())
     assert 10 <= len(found) == number < len(everything)
-    assert_same(found, Found(*(values[:number] for values in vars(everything).values())))
+    assert_same(found, ImageDetections(*(values[:number] for values in vars(everything).values())))
     nothing = predictor.predict(paths[0])
     assert len(nothing) == 0 and nothing.boxes.shape == (0, 4) and nothing.names == []
 
 
-def test_models_that_want_rgb_see_the_same_image(saved, paths):
+def test_a_model_for_rgb_gets_the_same_image(saved, paths):
     """Red and blue change places in the model's first layer and its means; nothing else does."""
     config, weights = saved()
     bgr = Predictor.load(config, weights)
@@ -188,9 +188,10 @@ def test_models_that_want_rgb_see_the_same_image(saved, paths):
         (np.zeros((9, 0), np.uint8), InputError, r"\(9, 0, 3\)"),
         (None, TypeError, "NoneType"),
         (7, TypeError, "int"),
+        (torch.zeros(3, 9, 9), TypeError, "Tensor"),
     ],
 )
-def test_what_is_no_image_is_said_with_what_is(predictor, image, error, got):
+def test_an_error_names_what_an_image_may_be(predictor, image, error, got):
     expected = r"expected a path, a \(H, W, 3\) uint8 array in BGR order.*, got .*"
 
     with pytest.raises(error, match=expected + got):
@@ -199,12 +200,7 @@ def test_what_is_no_image_is_said_with_what_is(predictor, image, error, got):
         predictor.predict([np.zeros((9, 9, 3), np.uint8), image])
 
 
-def test_tensors_are_no_images(predictor):
-    with pytest.raises(TypeError, match=r"expected a path.*, got Tensor"):
-        predictor.predict(torch.zeros(3, 9, 9))
-
-
-def test_files_that_cannot_be_read_are_named(predictor, tmp_path):
+def test_an_error_names_the_file_that_cannot_be_read(predictor, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
 
     with pytest.raises(InputError, match=r"text\.jpg: the image cannot be read"):
@@ -213,7 +209,7 @@ def test_files_that_cannot_be_read_are_named(predictor, tmp_path):
         predictor.predict([str(tmp_path / "none.jpg")])
 
 
-def test_a_single_pixel_is_a_image(predictor):
+def test_an_image_may_be_a_single_pixel(predictor):
     found = predictor.predict(np.full((1, 1, 3), 90, np.uint8), min_score=0.0)
 
     assert (found.boxes >= 0).all() and (found.boxes <= 1).all()
@@ -221,8 +217,8 @@ def test_a_single_pixel_is_a_image(predictor):
 
 @pytest.mark.parametrize("like", ["detectron2", "maskrcnn-benchmark", "mmdetection"])
 @pytest.mark.parametrize("scales", [None, (1600, 160)])
-def test_images_may_be_as_narrow_as_they_like(saved, scales, like):
-    """Three pixels high, and resized to 192 pixels and fewer: what is left is a pixel."""
+def test_images_may_be_arbitrarily_narrow(saved, scales, like):
+    """Three pixels high, one pixel after resizing."""
     aug = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": scales, "TEST.AUG.FLIP": False} if scales else {}
     predictor = Predictor.load(*saved({**aug, "INPUT.RESIZE_LIKE": like}))
 
@@ -233,7 +229,7 @@ def test_images_may_be_as_narrow_as_they_like(saved, scales, like):
 
 
 def test_multi_scale_testing(saved, paths):
-    """Every image at every scale and mirrored, in a list too."""
+    """Every image at every scale and mirrored, also in a list."""
     settings = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 192), "TEST.AUG.MERGE": "vote"}
     predictor = Predictor.load(*saved(settings))
     sides = []

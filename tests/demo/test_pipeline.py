@@ -8,7 +8,7 @@ import pytest
 import pipeline
 import sources
 from atss.errors import InputError
-from atss.predictor import Found
+from atss.predictor import ImageDetections
 from atss.utils.drawing import class_colors
 
 
@@ -16,7 +16,7 @@ def test_boxes_and_labels_are_drawn_in_the_colors_of_their_classes():
     """The colors of a BGR image are those of an RGB one."""
     frame = sources.Frame(sources.ImageFile("x.png"), "x.png", np.full((480, 640, 3), 127, np.uint8))
     boxes = np.array([[100.0, 100, 300, 300], [400, 200, 600, 400]], np.float32)
-    detections = Found(boxes, np.array([0.87, 0.5], np.float32), np.array([0, 1]), ["cat", "dog"])
+    detections = ImageDetections(boxes, np.array([0.87, 0.5], np.float32), np.array([0, 1]), ["cat", "dog"])
     colors = class_colors(2)
 
     drawn = pipeline.draw(frame, detections, colors)

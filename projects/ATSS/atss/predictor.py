@@ -1,14 +1,17 @@
-"""A trained model for images: from files or arrays to boxes with names."""
+"""A trained model for inference: from image files or arrays to detections with class names."""
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from PIL import Image
 
 from .checkpoints import Checkpointer
@@ -18,41 +21,42 @@ from .data.image_io import read_image, to_rgb
 from .errors import InputError
 from .evaluation import MultiScaleTest
 
-# Images that a GPU looks at together. A CPU gains nothing by it, but for small models of small images.
+# Images per batch on a GPU. A CPU gains from batches only with small models and images.
 GPU_BATCH_SIZE = 8
+
+ImageLike: TypeAlias = str | os.PathLike | np.ndarray | Image.Image
 
 
 @dataclass(frozen=True)
-class Found:
-    """The D objects found in an image, best first; `len()` of it is D.
+class ImageDetections:
+    """The D detections of an image, sorted by score; `len()` is D.
 
     boxes: (D, 4) float32, x1 y1 x2 y2 in pixels of the image.
     scores: (D,) float32, from 0 to 1.
     classes: (D,) int64.
-    names: list of D class names.
+    names: D class names.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
-    names: list
+    names: list[str]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.scores)
 
 
 class Predictor:
-    """Loads the model of a config and finds the objects of images.
+    """A model with the weights in MODEL.WEIGHTS and the test-time input of its config.
 
     Args:
-        cfg: MODEL.WEIGHTS names the checkpoint, INPUT.*_SIZE_TEST the size that images are brought to, or TEST.AUG
-            the sizes.
+        cfg: INPUT.*_SIZE_TEST gives the size of the input, or TEST.AUG the sizes of multi-scale testing.
 
     Raises:
         InputError: the checkpoint is missing, damaged or of another model.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode):
         if not cfg.MODEL.WEIGHTS:
             raise InputError("MODEL.WEIGHTS: name the checkpoint to use")
         self.model = build_model(cfg).eval()
@@ -66,57 +70,61 @@ class Predictor:
         self.batch_size = GPU_BATCH_SIZE if cfg.MODEL.DEVICE.startswith("cuda") else 1
 
     @classmethod
-    def load(cls, config_file, weights=None, opts=()):
-        """The predictor of a config file.
+    def load(
+        cls, config_file: str | os.PathLike, weights: str | os.PathLike | None = None, opts: Sequence = ()
+    ) -> "Predictor":
+        """Load a config file, such as the `config.yaml` of a run, and a checkpoint.
 
         Args:
-            config_file: path; the `config.yaml` of a run, say.
-            weights: path of the checkpoint; that of the config where it is None.
-            opts: list of further config keys and values in turn.
+            config_file: path of the yaml file.
+            weights: path of the checkpoint; None for the config's MODEL.WEIGHTS.
+            opts: alternating config keys and values.
         """
         weights = [] if weights is None else ["MODEL.WEIGHTS", str(weights)]
         return cls(load_config(str(config_file), [*weights, *map(str, opts)], read_datasets=False))
 
-    def predict(self, images, min_score=0.5, batch_size=None):
-        """Find the objects of an image, or of several.
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], min_score: float = 0.5, batch_size: int | None = None
+    ) -> ImageDetections | list[ImageDetections]:
+        """Detect objects in an image, or in several.
 
         Args:
-            images: path of a file, (H, W, 3) uint8 array in BGR order (as OpenCV has it), (H, W) uint8 array of
-                grey, or Pillow image; or an iterable of such, of any sizes.
-            min_score: objects with a lower score are left out.
-            batch_size: images that the model sees together, at most; 8 on a GPU and 1 on a CPU where it is None.
+            images: path of a file, (H, W, 3) uint8 array in BGR order as in OpenCV, (H, W) uint8 grey array, or Pillow
+                image; or an iterable of such images, of any sizes.
+            min_score: minimum score of a detection.
+            batch_size: maximum number of images per batch; by default 8 on a GPU and 1 on a CPU.
 
         Returns:
-            `Found`; for an iterable a list of them.
+            the detections of the image; a list of them for an iterable.
 
         Raises:
-            InputError: a file cannot be read, or an array has no image's shape.
-            TypeError: something else than an image.
+            InputError: a file cannot be read, or an array does not have the shape of an image.
+            TypeError: an argument is not an image.
         """
         batch_size = self.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {batch_size}")
         if not isinstance(images, Iterable) or isinstance(images, (str, os.PathLike, np.ndarray)):
-            return self.found(self(images), min_score)
-        numbered, found = enumerate(images), []
+            return self.to_detections(self(images), min_score)
+        numbered, detections = enumerate(images), []
         while batch := list(islice(numbered, batch_size)):
-            instances = self.detect([self.prepare_numbered(number, image) for number, image in batch])
-            found += [self.found(x, min_score) for x in instances]
-        return found
+            instances = self.detect([self._prepare_numbered(number, image) for number, image in batch])
+            detections += [self.to_detections(x, min_score) for x in instances]
+        return detections
 
-    def __call__(self, image):
-        """Find the objects of an image, in Detectron2's form.
+    def __call__(self, image: ImageLike) -> Instances:
+        """Detect objects in an image, in Detectron2's format.
 
         Args:
-            image: (H, W, 3) uint8 array in BGR order, or what else `predict` takes as an image.
+            image: as in `predict`.
 
         Returns:
-            `Instances` on the CPU, in pixels of the image: `pred_boxes`, `scores`, `pred_classes`, best first.
+            instances on the CPU, in pixels of the image: `pred_boxes`, `scores`, `pred_classes`, sorted by score.
         """
         return self.detect([self.prepare(bgr_image(image))])[0]
 
-    def prepare(self, image):
-        """An image (H, W, 3), uint8 in BGR order, as the dict that the model takes."""
+    def prepare(self, image: np.ndarray) -> dict:
+        """Convert an image (H, W, 3), uint8 in BGR order, to the model's input."""
         height, width = image.shape[:2]
         if self.format == "RGB":
             image = image[:, :, ::-1]
@@ -124,54 +132,43 @@ class Predictor:
         tensor = torch.as_tensor(resized.transpose(2, 0, 1).copy())
         return {"image": tensor, "height": height, "width": width}
 
-    def prepare_numbered(self, number, image):
+    def _prepare_numbered(self, number, image):
         try:
             return self.prepare(bgr_image(image))
         except (InputError, TypeError) as error:
             raise type(error)(f"image {number} of the list: {error}") from error
 
     @torch.no_grad()
-    def detect(self, inputs):
-        """Find the objects of what `prepare` has made of N images.
+    def detect(self, inputs: list[dict]) -> list[Instances]:
+        """Detect objects in N images, given as results of `prepare`; instances as in `__call__`.
 
-        Only images that are padded to the same size go through the model together: group normalisation looks at the
-        padding, too, and an image's boxes shall not depend on its company.
-
-        Args:
-            inputs: list of N dicts.
-
-        Returns:
-            list of N `Instances` on the CPU, as `__call__` gives them.
+        Only images that are padded to the same size share a batch: group normalisation depends on the padding, and the
+        detections of an image must not depend on the other images.
         """
         groups = defaultdict(list)
         for index, x in enumerate(inputs):
             groups[tuple(-(-side // self.divisor) for side in x["image"].shape[1:])].append(index)
-        found = [None] * len(inputs)
+        instances = [None] * len(inputs)
         for indices in groups.values():
             for index, x in zip(indices, self.model([inputs[i] for i in indices]), strict=True):
-                found[index] = x["instances"].to("cpu")
-        return found
+                instances[index] = x["instances"].to("cpu")
+        return instances
 
-    def found(self, instances, min_score):
-        """`Instances` with a score of `min_score` at least, as `Found`."""
+    def to_detections(self, instances: Instances, min_score: float) -> ImageDetections:
+        """Convert instances with a score of at least `min_score`."""
         instances = instances[instances.scores >= min_score]
         classes = instances.pred_classes.numpy()
         names = [self.class_names[c] for c in classes]
-        return Found(instances.pred_boxes.tensor.numpy(), instances.scores.numpy(), classes, names)
+        return ImageDetections(instances.pred_boxes.tensor.numpy(), instances.scores.numpy(), classes, names)
 
 
-def class_names_of(cfg):
-    """Names of all classes; a converted model, say, may only know their numbers."""
+def class_names_of(cfg: CfgNode) -> list[str]:
+    """Names of all classes; "class 0" and so on if the config has none, as that of a converted model."""
     return list(cfg.MODEL.ATSS.CLASS_NAMES) or [f"class {i}" for i in range(cfg.MODEL.ATSS.NUM_CLASSES)]
 
 
-def bgr_image(image):
-    """A path, array or Pillow image as a (H, W, 3) uint8 array in BGR order.
-
-    Raises:
-        InputError: the file cannot be read, or the array has no image's shape.
-        TypeError: something else than an image.
-    """
+def bgr_image(image: ImageLike) -> np.ndarray:
+    """Convert a path, array or Pillow image to a (H, W, 3) uint8 array in BGR order; raises as `Predictor.predict`."""
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
     if isinstance(image, Image.Image):
