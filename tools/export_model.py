@@ -106,8 +106,8 @@ def named(names):
     for path in paths:
         try:
             images.append((path, upright_size(path)))
-        except (OSError, ValueError) as error:
-            raise InputError(f"--images {path}: the image cannot be read ({first_line(error)})") from error
+        except InputError as error:
+            raise InputError(f"--images {error}") from error
     return images
 
 

@@ -146,9 +146,9 @@ def test_what_is_no_file(tmp_path, make):
     path = tmp_path / "image.jpg"
     make(path)
 
-    with pytest.raises(InputError, match=r"image\.jpg: the image cannot be read \(it is no file\)"):
+    with pytest.raises(InputError, match=r"image\.jpg: the image cannot be read \(it is not a regular file\)"):
         read_image(path)
-    with pytest.raises(ValueError):
+    with pytest.raises(InputError, match="it is not a regular file"):
         upright_size(path)
 
 

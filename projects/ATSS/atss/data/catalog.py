@@ -1,4 +1,4 @@
-"""Datasets by name: registered with Detectron2, read once, and refused in one line where they cannot be used."""
+"""Registers datasets with Detectron2, reads each of them once, and checks that they can be used."""
 
 import atexit
 import gc
@@ -23,15 +23,15 @@ from .problems import errors_of, refuse_errors
 from .sources import Source
 
 _sources = {}
-# Dicts that are kept until they are asked for again: large datasets are read once.
+# Dicts that the next `read_dataset` returns: reading large datasets takes long.
 _kept = {}
 
 
 def register_coco_format(name, annotation_file, image_folder):
-    """Register a COCO-format dataset with Detectron2; its files are read when the dataset is used.
+    """Register a COCO-format dataset with Detectron2; its files are read when it is used.
 
     Args:
-        name: name for DATASETS.TRAIN and DATASETS.TEST; a dataset of that name is replaced.
+        name: name for DATASETS.TRAIN and DATASETS.TEST; a dataset with this name is replaced.
         annotation_file: path of a json file in COCO's format for object detection.
         image_folder: path that each `file_name` is relative to.
     """
@@ -58,7 +58,7 @@ def register_folder(folder):
 
 
 def register_folder_unseen(folder, names):
-    """Register those of `names` that begin with a folder's name; the folder is not looked at before they are used."""
+    """Register those of `names` that begin with the folder's name, without access to the folder until they are used."""
     prefix = f"{folder_name(folder)}_"
     for name in names:
         if name.startswith(prefix):
@@ -73,7 +73,7 @@ def _read_split(folder, split):
 
 
 def register(name, source):
-    """Register a `Source` with Detectron2; a dataset of that name is replaced."""
+    """Register a `Source` with Detectron2; a dataset with this name is replaced."""
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
@@ -84,7 +84,7 @@ def register(name, source):
 
 
 def source_of(name):
-    """The `Source` of a registered dataset; None for a dataset that is not read from files in a known format."""
+    """The `Source` of a registered dataset; None if the dataset is not read from files of a known format."""
     metadata = MetadataCatalog.get(name)
     if name not in _sources and os.path.isfile(metadata.get("json_file", "")):
         return coco_source(metadata.json_file, metadata.get("image_root", ""))
@@ -95,11 +95,11 @@ def load(name, source):
     """Read a dataset and check that it can be used.
 
     Returns:
-        list of dicts in Detectron2's standard form. The metadata of the dataset get the names of its classes and a json
-        file in COCO's format for evaluators.
+        list of dicts in Detectron2's standard form. The names of the classes, and a json file in COCO format for
+        evaluators, are stored in the dataset's metadata.
 
     Raises:
-        InputError: files, or the images that they name, are missing or malformed.
+        InputError: annotation files are missing or malformed, or images are missing.
     """
     with no_garbage_collection():
         content = source.read()
@@ -121,7 +121,7 @@ def load(name, source):
 
 @contextmanager
 def no_garbage_collection():
-    """No garbage collection, which would take as long as the reading of millions of entries."""
+    """Suspend garbage collection, which takes as long as reading millions of entries."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -132,7 +132,7 @@ def no_garbage_collection():
 
 
 def written(name, coco):
-    """Write a content to a json file that is removed when the process ends; returns its path."""
+    """Write a content to a json file that is removed when the process ends; return its path."""
     path = os.path.join(temporary_folder(), f"{name}.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(coco, file)
@@ -151,7 +151,7 @@ def read_dataset(name, keep=False):
 
     Args:
         name: name of the dataset.
-        keep: whether the next call gets the same dicts without reading the dataset again.
+        keep: whether the next call returns the same dicts without reading the dataset again.
 
     Raises:
         InputError: its files are missing or malformed.
@@ -173,7 +173,7 @@ def read_dataset(name, keep=False):
 
 
 def check_datasets(names, to_learn):
-    """Look for problems of datasets before a run, without opening an image; each warning is logged once.
+    """Find problems of datasets before a run, without opening an image; log each warning once.
 
     Args:
         names: names of registered datasets.
@@ -185,8 +185,8 @@ def check_datasets(names, to_learn):
     with no_garbage_collection():
         tables = [table_of(name, read_dataset(name, keep=True)) for name in names]
         problems = inspect(tables, to_learn)
-    for problem in errors_of(problems):
-        raise InputError(problem.line())
+    for error in errors_of(problems):
+        raise InputError(error.line())
     for problem in problems:
         warn(problem)
 

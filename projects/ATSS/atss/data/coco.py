@@ -1,4 +1,4 @@
-"""COCO's format: annotation files and their images, and Detectron2's dicts from their content."""
+"""COCO format: finds annotation files and their images, and converts their content to Detectron2's dicts."""
 
 import json
 import mmap
@@ -23,9 +23,9 @@ from .sources import (
     with_extension,
 )  # fmt: skip
 
-# Annotation files of the COCO dataset for tasks other than object detection.
+# Prefixes of COCO's annotation files for tasks other than object detection.
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-# Images, at least, by which a folder is recognized as that of an annotation file.
+# Minimum number of images that are looked up to find the image folder of an annotation file.
 SAMPLES = 20
 
 
@@ -38,7 +38,7 @@ def read_json(path):
     """Content of a json file.
 
     Raises:
-        InputError: it is missing, too large or not json.
+        InputError: the file is missing, too large or not json.
     """
     check_file(path, MAX_ANNOTATIONS)
     try:
@@ -52,14 +52,19 @@ def read_json(path):
         raise InputError(f"{path}: larger than this machine's memory") from error
 
 
-def dicts_of(coco, image_folder):
-    """Detectron2's standard dicts of a well-formed content, in the order of the image ids.
+def classes_of(coco):
+    """dict from category id to class name, in the order of the ids."""
+    return {category["id"]: category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"])}
 
-    Classes are numbered from 0 in the order of their ids; see `classes_of`.
+
+def dicts_of(coco, image_folder):
+    """Detectron2's standard dicts of a valid content, in the order of the image ids.
+
+    Classes are numbered from 0 in the order of `classes_of`.
     """
     numbers = {category_id: number for number, category_id in enumerate(classes_of(coco))}
     records = {}
-    for image in coco["images"]:
+    for image in sorted(coco["images"], key=lambda image: image["id"]):
         records[image["id"]] = {
             "file_name": os.path.join(image_folder, image["file_name"]),
             "height": image["height"],
@@ -76,28 +81,30 @@ def dicts_of(coco, image_folder):
                 "iscrowd": int(annotation.get("iscrowd", 0)),
             }
         )
-    return [records[image_id] for image_id in sorted(records)]
-
-
-def classes_of(coco):
-    """dict from the id of a class to its name, in the order of the ids."""
-    return {category["id"]: category["name"] for category in sorted(coco["categories"], key=lambda c: c["id"])}
+    return list(records.values())
 
 
 def find_coco(folder):
-    """Annotation files in COCO's format in a folder.
+    """Find annotation files in COCO format: in annotations/, in the folder itself, or in the folders of the splits.
 
     Returns:
-        dict from split to `Source`, empty where there are none. A file whose name contains no split is the split
-        "train" where it is the only file, and a split called after the file otherwise.
+        dict from split to `Source`, empty if there are no such files. A file that names no split is the split "train"
+        if it is the only file, else a split with the name of the file.
 
     Raises:
-        InputError: two files are of the same split.
+        InputError: two files belong to the same split.
     """
-    files = annotation_files(folder)
+    for places in ({None: subfolder(folder, "annotations")}, {None: folder}, split_folders(folder)):
+        files = []
+        for split, place in places.items():
+            names = [name for name in with_extension(list_folder(place), ".json") if not name.startswith(OTHER_TASKS)]
+            files += [(os.path.join(place, name), split or split_of(stem_of(name))) for name in names]
+        files = [(path, split) for path, split in files if is_coco(path)]
+        if files:
+            break
     found = {}
     for path, split in files:
-        split = split or split_of(stem_of(path)) or ("train" if len(files) == 1 else stem_of(path))
+        split = split or ("train" if len(files) == 1 else stem_of(path))
         if split in found:
             raise InputError(
                 f"{folder}: {found[split].path} and {path} are both of the split {split}; move one of them away, or "
@@ -107,24 +114,8 @@ def find_coco(folder):
     return found
 
 
-def annotation_files(folder):
-    """Pairs of an annotation file and the split whose folder it is in, or None, from the first place that has any.
-
-    The places are annotations/, the folder itself, and the folders of the splits.
-    """
-    for places in ({None: subfolder(folder, "annotations")}, {None: folder}, split_folders(folder)):
-        found = []
-        for split, place in places.items():
-            names = with_extension(list_folder(place) if place else [], ".json")
-            paths = [os.path.join(place, name) for name in names if not name.startswith(OTHER_TASKS)]
-            found += [(path, split) for path in paths if looks_like_coco(path)]
-        if found:
-            return found
-    return []
-
-
-def looks_like_coco(path):
-    """Whether a file is called after a split, or contains the keys of COCO's format; it may still be malformed."""
+def is_coco(path):
+    """Whether a json file is named after a split, or contains the keys of COCO format; it may still be malformed."""
     if split_of(stem_of(path)):
         return True
     if not os.path.isfile(path) or os.path.getsize(path) == 0:
@@ -141,7 +132,7 @@ def read_found(folder, path, split):
 
 
 def without_parent_category(coco):
-    """The content without the category 0 that Roboflow adds as parent of the others, where no annotation uses it."""
+    """The content without the category 0 that Roboflow adds as parent of the others, unless an annotation uses it."""
     try:
         (parent,) = (category for category in coco["categories"] if category["id"] == 0)
         others = [category for category in coco["categories"] if category["id"] != 0]
@@ -153,27 +144,19 @@ def without_parent_category(coco):
 
 
 def find_images(folder, path, split, coco):
-    """The folder that has the images of an annotation file, or the most of a sample of them."""
+    """The folder that contains the most images of a sample of an annotation file's; the likeliest one of several."""
     images = coco.get("images") if isinstance(coco, dict) else None
-    names = []
-    if isinstance(images, list):
-        names = [image.get("file_name") for image in images if isinstance(image, dict)]
-        names = [name for name in names if isinstance(name, str)]
-    names = names[:: max(1, len(names) // SAMPLES)]
-
-    def number_in(place):
-        return sum(os.path.isfile(os.path.join(place, name)) for name in names)
-
-    return max(image_folders(folder, path, split), key=number_in)  # the first of several
-
-
-def image_folders(folder, path, split):
-    """Folders that may have the images of an annotation file, the likeliest first."""
+    names = [image.get("file_name") for image in images if isinstance(image, dict)] if isinstance(images, list) else []
+    names = [name for name in names if isinstance(name, str)]
+    sample = names[:: max(1, len(names) // SAMPLES)]
     words = [word for word in re.split(r"[^a-zA-Z0-9]+", stem_of(path)) if split_of(word)]
     places = []
     for name in (*words, *SPLITS.get(split, ()), stem_of(path)):
         places += [name, os.path.join(name, "images"), os.path.join("images", name)]
     places = [os.path.join(folder, place) for place in (*places, "images")]
-    places += [os.path.dirname(path), folder]
-    places += [os.path.join(folder, name) for name in list_folder(folder)]
-    return [place for place in dict.fromkeys(places) if os.path.isdir(place)]
+    places += [os.path.dirname(path), folder, *(os.path.join(folder, name) for name in list_folder(folder))]
+
+    def num_present(place):
+        return sum(os.path.isfile(os.path.join(place, name)) for name in sample)
+
+    return max(filter(os.path.isdir, dict.fromkeys(places)), key=num_present)

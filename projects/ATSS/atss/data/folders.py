@@ -1,4 +1,4 @@
-"""DATASETS.FOLDER: finds the splits of a dataset in whichever of the known layouts a folder has."""
+"""Finds the splits of a dataset in a folder of one of the known layouts, as DATASETS.FOLDER."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from .sources import SPLITS, list_folder
 from .voc import find_voc
 from .yolo import find_yolo_folders, find_yolo_yaml
 
-# The first of these that a folder has is used.
+# In order of precedence.
 LAYOUTS = {
     "COCO": find_coco,
     "YOLO": find_yolo_yaml,
@@ -39,7 +39,7 @@ class Dataset(NamedTuple):
 
 
 def find_dataset(folder):
-    """The `Dataset` in a folder; nothing is read yet.
+    """The `Dataset` in a folder; its annotations are not read yet.
 
     Raises:
         InputError: there is no such folder, or it has none of the known layouts.
@@ -55,21 +55,21 @@ def find_dataset(folder):
             f"{folder}: holds no dataset of a known layout: looked for {LOOKED_FOR}; see docs/own_data.md{hint}"
         )
     layout, *others = found
-    others = [name for name in others if not any(name.startswith(f"{other} ") for other in found)]
+    others = [name for name in others if not (name == "YOLO without a yaml file" and "YOLO" in found)]
     if others:
         message = f"{folder}: taken as {layout}; it could also be {', '.join(others)}"
         log_first_n(logging.WARNING, message, name="atss.data", key="message")
     splits = found[layout]
-    in_order = sorted(splits, key=lambda split: [*SPLITS, split].index(split))
-    return Dataset(folder_name(folder), layout, {split: splits[split] for split in in_order})
+    order = dict.fromkeys([*SPLITS, *sorted(splits)])
+    return Dataset(folder_name(folder), layout, {split: splits[split] for split in order if split in splits})
 
 
 def layouts_in(folder):
-    """dict from layout to the splits that a folder has in it; without layouts of which it has none."""
+    """dict from the layouts that a folder has to its splits."""
     found = {layout: find(folder) for layout, find in LAYOUTS.items()}
     return {layout: splits for layout, splits in found.items() if splits}
 
 
 def folder_name(folder):
-    """Name of a folder, by which its datasets are called."""
+    """Name of a folder, with which the names of its datasets begin."""
     return os.path.basename(os.path.abspath(folder))

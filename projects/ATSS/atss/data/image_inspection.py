@@ -9,115 +9,95 @@ from typing import NamedTuple
 import tqdm
 
 from ..errors import InputError
-from .image_io import open_image, read_image
+from .image_io import open_image, to_rgb
 from .inspection import shared_images
 from .problems import located, problems_of
 
 
-class Look(NamedTuple):
-    """What is known of an image file that was opened.
+class ImageFacts(NamedTuple):
+    """What is known of an image file that has been opened.
 
-    error: why it cannot be read, None where it can.
-    size: (width, height), upright, as training sees it.
-    stored: (width, height) without the rotation of the EXIF orientation.
-    kinds: kinds of `Problem` that it is a note of, such as "grey images".
-    digest: the same for files with the same bytes.
+    error: why it cannot be read, None if it can be.
+    size: (width, height), upright, as in training.
+    stored: (width, height) before the rotation of the EXIF orientation.
+    kinds: kinds of `Problem` that the image is an example of, such as "grey images".
+    digest: hash of the file's bytes.
     """
 
     error: str | None
     size: tuple = (0, 0)
     stored: tuple = (0, 0)
     kinds: tuple = ()
-    digest: bytes = b""
+    digest: bytes | None = None
 
 
 def inspect_images(tables):
     """Open every image of datasets, with a progress bar on a terminal.
 
     Args:
-        tables: list of `Table` of different names. Images that are missing are skipped.
+        tables: list of `Table` of different names. Missing images are skipped.
 
     Returns:
         list of `Problem` with the names of their datasets.
     """
     paths = [path for path in dict.fromkeys(p for table in tables for p in table.file_names) if os.path.isfile(path)]
-    # Decoding and hashing do not hold Python's lock.
+    # Decoding and hashing release the global interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(tqdm.tqdm(pool.map(look, paths), "Images", len(paths), disable=None, leave=False))
-    looks = dict(zip(paths, found, strict=True))
-    problems = []
-    for table in tables:
-        problems += located(table.name, problems_in(table, looks))
-    digests = {path: at.digest for path, at in looks.items() if at.error is None}
-
-    def same_bytes(first, second):
-        there = {digests[path]: path for path in second if path in digests}
-        return [(path, there[digests[path]]) for path in first if digests.get(path) in there]
-
-    return problems + shared_images(tables, same_bytes)
+        found = list(tqdm.tqdm(pool.map(facts_of, paths), "Images", len(paths), disable=None, leave=False))
+    facts = dict(zip(paths, found, strict=True))
+    problems = [problem for table in tables for problem in located(table.name, problems_in(table, facts))]
+    digests = {path: fact.digest for path, fact in facts.items()}
+    return problems + shared_images(tables, digests.get)
 
 
-def look(path):
-    """Open an image file; its `Look`."""
+def facts_of(path):
+    """The `ImageFacts` of a file."""
     try:
-        height, width = read_image(path).shape[:2]
+        with open_image(path) as image:
+            stored, kinds = image.size, kinds_of(image)
+            size = to_rgb(image).size
+        with open(path, "rb") as file:
+            digest = hashlib.sha1()
+            while block := file.read(1 << 20):
+                digest.update(block)
     except InputError as error:
-        return Look(str(error))
-    with open_image(path) as image:
-        stored, kinds = image.size, tuple(kinds_of(image))
-    digest = hashlib.sha1()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return Look(None, (width, height), stored, kinds, digest.digest())
+        return ImageFacts(str(error))
+    return ImageFacts(None, size, stored, kinds, digest.digest())
 
 
 def kinds_of(image):
     """Kinds of `Problem` of a Pillow image, from its header."""
-    if image.has_transparency_data:
-        yield "transparent images"
+    kinds = ("transparent images",) if image.has_transparency_data else ()
     if image.mode.startswith("I"):
-        yield "images of 16 bits"
-    elif image.mode == "CMYK":
-        yield "CMYK images"
-    elif image.mode in ("1", "L", "LA"):
-        yield "grey images"
+        return (*kinds, "images of 16 bits")
+    if image.mode == "CMYK":
+        return (*kinds, "CMYK images")
+    if image.mode in ("1", "L", "LA"):
+        return (*kinds, "grey images")
+    return kinds
 
 
-def problems_in(table, looks):
+def problems_in(table, facts):
     """Problems of one dataset.
 
     Args:
-        looks: dict from path to `Look`.
+        facts: dict from path to `ImageFacts`.
     """
+    found, copies = defaultdict(list), defaultdict(list)
     sizes = dict(zip(table.file_names, map(tuple, table.sizes.tolist()), strict=True))
-    total = sum(path in looks for path in sizes)
-    unreadable, wrong = [], []
-    copies, kinds = defaultdict(list), defaultdict(list)
+    sizes = {path: size for path, size in sizes.items() if path in facts}
     for path, size in sizes.items():
-        at = looks.get(path)
-        if at is None:
+        fact = facts[path]
+        if fact.error:
+            found["images that cannot be read"].append(fact.error)
             continue
-        if at.error:
-            unreadable.append(at.error)
-            continue
-        if 0 not in size and at.size != size:
-            wrong.append(describe_size(path, size, at))
-        copies[at.digest].append(path)
-        for kind in at.kinds:
-            kinds[kind].append(path)
-    duplicates = [" = ".join(paths) for paths in copies.values() if len(paths) > 1]
-    problems = [
-        *problems_of("images that cannot be read", unreadable, total),
-        *problems_of("images of another size than their entry says", wrong, total),
-        *problems_of("duplicate images", duplicates, total),
-    ]
-    for kind, paths in kinds.items():
-        problems += problems_of(kind, paths, total)
-    return problems
-
-
-def describe_size(path, expected, at):
-    line = f"{path}: is {at.size[0]} x {at.size[1]}, not {expected[0]} x {expected[1]}"
-    rotated = at.size != at.stored and expected == at.stored
-    return line + (", which it is before its EXIF orientation rotates it" if rotated else "")
+        if 0 not in size and fact.size != size:
+            line = f"{path}: is {fact.size[0]} x {fact.size[1]}, not {size[0]} x {size[1]}"
+            is_rotated = fact.size != fact.stored and size == fact.stored
+            line += ", which it is before its EXIF orientation rotates it" if is_rotated else ""
+            found["images of another size than their entry says"].append(line)
+        copies[fact.digest].append(path)
+        for kind in fact.kinds:
+            found[kind].append(path)
+    found["duplicate images"] = [" = ".join(paths) for paths in copies.values() if len(paths) > 1]
+    return [problem for kind, lines in found.items() for problem in problems_of(kind, lines, len(sizes))]

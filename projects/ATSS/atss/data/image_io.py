@@ -1,4 +1,4 @@
-"""Reads image files of every kind as three channels of eight bits, upright."""
+"""Reads image files of all common formats as upright images of three 8-bit channels."""
 
 import contextlib
 import os
@@ -9,77 +9,77 @@ from PIL import ExifTags, Image, ImageOps
 
 from ..errors import InputError, first_line
 
-# Formats of Pillow that are opened, whatever a file is called: those that neither start another program (EPS does) nor
-# have a decoder that hardly anybody uses.
+# Formats that are opened, whatever the file's extension. Left out are formats that start another program, such as EPS,
+# and rare ones, whose decoders are little tested.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-# Pixels of the largest image that Pillow opens by default.
+# Pillow's own limit, twice its default MAX_IMAGE_PIXELS.
 MAX_PIXELS = 178_956_970
-# What 16 bits a channel are divided by to become 8.
+# 16-bit values are divided by this to become 8-bit values.
 TO_8_BITS = 257
 
-# What is too large is refused, and what is not needs no warning.
+# Too large images are refused, so that the warning of large ones is not needed.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def read_image(path, format="BGR", max_pixels=MAX_PIXELS):
     """Read an image as a detector and a viewer should see it.
 
-    It is turned as its EXIF orientation says; what is transparent shows a white ground; 16 bits of grey keep their
-    range (65,535 is white); grey, palettes and CMYK become three channels; of several frames it is the first.
+    The image is rotated as its EXIF orientation demands. Transparent pixels are put on a white background. 16-bit grey
+    keeps its range (65,535 is white). Grey, palette and CMYK images get three channels. Of several frames the first is
+    read.
 
     Args:
-        path: file that Pillow knows.
+        path: path of the file.
         format: "BGR" or "RGB", the order of the channels.
-        max_pixels: width times height from which on it is not decoded.
+        max_pixels: maximum width times height.
 
     Returns:
         (H, W, 3) uint8 array.
 
     Raises:
-        InputError: the file is missing, damaged, no image, too large, or of numbers without a known range; it is
-            named.
+        InputError: the image is missing, damaged, of no known format, too large, or has numbers of unknown range.
     """
-    try:
-        with open_image(path, max_pixels) as image:
-            rgb = np.array(to_rgb(image))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: the image is missing") from error
-    except Exception as error:  # whatever a damaged image makes its decoder raise
-        raise InputError(f"{path}: the image cannot be read ({first_line(error)})") from error
+    with open_image(path, max_pixels) as image:
+        rgb = np.array(to_rgb(image))
     return np.ascontiguousarray(rgb[:, :, ::-1]) if format == "BGR" else rgb
 
 
+@contextlib.contextmanager
 def open_image(path, max_pixels=MAX_PIXELS):
-    """The Pillow image of a file, of which nothing is decoded yet; a context manager.
+    """Yield the Pillow image of a file, not yet decoded.
 
     Raises:
-        OSError, ValueError, and others of its decoder: it is missing, damaged, too large, or no image of `FORMATS`.
+        InputError: the image is missing, or cannot be opened, or an error is raised while the image is in use.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would wait, a device never end
-        raise ValueError("it is no file")
-    # Pillow refuses twice its bound, which all of the process shares.
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
-        image = Image.open(path, formats=FORMATS)
+        if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe could block, and a device may never end
+            raise ValueError("it is not a regular file")
+        # Pillow refuses twice its bound, which the whole process shares.
+        if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+            Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ValueError(f"{width} x {height} are more than the {max_pixels} pixels of INPUT.MAX_PIXELS")
+            yield image
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the image is missing") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"its pixels are more than the {max_pixels} pixels of INPUT.MAX_PIXELS") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        image.close()
-        raise ValueError(f"{width} x {height} are more than the {max_pixels} pixels of INPUT.MAX_PIXELS")
-    return image
+        what = f"its pixels are more than the {max_pixels} pixels of INPUT.MAX_PIXELS"
+        raise InputError(f"{path}: the image cannot be read ({what})") from error
+    except Exception as error:  # whatever a decoder raises on a damaged image
+        raise InputError(f"{path}: the image cannot be read ({first_line(error)})") from error
 
 
 def to_rgb(image):
-    """A Pillow image of any mode, upright and in mode RGB.
+    """Convert a Pillow image of any mode to an upright one in mode RGB.
 
     Raises:
         ValueError: its numbers have no known range.
-        OSError, and others of its decoder: the file behind it is damaged.
+        OSError, and other errors of its decoder: its file is damaged.
     """
     image.load()
-    # Cameras write EXIF data that break the standard; such an image is taken as it is.
+    # EXIF data of some cameras break the standard; their images are not rotated.
     with contextlib.suppress(Exception):
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -96,19 +96,13 @@ def to_rgb(image):
 
 
 def upright_size(path):
-    """Width and height of an image file as `read_image` returns it, from its header alone.
+    """Width and height of an image file as `read_image` returns it, read from the header alone.
 
     Raises:
-        FileNotFoundError: it is missing.
-        ValueError: it is not an image.
+        InputError: the image is missing or cannot be read.
     """
-    try:
-        with open_image(path) as image:
-            width, height = image.size
-            # The size of TIFFs is upright in Pillow; for PNGs Pillow's own getexif would decode the whole image.
-            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) if image.format != "TIFF" else 1
-            return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever a damaged image makes its decoder raise
-        raise ValueError(first_line(error)) from error
+    with open_image(path) as image:
+        width, height = image.size
+        # Pillow's size of a TIFF file is upright. The getexif method of its PNG class would decode the whole image.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) if image.format != "TIFF" else 1
+        return (height, width) if orientation in (5, 6, 7, 8) else (width, height)

@@ -1,4 +1,4 @@
-"""Finds problems of well-formed datasets without opening an image."""
+"""Finds problems of valid datasets without opening an image."""
 
 import os
 from collections import Counter
@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 from .problems import located, problems_of
 from .sources import EXTENSIONS, list_folder, with_extension
 
-# A box that extends this far beyond its image, in pixels, does so because of rounding.
+# Boxes may extend this far beyond their image, in pixels, because of rounding.
 ROUNDING = 0.5
 
 
@@ -22,8 +22,8 @@ class Table(NamedTuple):
     name: name of the dataset.
     classes: list of names.
     file_names: list of M paths.
-    sizes: (M, 2) int64, width and height; 0 where the dataset does not give them.
-    image, label: (N,) int64, number of an annotation's image and class, from 0.
+    sizes: (M, 2) int64, width and height; 0 if the dataset does not give them.
+    image, label: (N,) int64, index of an annotation's image and class.
     boxes: (N, 4) float64, x, y, width, height in pixels.
     crowd: (N,) bool.
     """
@@ -76,7 +76,7 @@ class Table(NamedTuple):
 
 
 def inspect(tables, to_learn=()):
-    """Find what costs time or accuracy in datasets, one by one and side by side.
+    """Find problems of each dataset and of all together.
 
     Args:
         tables: list of `Table` of different names.
@@ -90,30 +90,27 @@ def inspect(tables, to_learn=()):
         found = missing_images(table.file_names) + image_problems(table) + box_problems(table)
         problems += located(table.name, found)
     problems += nothing_to_learn([table for table in tables if table.name in to_learn])
-    return problems + different_classes(tables) + shared_images(tables, same_files)
+    return problems + different_classes(tables) + shared_images(tables, name_and_size(tables))
 
 
 def missing_images(file_names):
-    names_in = cache(lambda folder: set(list_folder(folder)))  # each folder is listed once
-    missing = []
-    for path in file_names:
-        folder, name = os.path.split(path)
-        if name not in names_in(folder or "."):
-            missing.append(path)
+    """Problem of images that do not exist."""
+    names_in = cache(lambda folder: set(list_folder(folder or ".")))  # lists each folder once
+    missing = [path for path in file_names if os.path.basename(path) not in names_in(os.path.dirname(path))]
     return problems_of("missing images", missing, len(file_names), lambda path: f"{path}: the image is missing")
 
 
 def image_problems(table):
-    """Problems of images and classes with too few annotations or too many entries."""
+    """Problems of images and classes without annotations or with several entries."""
     num_images, num_classes = len(table.file_names), len(table.classes)
     per_image = np.bincount(table.image, minlength=num_images)
     per_class = np.bincount(table.label[table.label >= 0], minlength=num_classes)[:num_classes]
-    twice = [path for path, number in Counter(table.file_names).items() if number > 1]
+    repeated = [path for path, number in Counter(table.file_names).items() if number > 1]
     same_name = [name for name, number in Counter(table.classes).items() if number > 1]
     unused = [table.classes[k] for k in np.flatnonzero(per_class == 0)]
     empty = [table.file_names[i] for i in np.flatnonzero(per_image == 0)]
     return [
-        *problems_of("images listed twice", twice, num_images),
+        *problems_of("images listed twice", repeated, num_images),
         *problems_of("classes of the same name", same_name, num_classes),
         *problems_of("classes without annotations", unused, num_classes),
         *problems_of("images without annotations", empty, num_images),
@@ -121,7 +118,7 @@ def image_problems(table):
 
 
 def box_problems(table):
-    """Problems of boxes that cannot be right."""
+    """Problems of boxes that are wrong or useless."""
     x, y, width, height = table.boxes.T
     image_width, image_height = np.where(table.sizes > 0, table.sizes, np.inf)[table.image].T
     beyond = np.maximum.reduce([-x, -y, x + width - image_width, y + height - image_height])
@@ -131,7 +128,7 @@ def box_problems(table):
     order = np.lexsort(columns)
     is_copy = np.zeros(len(order), dtype=bool)
     is_copy[order[1:]] = np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns])
-    having = {
+    masks = {
         "boxes without area": ~has_area,
         "boxes outside of their image": has_area & ~inside,
         "boxes that extend beyond their image": inside & (beyond > ROUNDING),
@@ -139,85 +136,68 @@ def box_problems(table):
         "duplicate annotations": is_copy,
     }
     problems = []
-    for kind, which in having.items():
-        problems += problems_of(kind, np.flatnonzero(which), len(table.boxes), table.describe)
+    for kind, mask in masks.items():
+        problems += problems_of(kind, np.flatnonzero(mask), len(table.boxes), table.describe)
     return problems
 
 
 def nothing_to_learn(tables):
-    """Whether the datasets to train on have no ground-truth box at all."""
+    """Problem of datasets to train on that have no ground-truth box in total."""
     if any((table.has_area() & ~table.crowd).any() for table in tables):
         return []
-    names = [table.name for table in tables]
-    return problems_of(
-        "nothing to learn from", names, len(names), lambda name: f"{name} has no box with area", ", ".join(names)
-    )
+    lines = [f"{table.name} has no box with area" for table in tables]
+    return problems_of("nothing to learn from", lines, len(lines), where=names_of(tables))
 
 
 def different_classes(tables):
-    """Classes that are not those of the first dataset."""
-    others = [table for table in tables[1:] if table.classes != tables[0].classes]
+    """Problem of datasets whose classes are not those of the first one."""
+    first = tables[0] if tables else None
+    lines = [
+        f"{first.name} has {', '.join(first.classes)}, but {other.name} has {', '.join(other.classes)}"
+        for other in tables
+        if other.classes != first.classes
+    ]
+    return problems_of("different classes", lines, len(tables), where=names_of(tables))
 
-    def describe(other):
-        first = tables[0]
-        return f"{first.name} has {', '.join(first.classes)}, but {other.name} has {', '.join(other.classes)}"
 
-    return problems_of("different classes", others, len(tables), describe, ", ".join(table.name for table in tables))
+def names_of(tables):
+    return ", ".join(table.name for table in tables)
 
 
-def shared_images(tables, pairs_of):
-    """Images that are in two datasets.
+def shared_images(tables, key_of):
+    """Problems of images that are in two datasets.
 
     Args:
-        pairs_of: function of two lists of paths that returns pairs of a path of each, where their images are the same.
+        key_of: function of a path that returns the same value for files with the same image; None if not known.
     """
     problems = []
     for first, second in combinations(tables, 2):
-        pairs = pairs_of(first.file_names, second.file_names)
+        there = {key_of(path): path for path in second.file_names}
+        keys = {path: key_of(path) for path in first.file_names}
+        pairs = [(path, there[key]) for path, key in keys.items() if key is not None and key in there]
         lines = [path if path == other else f"{path} = {other}" for path, other in pairs]
-        problems += problems_of("images in both", lines, len(first.file_names), where=f"{first.name}, {second.name}")
+        where = names_of([first, second])
+        problems += problems_of("images in both", lines, len(first.file_names), where=where)
     return problems
 
 
-def same_files(first, second):
-    """Pairs of paths of the same file, or of files with the same name and number of bytes."""
-    locate = locator()
-    there = {locate(path): path for path in second}
-    by_name = {name: path for (_, name), path in there.items()}
-    pairs = []
-    for path in dict.fromkeys(first):
-        folder, name = locate(path)
-        if (folder, name) in there:
-            pairs.append((path, there[folder, name]))
-        elif name in by_name and same_size(path, by_name[name]):
-            pairs.append((path, by_name[name]))
-    return pairs
+def name_and_size(tables):
+    """Function of a path that returns its file's name and number of bytes; None for names that are not repeated."""
+    numbers = Counter(os.path.basename(path) for table in tables for path in table.file_names)
 
+    def key_of(path):
+        name = os.path.basename(path)
+        return (name, os.path.getsize(path)) if numbers[name] > 1 and os.path.isfile(path) else None
 
-def same_size(first, second):
-    try:
-        return os.path.getsize(first) == os.path.getsize(second)
-    except OSError:
-        return False
-
-
-def locator():
-    """Function of a path that returns (folder, name), the same for the same file."""
-    real = cache(os.path.realpath)
-
-    def locate(path):
-        folder, name = os.path.split(path)
-        return real(folder), name
-
-    return locate
+    return cache(key_of)
 
 
 def unnamed_images(tables):
-    """Images in the folders of the datasets' images that no dataset names."""
-    locate = locator()
-    named = {locate(path) for table in tables for path in table.file_names}
-    folders = {os.path.dirname(path) for table in tables for path in table.file_names}
-    present = [os.path.join(folder, name) for folder in sorted(folders) for name in list_folder(folder or ".")]
-    unnamed = [path for path in with_extension(present, *EXTENSIONS) if locate(path) not in named]
-    where = ", ".join(table.name for table in tables)
-    return problems_of("images that no entry names", unnamed, len(unnamed) + len(named), where=where)
+    """Problem of images in the datasets' image folders that no dataset names."""
+    real = cache(os.path.realpath)
+    named = {(real(folder), name) for table in tables for folder, name in map(os.path.split, table.file_names)}
+    unnamed = []
+    for folder in sorted({os.path.dirname(path) for table in tables for path in table.file_names}):
+        names = with_extension(list_folder(folder or "."), *EXTENSIONS)
+        unnamed += [os.path.join(folder, name) for name in names if (real(folder), name) not in named]
+    return problems_of("images that no entry names", unnamed, len(unnamed) + len(named), where=names_of(tables))

@@ -1,16 +1,16 @@
-"""Problems of a dataset: their kinds, and lines about them for the dataset's owner."""
+"""The kinds of problems of a dataset, with messages for its owner."""
 
 from typing import NamedTuple
 
 from ..errors import InputError
 
-# Examples kept of each problem.
+# Maximum number of examples of each problem.
 MAX_EXAMPLES = 5
 
 _USELESS = "training leaves them out, evaluation counts them: correct or remove them"
 _REPAIR = "correct the entry, or remove it"
-# Kind of problem -> severity, what is counted, and what to do about it. Training refuses errors; warnings probably cost
-# accuracy; notes may be intended.
+# Kind of problem -> severity, what is counted, and what to do about it. Training refuses datasets with errors; warnings
+# probably cost accuracy; notes may be intended.
 KINDS = {
     # Files and entries.
     "dataset that cannot be read": ("error", "datasets", "see above"),
@@ -33,7 +33,7 @@ KINDS = {
     "label files without an image": ("warning", "files", "add the images, or remove the files"),
     "xml files that cannot be used": ("error", "files", "correct or remove them"),
     "how pixels are counted": ("note", "datasets", "see docs/own_data.md if that is wrong"),
-    # What the entries say.
+    # Entries.
     "no split train": ("warning", "datasets", "make one, or name datasets in DATASETS.TRAIN"),
     "no split val or test": ("warning", "datasets", "make one, or name datasets in DATASETS.TEST"),
     "missing images": ("error", "images", "does the image folder fit the annotation file?"),
@@ -61,7 +61,7 @@ KINDS = {
         "warning", "images", "results on images that were trained on are too good: remove them from one dataset",
     ),
     "images that no entry names": ("note", "images", "they are not used; add entries, even for images without objects"),
-    # What the image files hold.
+    # Image files.
     "images that cannot be read": ("error", "images", "replace them, or remove them and their entries"),
     "images of another size than their entry says": (
         "error", "images",
@@ -81,7 +81,7 @@ class Problem(NamedTuple):
     severity, things, remedy: of its kind, see `KINDS`.
     count, total: how many of how many things, such as 3 of 205 "images".
     examples: the first MAX_EXAMPLES, one line each.
-    where: name of the dataset or datasets that have it; "" where that is clear.
+    where: name of the dataset or datasets with the problem; "" if not yet known.
     """
 
     kind: str
@@ -94,7 +94,7 @@ class Problem(NamedTuple):
     where: str = ""
 
     def extent(self):
-        """How many of how many, as text."""
+        """Count and total as text, such as "3 of 205 images"."""
         return f"{self.count:,} of {self.total:,} {self.things}"
 
     def line(self):
@@ -103,13 +103,13 @@ class Problem(NamedTuple):
 
 
 def problems_of(kind, found, total, describe=str, where=""):
-    """A list with one `Problem`, or an empty list where nothing was found.
+    """A list with one `Problem`, or an empty list if nothing was found.
 
     Args:
         kind: one of `KINDS`.
-        found: sequence of what has the problem.
-        total: number of things that were looked at.
-        describe: function of an element of `found` that returns the line of an example.
+        found: sequence of the things that have the problem.
+        total: number of things that were checked.
+        describe: function of an element of `found` that returns a line.
         where: see `Problem`.
     """
     if not len(found):
@@ -120,7 +120,7 @@ def problems_of(kind, found, total, describe=str, where=""):
 
 
 def located(where, problems):
-    """The problems, with the name of the dataset that has them."""
+    """The problems with the name of their dataset."""
     return [problem._replace(where=where) for problem in problems]
 
 
@@ -130,7 +130,7 @@ def errors_of(problems):
 
 
 def refuse_errors(source, problems):
-    """Raise an `InputError` for the first error among the problems of a `Source`, if there is one."""
+    """Raise an `InputError` for the first error among the problems of a `Source`, if there are any."""
     errors = errors_of(problems)
     if not errors:
         return

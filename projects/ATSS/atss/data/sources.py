@@ -1,9 +1,8 @@
-"""What the formats share: looking for files and splits, reading text files, collecting entries in COCO's format."""
+"""What the annotation formats share: finding files and splits, reading text files, and content in COCO format."""
 
 import os
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from ..errors import InputError
@@ -15,20 +14,20 @@ SPLITS = {
     "val": ("val", "valid", "validation", "minival", "dev"),
     "test": ("test", "testing"),
 }
-# Maximum bytes of a text file that a person writes or that belongs to one image, and of the annotation file of a whole
+# Maximum bytes of a text file that is written by hand or describes one image, and of the annotation file of a whole
 # dataset: COCO's has half a gigabyte, that of Objects365 several.
 MAX_TEXT = 1 << 26
 MAX_ANNOTATIONS = 1 << 34
 
 
 class Content(NamedTuple):
-    """A dataset that has been read.
+    """The content of a dataset's files.
 
-    coco: content of a json file in COCO's format; entries may be malformed. An annotation that comes from another file
-        has a `place`: that file, and the line.
-    image_folder: path that each `file_name` is relative to.
+    coco: content of a json file in COCO format, not yet validated. An annotation from a YOLO or VOC file has a `place`:
+        the file, and the line.
+    image_folder: folder that each `file_name` is relative to.
     problems: list of `Problem` found while reading.
-    file: path of a json file with the same content, None where there is none.
+    file: path of a json file with the same content, None if there is none.
     """
 
     coco: dict
@@ -40,9 +39,9 @@ class Content(NamedTuple):
 class Source(NamedTuple):
     """Where a dataset comes from.
 
-    path: its name in messages: a json file or a folder.
-    read: function without arguments that returns a `Content`; raises InputError where a file cannot be read at all.
-    folder: the DATASETS.FOLDER it was found in, None for other datasets.
+    path: json file or folder, for messages.
+    read: function without arguments that returns a `Content`; raises InputError if a file cannot be read at all.
+    folder: DATASETS.FOLDER in which the dataset was found, None for other datasets.
     """
 
     path: str
@@ -50,34 +49,32 @@ class Source(NamedTuple):
     folder: str | None = None
 
 
-def sources_of(folder, splits, read):
-    """dict from split to `Source`; `read` is a function of a split that returns its `Content`."""
-    return {split: Source(folder, partial(read, split), folder) for split in splits}
-
-
-class CocoBuilder:
-    """Collects images and annotations in COCO's format.
+def coco_content(classes, images):
+    """Content in COCO format.
 
     Args:
-        classes: dict from the number of a class to its name.
+        classes: dict from class number to name.
+        images: list of (file name, width, height, objects); objects is a list of (class number, [x, y, width, height],
+            place), where the place is as in `Content`, or None.
     """
-
-    def __init__(self, classes):
-        self.images, self.annotations = [], []
-        categories = [{"id": number, "name": name} for number, name in classes.items()]
-        self.coco = {"images": self.images, "annotations": self.annotations, "categories": categories}
-
-    def add_image(self, file_name, width, height):
-        self.images.append({"id": len(self.images), "file_name": file_name, "width": width, "height": height})
-
-    def add_annotation(self, label, box, place):
-        """Add an annotation to the last image; `place` is as in `Content`."""
-        entry = {"id": len(self.annotations) + 1, "image_id": len(self.images) - 1, "category_id": label, "bbox": box}
-        self.annotations.append({**entry, "place": place})
+    coco = {"images": [], "annotations": [], "categories": [{"id": k, "name": name} for k, name in classes.items()]}
+    for image_id, (file_name, width, height, objects) in enumerate(images):
+        coco["images"].append({"id": image_id, "file_name": file_name, "width": width, "height": height})
+        for label, box, place in objects:
+            annotation = {
+                "id": len(coco["annotations"]) + 1,
+                "image_id": image_id,
+                "category_id": label,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+            }
+            coco["annotations"].append({**annotation, "place": place} if place else annotation)
+    return coco
 
 
 def split_of(name):
-    """The split that a word in the name of a file or folder names, None where none or several are named.
+    """The split named by a word in a file or folder name, None if there is no such word, or words for several splits.
 
     "instances_train2017" names train, "valid" names val.
     """
@@ -87,9 +84,9 @@ def split_of(name):
 
 
 def list_folder(path):
-    """Sorted names in a folder; none where it cannot be listed."""
+    """Sorted names in a folder; an empty list if `path` is None or cannot be listed."""
     try:
-        return sorted(os.listdir(path))
+        return sorted(os.listdir(path)) if path else []
     except (OSError, ValueError):
         return []
 
@@ -99,12 +96,12 @@ def with_extension(names, *extensions):
 
 
 def stem_of(path):
-    """Name of a file without its extension."""
+    """File name without its extension."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
 def subfolder(path, name):
-    """Path of the folder `name` in a folder, in upper or lower case; None where there is none."""
+    """Path of the folder `name` in a folder, in upper or lower case; None if there is none."""
     for found in sorted(list_folder(path), key=lambda found: found != name):
         if found.lower() == name.lower() and os.path.isdir(os.path.join(path, found)):
             return os.path.join(path, found)
@@ -112,7 +109,7 @@ def subfolder(path, name):
 
 
 def split_folders(path):
-    """dict from split to the path of its folder in a folder; "train" goes before "train_old"."""
+    """dict from split to the path of its folder in a folder; "train" has precedence over "train_old"."""
     found = {}
     for name in sorted(list_folder(path), key=len):
         split = split_of(name)
@@ -122,26 +119,22 @@ def split_folders(path):
 
 
 def check_file(path, max_size):
-    """Check that a file can be read into memory.
-
-    Raises:
-        InputError: it is missing, not a regular file, or larger than `max_size` bytes.
-    """
+    """Raise an InputError if a file is missing, not a regular file, or larger than `max_size` bytes."""
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
-    if not os.path.isfile(path):  # reading a pipe would wait, a device never end
+    if not os.path.isfile(path):  # reading a pipe could block, and a device may never end
         raise InputError(f"{path}: not a file")
     if os.path.getsize(path) > max_size:
         raise InputError(f"{path}: more than the {max_size} bytes that such a file may have")
 
 
 def read_lines(path):
-    """dict from line number, from 1, to the text of the line; without lines that are blank.
+    """dict from line number, from 1, to the line without surrounding whitespace; blank lines are left out.
 
     Raises:
         InputError: the file is missing or too large.
     """
     check_file(path, MAX_TEXT)
     with open(path, encoding="utf-8", errors="replace") as file:
-        lines = ((number, line.strip()) for number, line in enumerate(file, 1))
-        return {number: line for number, line in lines if line}
+        lines = {number: line.strip() for number, line in enumerate(file, 1)}
+    return {number: line for number, line in lines.items() if line}

@@ -1,13 +1,12 @@
-"""Pascal VOC's format: one xml file per image.
+"""Pascal VOC format: one xml file per image.
 
 A box is given by its first and last pixel, xmin to xmax, counted from 1. Many programs that write the format count from
-0 or mean edges; see `counting`.
+0 or write edges; see `pixel_convention`.
 """
 
 import os
 import xml.etree.ElementTree as ElementTree
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
 
 from ..errors import InputError, first_line
 from .image_io import upright_size
@@ -16,12 +15,12 @@ from .sources import (
     EXTENSIONS,
     MAX_TEXT,
     SPLITS,
-    CocoBuilder,
     Content,
+    Source,
     check_file,
+    coco_content,
     list_folder,
     read_lines,
-    sources_of,
     split_folders,
     stem_of,
     subfolder,
@@ -31,58 +30,46 @@ from .sources import (
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Labels(NamedTuple):
-    """What an xml file says about its image.
-
-    file_name: name of the image.
-    size: (width, height), None where it is not given.
-    objects: list of (class, [xmin, ymin, xmax, ymax]).
-    """
-
-    file_name: str
-    size: tuple | None
-    objects: list
-
-
 def find_voc(folder):
-    """dict from split to `Source` of a folder in Pascal VOC's format, empty where it has another."""
+    """dict from split to `Source` of a folder in Pascal VOC format, empty if the folder has another format."""
     splits = listed_by_sets(folder) or listed_by_split(folder)
-    # Classes, and how pixels are counted, follow from all splits together.
-    read = cache(lambda: read_voc(folder, splits))
-    return sources_of(folder, splits, lambda split: read()[split])
+    # The classes and the pixel convention follow from all splits together.
+    contents = cache(lambda: read_voc(folder, splits))
+    return {split: Source(folder, partial(lambda split: contents()[split], split), folder) for split in splits}
 
 
 def listed_by_sets(folder):
-    """Files of Annotations/, JPEGImages/ and ImageSets/Main/, as in the VOC datasets; without lists all are "train".
+    """Files in Annotations/ and JPEGImages/, with the splits of ImageSets/Main/, as in the VOC datasets.
 
     Returns:
-        dict from split to a list of pairs: path of an xml file, and the folder of its image.
+        dict from split to a list of pairs: path of an xml file, and the folder of its image. All files are "train" if
+        there are no lists.
     """
     annotations, images = subfolder(folder, "Annotations"), image_folder(folder)
-    files = with_extension(list_folder(annotations), ".xml") if annotations else []
+    files = with_extension(list_folder(annotations), ".xml")
     if not files or not images:
         return {}
     lists = os.path.join(folder, "ImageSets", "Main")
     names = {stem_of(name) for name in with_extension(list_folder(lists), ".txt")}
-    splits = {split: split for split in SPLITS if split in names}
-    if "train" not in splits and "trainval" in names:
-        splits["train"] = "trainval"
-    if not splits:
+    list_names = {split: split for split in SPLITS if split in names}
+    if "trainval" in names:
+        list_names.setdefault("train", "trainval")
+    if not list_names:
         return {"train": [(os.path.join(annotations, name), images) for name in files]}
     stems = {stem_of(name) for name in files}
     found = {}
-    for split, name in splits.items():
+    for split, name in list_names.items():
         lines = read_lines(os.path.join(lists, f"{name}.txt")).values()
         # Some lists have 1 or -1 after the name.
-        listed = dict.fromkeys(line if line in stems else line.split()[0] for line in lines)
-        # They name files of this folder, and of no other.
-        listed = [os.path.basename(stem.replace("\\", "/")) for stem in listed]
+        listed = [line if line in stems else line.split()[0] for line in lines]
+        # Names must not lead out of the folder.
+        listed = dict.fromkeys(os.path.basename(stem.replace("\\", "/")) for stem in listed)
         found[split] = [(os.path.join(annotations, f"{stem}.xml"), images) for stem in listed]
     return found
 
 
 def listed_by_split(folder):
-    """Files of `<split>/Annotations`, or xml files beside the images of `<split>` or, as "train", of the folder.
+    """Files in `<split>/Annotations`, or xml files beside the images of `<split>` or, as "train", of the folder.
 
     Returns:
         as `listed_by_sets`.
@@ -107,128 +94,130 @@ def read_voc(folder, splits):
 
     Args:
         folder: folder of the dataset.
-        splits: as `listed_by_sets` returns it.
+        splits: as returned by `listed_by_sets`.
 
     Returns:
         dict from split to `Content`.
     """
-    labels, reasons = {}, {}
+    found, problems = {}, {}
     for split, files in splits.items():
-        labels[split], reasons[split] = {}, []
+        found[split], reasons = {}, []
         for xml, images in files:
             place = os.path.relpath(xml, folder)
             try:
-                labels[split][place] = read_labels(xml, images)
+                found[split][place] = read_annotation(xml, images)
             except InputError as error:
-                reasons[split].append(f"{place}: {error}")
-    everything = [found for of_split in labels.values() for found in of_split.values()]
-    names = sorted({name for found in everything for name, _ in found.objects})
+                reasons.append(f"{place}: {error}")
+        problems[split] = problems_of("xml files that cannot be used", reasons, len(files))
+    labels = [label for of_split in found.values() for label in of_split.values()]
+    names = sorted({name for *_, objects in labels for name, _ in objects})
     numbers = {name: number for number, name in enumerate(names)}
-    first, last, counted = counting(everything)
+    first, last, explanation = pixel_convention(labels)
     contents = {}
-    for split, of_split in labels.items():
-        builder = CocoBuilder(dict(enumerate(names)))
-        for place, found in of_split.items():
-            builder.add_image(os.path.relpath(found.file_name, folder), *found.size)
-            for name, (xmin, ymin, xmax, ymax) in found.objects:
-                box = [xmin - first, ymin - first, xmax + last - xmin, ymax + last - ymin]
-                builder.add_annotation(numbers[name], box, place)
-        problems = problems_of("xml files that cannot be used", reasons[split], len(splits[split]))
-        problems += problems_of("how pixels are counted", [counted], 1)
-        contents[split] = Content(builder.coco, folder, problems)
+    for split, of_split in found.items():
+        images = []
+        for place, (path, width, height, objects) in of_split.items():
+            boxes = [
+                (numbers[name], [xmin - first, ymin - first, xmax + last - xmin, ymax + last - ymin], place)
+                for name, (xmin, ymin, xmax, ymax) in objects
+            ]
+            images.append((os.path.relpath(path, folder), width, height, boxes))
+        problems[split] += problems_of("how pixels are counted", [explanation], 1)
+        contents[split] = Content(coco_content(dict(enumerate(names)), images), folder, problems[split])
     return contents
 
 
-def counting(labels):
-    """How the numbers of a dataset are meant.
+def pixel_convention(labels):
+    """What the coordinates of a dataset mean.
 
-    They count pixels from 1, as in VOC, where none is below 1, and from 0 otherwise. They are edges where they have
-    fractions, or where a box that ended with its last number would end outside of its image.
+    They are pixels from 1, as in VOC, if none is below 1, and pixels from 0 otherwise. They are edges if some have
+    fractions, or if a box that ended with its last pixel would end outside of its image.
 
     Args:
-        labels: list of `Labels`.
+        labels: list of what `read_annotation` returns.
 
     Returns:
-        what to subtract from xmin, what to add to xmax - xmin for the width, and a line that explains it.
+        what to subtract from xmin, what to add to xmax - xmin for the width, and an explanation in one line.
     """
-    boxes = [(box, found.size) for found in labels for _, box in found.objects]
-    if any(x % 1 for box, _ in boxes for x in box):
+    boxes = [(box, width, height) for _, width, height, objects in labels for _, box in objects]
+    if any(x % 1 for box, *_ in boxes for x in box):
         return 0, 0, "xmin to xmax are edges, from 0: some have fractions"
-    if not any(min(box[:2]) < 1 for box, _ in boxes):
+    if not any(min(box[:2]) < 1 for box, *_ in boxes):
         return 1, 1, "xmin to xmax are pixels, counted from 1: no box begins at 0"
-    if any(box[2] == size[0] or box[3] == size[1] for box, size in boxes):
+    if any(box[2] == width or box[3] == height for box, width, height in boxes):
         explanation = "some boxes begin at 0, and some end at the image's width or height"
         return 0, 0, f"xmin to xmax are edges, from 0: {explanation}"
     return 0, 1, "xmin to xmax are pixels, counted from 0: some boxes begin at 0"
 
 
-def read_labels(xml, images):
-    """The `Labels` of an xml file, with the path of its image, and the image's size where the file has none.
+def read_annotation(xml, images):
+    """Read an xml file; the size of the image is taken from the image if the file does not give it.
+
+    Returns:
+        path of the image, width, height, and a list of (class name, [xmin, ymin, xmax, ymax]).
 
     Raises:
-        InputError: there are none; says why.
+        InputError: the file cannot be used; the message gives the reason.
     """
     if not os.path.exists(xml):
         raise InputError("is missing, but ImageSets lists it")
     try:
-        labels = read_xml(xml)
+        file_name, size, objects = read_xml(xml)
     except (OSError, LookupError, ValueError, ElementTree.ParseError) as error:
         raise InputError(first_line(error)) from error
-    path = os.path.join(images, image_name(xml, images, labels.file_name))
-    size = labels.size
-    if size is None:
-        try:
-            size = upright_size(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"gives no size, and its image cannot be read ({first_line(error)})") from error
-    return labels._replace(file_name=path, size=size)
+    path = find_image(images, stem_of(xml), file_name)
+    try:
+        return path, *(size or upright_size(path)), objects
+    except InputError as error:
+        raise InputError(f"gives no size, and {error}") from error
 
 
-def image_name(xml, images, given):
-    """The image with the name of the xml file, or else the one that the file names."""
-    stem = stem_of(xml)
-    if os.path.splitext(given)[0] == stem and os.path.isfile(os.path.join(images, given)):
-        return given
-    for extension in EXTENSIONS:
-        for name in (stem + extension, stem + extension.upper()):
-            if os.path.isfile(os.path.join(images, name)):
-                return name
-    return given or f"{stem}.jpg"
+def find_image(folder, stem, given):
+    """Path of the image with the name of the xml file, else of the image that the xml file names."""
+    candidates = [stem + extension for lower in EXTENSIONS for extension in (lower, lower.upper())]
+    if os.path.splitext(given)[0] == stem:
+        candidates.insert(0, given)
+    paths = [os.path.join(folder, name) for name in (*candidates, given or f"{stem}.jpg")]
+    return next(filter(os.path.isfile, paths), paths[-1])
 
 
 class WithoutDoctype(ElementTree.TreeBuilder):
-    """Refuses documents with declarations, such as entities that grow."""
+    """Refuses documents with declarations, such as entities that expand without bound."""
 
     def doctype(self, *declared):
         raise ValueError("has a DOCTYPE, which annotations do not need")
 
 
 def read_xml(path):
-    """The `Labels` of an xml file.
+    """Parse an xml file in Pascal VOC format.
+
+    Returns:
+        file name of the image, "" if it is not given; (width, height), None if it is not given; and a list of (class
+        name, [xmin, ymin, xmax, ymax]).
 
     Raises:
-        OSError, InputError: it cannot be read.
-        LookupError, ValueError, ElementTree.ParseError: it is not in Pascal VOC's format; says why.
+        OSError, InputError: the file cannot be read.
+        LookupError, ValueError, ElementTree.ParseError: the file is malformed; the message gives the reason.
     """
     check_file(path, MAX_TEXT)
     root = ElementTree.parse(path, ElementTree.XMLParser(target=WithoutDoctype())).getroot()
     if root.tag != "annotation":
         raise ValueError(f"expected <annotation>, got <{root.tag}>")
     try:
-        size = tuple(int(float(root.findtext(f"size/{side}", ""))) for side in ("width", "height"))
+        width, height = (int(float(root.findtext(f"size/{side}", ""))) for side in ("width", "height"))
     except (ValueError, OverflowError):
-        size = None
+        width = height = 0
     objects = []
-    for number, found in enumerate(root.iter("object"), 1):
-        name = (found.findtext("name") or "").strip()
+    for number, element in enumerate(root.iter("object"), 1):
+        name = (element.findtext("name") or "").strip()
         if not name:
             raise ValueError(f"object {number} has no name")
         try:
-            box = [float(found.findtext(f"bndbox/{side}", "")) for side in SIDES]
+            box = [float(element.findtext(f"bndbox/{side}", "")) for side in SIDES]
         except ValueError:
             box = []
         if not box or not all(abs(x) < 1e9 for x in box):
             raise ValueError(f"object {number} ({name}): expected numbers in bndbox: {', '.join(SIDES)}")
         objects.append((name, [int(x) if x % 1 == 0 else x for x in box]))
     file_name = os.path.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
-    return Labels(file_name, size if size and min(size) > 0 else None, objects)
+    return file_name, (width, height) if min(width, height) > 0 else None, objects

@@ -1,4 +1,4 @@
-"""Loading in worker processes that may die: killed because memory ran out, say."""
+"""Loading in worker processes, which are restarted if one dies, for example because memory ran out."""
 
 import logging
 import signal
@@ -7,27 +7,26 @@ from ..errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Deaths of workers one after the other, without a batch between them, that are no accident.
+# Number of deaths in a row, without a batch between them, after which loading stops.
 MAX_DEATHS = 3
 
 
 def restarted(loader_from, first=0):
-    """The batches of a loader, which is made again where it lost a worker.
+    """Yield the batches of a loader; make the loader again if it loses a worker.
 
     Args:
-        loader_from: function of a number n -> `torch.utils.data.DataLoader` whose first batch is the n-th of all.
+        loader_from: function of a number n that returns a `torch.utils.data.DataLoader` whose first batch is the n-th.
         first: number of the first batch.
-
-    Yields:
-        batches.
 
     Raises:
         InputError: workers die again and again.
     """
     number, deaths = first, 0
     while True:
+        batches = None
         try:
-            for batch in _iterate(loader_from(number)):
+            batches = _iterate(loader_from(number))
+            for batch in batches:
                 yield batch
                 number, deaths = number + 1, 0
             return
@@ -41,10 +40,14 @@ def restarted(loader_from, first=0):
                     "DATALOADER.NUM_WORKERS lower"
                 ) from error
             logger.warning("A data worker died before batch %d was ready; all start again there.", number + 1)
+        finally:
+            # Tracebacks keep the iterator alive. The garbage collector would stop its workers late, and wait 5 seconds
+            # for each of them, as it closes the queue that tells them to stop first.
+            getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def is_death(error):
-    """Whether an error of a loader means that a worker died, perhaps while it handed over a batch."""
+    """Whether an error of a loader means that a worker died, perhaps while it sent a batch."""
     if isinstance(error, RuntimeError):
         return "DataLoader worker (pid" in str(error)
     of_mapping = "in DataLoader worker process" in str(error)
@@ -52,9 +55,9 @@ def is_death(error):
 
 
 def _iterate(loader):
-    """The loader's iterator, which finds dead workers when it waits for them.
+    """The loader's iterator, which notices dead workers only when it waits for them.
 
-    torch would besides raise an error wherever the program is when a worker dies, within a step of the optimizer say.
+    torch would also raise an error wherever the program is when a worker dies, such as within a step of the optimizer.
     """
     before = signal.getsignal(signal.SIGCHLD)
     try:

@@ -1,8 +1,8 @@
-"""YOLO's format: one text file per image, one line per object, in fractions of the image's width and height."""
+"""YOLO format: one text file per image, one line per object, in fractions of the image's width and height."""
 
 import math
 import os
-from functools import cache
+from functools import cache, partial
 
 import yaml
 
@@ -11,12 +11,12 @@ from .image_io import upright_size
 from .problems import problems_of
 from .sources import (
     EXTENSIONS,
-    CocoBuilder,
     Content,
+    Source,
     check_file,
+    coco_content,
     list_folder,
     read_lines,
-    sources_of,
     split_folders,
     split_of,
     stem_of,
@@ -24,34 +24,35 @@ from .sources import (
     with_extension,
 )  # fmt: skip
 
-# Files with the names of the classes, one per line, where no yaml file has them.
+# Files with one class name per line, used if no yaml file has the names.
 NAME_FILES = ("classes.txt", "obj.names")
-# Maximum bytes of a yaml file, which is slow to read: names of a hundred thousand classes.
+# Maximum bytes of a yaml file, which is slow to parse: names of a hundred thousand classes.
 MAX_YAML = 1 << 20
 
 
 def find_yolo_yaml(folder):
-    """Splits that a yaml file at the top of a folder names.
+    """Find the splits that a yaml file at the top of a folder names.
 
     Returns:
-        dict from split to `Source`, empty where there is no such file.
+        dict from split to `Source`, empty if there is no such file.
 
     Raises:
         InputError: data.yaml or dataset.yaml cannot be read.
     """
-    path, config = find_yaml(folder)
+    path, config = find_yaml(folder, ("names", "train"))
     if not path:
         return {}
     root = os.path.join(folder, config["path"]) if isinstance(config.get("path"), str) else folder
     bases = [root, folder]
-    values = {split_of(key): value for key, value in config.items() if split_of(key) and value}
+    entries = {split_of(key): value for key, value in config.items() if split_of(key) and value}
+    entries = {split: value if isinstance(value, list) else [value] for split, value in entries.items()}
     # Programs name a test split in every file, whether there is one or not.
-    if "test" in values and not all(resolve(entry, bases) for entry in as_list(values["test"])):
-        del values["test"]
+    if not all(resolve(entry, bases) for entry in entries.get("test", ())):
+        del entries["test"]
 
     def images_of(split):
         found = []
-        for entry in as_list(values[split]):
+        for entry in entries[split]:
             place = resolve(entry, bases)
             if not place:
                 what = f"{entry} does not exist" if isinstance(entry, str) else "an entry is not a path"
@@ -64,23 +65,21 @@ def find_yolo_yaml(folder):
                 found.append(place)
         return found
 
-    return yolo_sources(folder, list(values), images_of, class_names(config["names"], path), "kpt_shape" in config)
+    return yolo_sources(folder, entries, images_of, class_names(config["names"], path), "kpt_shape" in config)
 
 
 def find_yolo_folders(folder):
-    """Splits in `images/<split>` and `labels/<split>`, or `<split>/images` and `<split>/labels`, or all as "train".
+    """Find splits in `images/<split>` and `labels/<split>`, or `<split>/images` and `<split>/labels`, or "train" alone.
 
     Returns:
-        dict from split to `Source`, empty where the folder has none of them.
+        dict from split to `Source`, empty if there are none.
     """
     images, labels = subfolder(folder, "images"), subfolder(folder, "labels")
-    has_both = images and labels
-    places = split_folders(images) if has_both else {}
+    places = split_folders(images) if labels else {}
     if not places:
-        for split, place in split_folders(folder).items():
-            if subfolder(place, "images") and subfolder(place, "labels"):
-                places[split] = subfolder(place, "images")
-    if not places and has_both:
+        inside = {split: place for split, place in split_folders(folder).items() if subfolder(place, "labels")}
+        places = {split: subfolder(place, "images") for split, place in inside.items() if subfolder(place, "images")}
+    if not places and images and labels:
         places = {"train": images}
     if not places:
         return {}
@@ -89,7 +88,7 @@ def find_yolo_folders(folder):
         names = class_names(config["names"], path)
     else:
         names = names_from_file([folder, labels, *map(label_folder, places.values())])
-    return yolo_sources(folder, list(places), lambda split: images_in(places[split]), names)
+    return yolo_sources(folder, places, lambda split: images_in(places[split]), names)
 
 
 def yolo_sources(folder, splits, images_of, names, has_keypoints=False):
@@ -97,20 +96,23 @@ def yolo_sources(folder, splits, images_of, names, has_keypoints=False):
 
     Args:
         images_of: function of a split that returns the paths of its images.
-        names: dict from the number of a class to its name; None to call classes by their numbers.
+        names: dict from class number to name; None to use the numbers in the label files of all splits as names.
         has_keypoints: whether keypoints follow the box on each line.
     """
-    # Without names, the classes are those of all splits together.
-    numbered = cache(lambda: number_classes([images_of(split) for split in splits]))
+    numbered = cache(lambda: number_classes([path for split in splits for path in images_of(split)]))
 
     def read(split):
         return read_yolo(folder, images_of(split), numbered() if names is None else names, has_keypoints)
 
-    return sources_of(folder, splits, read)
+    return {split: Source(folder, partial(read, split), folder) for split in splits}
 
 
-def find_yaml(folder, needed=("names", "train")):
-    """Path and content of a yaml file with the keys `needed`, of which val can replace train; or None and {}."""
+def find_yaml(folder, needed):
+    """Path and content of a yaml file with the keys `needed`, of which val can replace train; (None, None) without one.
+
+    Raises:
+        InputError: data.yaml or dataset.yaml cannot be read; other files are skipped.
+    """
     names = with_extension(list_folder(folder), ".yaml", ".yml")
     usual = [name for name in names if stem_of(name) in ("data", "dataset")]
     for name in dict.fromkeys(usual + names):
@@ -118,38 +120,35 @@ def find_yaml(folder, needed=("names", "train")):
         try:
             check_file(path, MAX_YAML)
             with open(path, encoding="utf-8") as file:
-                # Everything as text: a class may be called "no", or "1".
-                config = yaml.load(file, yaml.BaseLoader)
+                config = yaml.load(file, yaml.BaseLoader)  # all values are text: a class may be called "no", or "1"
         except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, InputError) as error:
             if name in usual:
                 raise InputError(f"{path}: not a yaml file ({first_line(error)})") from error
             continue
         if isinstance(config, dict):
-            present = {key for key, value in config.items() if value}
-            if "val" in present:
-                present.add("train")
+            present = {"train" if key == "val" else key for key, value in config.items() if value}
             if present.issuperset(needed):
                 return path, config
-    return None, {}
+    return None, None
 
 
 def class_names(names, path):
-    """dict from the number of a class to its name, from the `names` of a yaml file: a list or a mapping.
+    """dict from class number to name, from the `names` of a yaml file: a list or a mapping.
 
     Raises:
-        InputError: it is neither.
+        InputError: `names` is neither.
     """
     named = dict(enumerate(names)) if isinstance(names, list) else names
     try:
         if not all(isinstance(name, str) for name in named.values()):
             raise TypeError
-        return {int(number): name for number, name in sorted(named.items(), key=lambda pair: int(pair[0]))}
+        return dict(sorted((int(number), name) for number, name in named.items()))
     except (AttributeError, ValueError, TypeError):
         raise InputError(f"{path}: 'names' must be a list of names, or numbers with names") from None
 
 
 def names_from_file(folders):
-    """dict from the number of a class to its name, from the first of NAME_FILES in the folders; None without one."""
+    """dict from class number to name, from the first of NAME_FILES in the folders; None if there is none."""
     for folder in filter(None, folders):
         for name in NAME_FILES:
             path = os.path.join(folder, name)
@@ -158,14 +157,10 @@ def names_from_file(folders):
     return None
 
 
-def as_list(value):
-    return value if isinstance(value, list) else [value]
-
-
 def resolve(text, bases):
-    """The first existing path from one of the bases, None without one.
+    """The first path from one of the bases that exists, or None.
 
-    `../` at the beginning means the dataset's folder first, as Roboflow writes it, and its parent second.
+    A leading `../` means the dataset's folder, as in Roboflow's files, or else its parent.
     """
     if not isinstance(text, str):
         return None
@@ -173,16 +168,12 @@ def resolve(text, bases):
     within = text
     while within.startswith("../"):
         within = within[3:]
-    for base in bases:
-        for path in (within, text):
-            path = os.path.normpath(os.path.join(base, path))
-            if os.path.exists(path):
-                return path
-    return None
+    paths = [os.path.normpath(os.path.join(base, path)) for base in bases for path in (within, text)]
+    return next(filter(os.path.exists, paths), None)
 
 
 def images_in(folder):
-    """Paths of the images in a folder and in the folders below it."""
+    """Paths of the images in a folder and its subfolders."""
     found = []
     for place, folders, names in os.walk(folder):
         folders.sort()
@@ -191,7 +182,7 @@ def images_in(folder):
 
 
 def images_listed(path, bases):
-    """Paths of the images that a text file lists, relative to the first base that has the first image.
+    """Paths of the images that a text file lists, relative to the first base that contains the first image.
 
     Raises:
         InputError: the file is too large, or an image is outside of all bases.
@@ -201,9 +192,9 @@ def images_listed(path, bases):
     base = having[0] if having else bases[-1]
     found = [os.path.normpath(os.path.join(base, line)) for line in lines]
     tops = tuple(os.path.join(os.path.abspath(base), "") for base in bases)
-    outside = [image for image in found if not os.path.abspath(image).startswith(tops)]
-    if outside:
-        raise InputError(f"{path}: lists {outside[0]}, which is outside of the dataset's folder")
+    for image in found:
+        if not os.path.abspath(image).startswith(tops):
+            raise InputError(f"{path}: lists {image}, which is outside of the dataset's folder")
     return found
 
 
@@ -217,8 +208,8 @@ def label_folder(folder):
 
 
 def label_files(images):
-    """Paths of the label files of images, None for those without one."""
-    names_in = cache(lambda folder: set(list_folder(folder)))  # each folder is listed once
+    """Paths of the label files of images, None for images without one."""
+    names_in = cache(lambda folder: set(list_folder(folder)))  # lists each folder once
     files = []
     for path in images:
         folder, name = os.path.dirname(path), f"{stem_of(path)}.txt"
@@ -227,74 +218,70 @@ def label_files(images):
     return files
 
 
-def number_classes(splits):
-    """dict from number to itself as a name, up to the highest number in the label files of all splits' images."""
+def number_classes(images):
+    """dict from number to the same number as name, up to the highest class number in the label files of the images."""
     highest = -1
-    for images in splits:
-        for path in filter(None, label_files(images)):
-            for line in read_lines(path).values():
-                try:
-                    highest = max(highest, int(float(line.split()[0])))
-                except (ValueError, OverflowError):
-                    continue
+    for path in filter(None, label_files(images)):
+        for line in read_lines(path).values():
+            try:
+                highest = max(highest, int(float(line.split()[0])))
+            except (ValueError, OverflowError):
+                continue
     return {number: str(number) for number in range(min(highest, 10_000) + 1)}
 
 
-def read_yolo(folder, paths, names, has_keypoints=False):
+def read_yolo(folder, paths, names, has_keypoints):
     """The `Content` of images and their label files; an image without a label file has no objects.
 
     Args:
         folder: folder of the dataset.
         paths: list of the images' paths.
-        names: dict from the number of a class to its name.
-        has_keypoints: as in `read_line`.
+        names: dict from class number to name.
+        has_keypoints: whether keypoints follow the box on each line.
     """
-    # A yaml file may name images anywhere; paths relative to the image folder must stay in it.
+    # A yaml file may name images anywhere, but the names of images must not lead out of the image folder.
     top = os.path.join(os.path.abspath(folder), "")
     if not all(os.path.abspath(path).startswith(top) for path in paths):
         folder = os.path.commonpath([top, *map(os.path.abspath, paths)])
-    builder = CocoBuilder(names)
-    unreadable, malformed = [], []
+    images, unreadable, malformed, num_lines = [], [], [], 0
     files = label_files(paths)
     for path, file in zip(paths, files, strict=True):
         try:
             width, height = upright_size(path)
-        except FileNotFoundError:
-            unreadable.append(f"{path}: the image is missing")
+        except InputError as error:
+            unreadable.append(str(error))
             continue
-        except ValueError as error:
-            unreadable.append(f"{path}: the image cannot be read ({first_line(error)})")
-            continue
-        builder.add_image(os.path.relpath(path, folder), width, height)
+        objects = []
         for number, line in read_lines(file).items() if file else ():
             place = f"{os.path.relpath(file, folder)}, line {number}"
+            num_lines += 1
             try:
                 label, (x, y, w, h) = read_line(line, has_keypoints)
             except ValueError as error:
                 malformed.append(f"{place}: {error}")
                 continue
-            box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-            builder.add_annotation(label, box, place)
+            objects.append((label, [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], place))
+        images.append((os.path.relpath(path, folder), width, height, objects))
     problems = problems_of("images that cannot be read", unreadable, len(paths))
-    problems += problems_of("malformed lines", malformed, len(malformed) + len(builder.annotations))
-    return Content(builder.coco, folder, problems + label_problems(folder, paths, files))
+    problems += problems_of("malformed lines", malformed, num_lines) + label_problems(folder, paths, files)
+    return Content(coco_content(names, images), folder, problems)
 
 
 def label_problems(folder, images, files):
-    """Images without any labels, and label files without an image.
+    """Find image folders without any labels, and label files without an image.
 
     Args:
         images: list of paths.
-        files: their label files, as `label_files` returns them.
+        files: their label files, as returned by `label_files`.
     """
     used = set(filter(None, files))
-    label_folders = {os.path.dirname(file) for file in used}
     image_folders = {os.path.dirname(path) for path in images}
     unlabeled = [] if used else sorted({f"{label_folder(place)}: no label file of an image" for place in image_folders})
-    # Images of other splits may lie in the same folders.
+    # The images of other splits may be in the same folders.
     stems = {stem_of(name) for place in image_folders for name in with_extension(list_folder(place), *EXTENSIONS)}
-    present = [os.path.join(place, name) for place in sorted(label_folders) for name in list_folder(place)]
-    present = [path for path in with_extension(present, ".txt") if os.path.basename(path) not in NAME_FILES]
+    places = sorted({os.path.dirname(file) for file in used})
+    present = [os.path.join(place, name) for place in places for name in with_extension(list_folder(place), ".txt")]
+    present = [path for path in present if os.path.basename(path) not in NAME_FILES]
     alone = [os.path.relpath(path, folder) for path in present if path not in used and stem_of(path) not in stems]
     return [
         *problems_of("no labels at all", unlabeled, len(unlabeled)),
@@ -302,17 +289,17 @@ def label_problems(folder, images, files):
     ]
 
 
-def read_line(line, has_keypoints=False):
+def read_line(line, has_keypoints):
     """Parse a line of a label file.
 
     Args:
         has_keypoints: whether keypoints follow the box; otherwise a line of many numbers is a polygon.
 
     Returns:
-        class, and [x, y, width, height] of the box, x and y of its centre.
+        class number, and [x, y, width, height] of the box, where x and y are its centre.
 
     Raises:
-        ValueError: the line is malformed; says why.
+        ValueError: the line is malformed; the message gives the reason.
     """
     got = f"got {line.strip()[:60]!r}"
     try:
