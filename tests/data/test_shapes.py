@@ -109,11 +109,11 @@ def test_written_once_and_drawn_again_when_the_drawing_has_changed(tmp_path, mon
     monkeypatch.setattr(shapes, "generate", lambda *args: calls.append(args) or generate(*args))
 
     for _ in range(2):
-        assert len(shapes._load("shapes_once", folder, 3, 1, shapes.SHAPES)) == 3
+        assert len(shapes.read(folder, 3, 1, shapes.SHAPES).coco["images"]) == 3
     assert len(calls) == 1
 
     monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
-    shapes._load("shapes_once", folder, 3, 1, shapes.SHAPES)
+    shapes.read(folder, 3, 1, shapes.SHAPES)
     assert len(calls) == 2
 
 
@@ -137,4 +137,4 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(InputError, match="file"):
-        shapes._load("shapes_nowhere", tmp_path / "file" / "val", 3, 1, shapes.SHAPES)
+        shapes.read(tmp_path / "file" / "val", 3, 1, shapes.SHAPES)

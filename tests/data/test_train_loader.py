@@ -13,7 +13,7 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 
 from atss.data import train_loader
-from atss.data.train_loader import Batches, MappedImages, Place, sampler_of
+from atss.data.train_loader import MappedImages, Place, batches, sampler_of
 from atss.data.workers import MAX_DEATHS, restarted
 from atss.errors import InputError
 
@@ -85,13 +85,13 @@ def test_batches_are_of_wide_or_of_tall_images(config):
 def test_processes_share_the_order_of_one(monkeypatch):
     """Two processes with batches of 2 see what one with batches of 4 does, every image at the same place."""
 
-    def batches(rank, world_size, batch_size):
+    def of_process(rank, world_size, batch_size):
         monkeypatch.setattr(comm, "get_rank", lambda: rank)
         monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
-        return first(Batches(TrainingSampler(10, seed=3), [False] * 10, batch_size), 8)
+        return first(batches(TrainingSampler(10, seed=3), [False] * 10, batch_size), 8)
 
-    alone = batches(0, 1, 4)
-    both = zip(batches(0, 2, 2), batches(1, 2, 2), strict=True)
+    alone = of_process(0, 1, 4)
+    both = zip(of_process(0, 2, 2), of_process(1, 2, 2), strict=True)
 
     assert [sorted(batch) for batch in alone] == [sorted(x + y) for x, y in both]
 

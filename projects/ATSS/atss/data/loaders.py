@@ -1,4 +1,4 @@
-"""The loaders of a config: of datasets that have been checked, by workers that may die."""
+"""The loaders of a config."""
 
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.build import filter_images_with_only_crowd_annotations
@@ -16,12 +16,12 @@ from .workers import restarted
 
 
 def check_data(cfg, train=True):
-    """Read the datasets that a run will use and look for problems, before it writes anything.
+    """Read the datasets of a run and check them, without opening images; warnings are logged.
 
-    Warnings go to the log. The images are not opened. Loaders will find the datasets read.
+    The loaders do not read the datasets again.
 
     Raises:
-        InputError: files that are missing or malformed, or nothing to learn from.
+        InputError: files are missing or malformed, or there is nothing to learn from.
     """
     to_learn = cfg.DATASETS.TRAIN if train else ()
     check_datasets(dict.fromkeys((*to_learn, *cfg.DATASETS.TEST)), to_learn)
@@ -30,7 +30,7 @@ def check_data(cfg, train=True):
 
 
 def train_loader(cfg):
-    """Batches of DATASETS.TRAIN, without end: a `TrainLoader`."""
+    """The `TrainLoader` of DATASETS.TRAIN."""
     loading, dicts = cfg.DATALOADER, train_dicts(cfg)
     return TrainLoader(
         dicts,
@@ -45,18 +45,19 @@ def train_loader(cfg):
 
 
 def test_loader(cfg, name):
-    """The images of dataset `name`, once each; as they are where TEST.AUG resizes them itself."""
+    """The images of dataset `name`, once each; not resized if TEST.AUG resizes them itself."""
     resize = [] if cfg.TEST.AUG.ENABLED else [EvalResize.of(cfg)]
-    # Where validation losses follow, they look at the same images.
+    # The validation losses use the same images.
     dicts = read_dataset(name, keep=cfg.TEST.VALIDATION_LOSS)
     return OnceThrough(dicts, BoxDatasetMapper(cfg, False, augmentations=resize), 1, cfg.DATALOADER.NUM_WORKERS)
 
 
 def validation_loader(cfg, name):
-    """Batches of dataset `name` with its objects, once each and as large as those of training.
+    """Batches of the images of dataset `name` with ground truth, once each, with the batch size of training.
 
-    Images without objects count as in training. With several processes the last few images are left out, so that
-    all have as many batches: the losses of a batch are averaged over processes. A dataset without objects has none.
+    Images without objects are left out if they are in training; a dataset without any objects has no batches. With
+    several processes the last few images are left out, so that all processes have the same number of batches: the
+    losses of a batch are averaged over processes.
     """
     dicts, processes = read_dataset(name), comm.get_world_size()
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS or not any(record.get("annotations") for record in dicts):
@@ -68,13 +69,13 @@ def validation_loader(cfg, name):
 
 
 class OnceThrough:
-    """The share of this process of a dataset's images, once each and in order, in batches: lists of dicts.
+    """This process's share of a dataset's images in order, in batches: lists of dicts.
 
     Args:
         dicts: list of dicts in Detectron2's standard form.
-        mapper: function of such a dict -> dict for the detector.
+        mapper: function of such a dict that returns a dict for the detector.
         batch_size: images per batch.
-        num_workers: processes that load, 0 for this one.
+        num_workers: number of worker processes, 0 to load in this process.
     """
 
     def __init__(self, dicts, mapper, batch_size, num_workers):
@@ -96,14 +97,14 @@ class OnceThrough:
 
 
 def train_dicts(cfg, keep=False):
-    """Dicts of all images to train on, without boxes that have no area.
+    """Dicts of all images to train on, without boxes without area.
 
     Args:
         cfg: config of a run.
-        keep: as of `read_dataset`.
+        keep: as for `read_dataset`.
 
     Raises:
-        InputError: a class that the head does not have, or no box at all.
+        InputError: a class number is too large for the head, or there is no box at all.
     """
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN: name a dataset to train on")

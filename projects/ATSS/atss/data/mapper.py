@@ -1,4 +1,4 @@
-"""From the dict of an image to what the detector takes."""
+"""Maps the dict of an image to the detector's input."""
 
 import copy
 
@@ -14,11 +14,11 @@ from .image_io import MAX_PIXELS, read_image
 
 
 class BoxDatasetMapper(DatasetMapper):
-    """Detectron2's DatasetMapper for boxes, which reads every kind of image and whose errors name the image.
+    """Detectron2's DatasetMapper for boxes, with `read_image` and with errors that name the image.
 
     Args:
-        ignore_crowd: True to keep crowd boxes, which Detectron2 drops: `ignore_boxes` (K, 4) float32, in pixels.
-        max_pixels: pixels that an image may have.
+        ignore_crowd: whether to return crowd boxes, which Detectron2 drops: `ignore_boxes` (K, 4) float32, in pixels.
+        max_pixels: maximum number of pixels of an image.
         others: as for `DatasetMapper`; with `is_train` False annotations are left out.
     """
 
@@ -34,25 +34,25 @@ class BoxDatasetMapper(DatasetMapper):
         return {**super().from_config(cfg, is_train), **ours}
 
     def __call__(self, record):
-        """Read the image of a dict in Detectron2's standard form, and bring it and its boxes to their size.
+        """Read the image of a dict in Detectron2's standard form, and augment it and its boxes.
 
         Raises:
-            InputError: the image is missing, too large, cannot be read or resized, or has not the dict's size.
+            InputError: the image is missing, too large, cannot be read or resized, or does not have the dict's size.
         """
         record = copy.deepcopy(record)
         image = read_image(record["file_name"], self.image_format, self.max_pixels)
         check_size(record, image)
-        seen = T.AugInput(image)
+        augmented = T.AugInput(image)
         try:
-            transforms = self.augmentations(seen)
+            transforms = self.augmentations(augmented)
         except ValueError as error:  # so narrow that no pixel would be left
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
             raise InputError(f"{record['file_name']}: {size} cannot be resized ({first_line(error)})") from error
-        record["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
+        record["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if not self.is_train:
             record.pop("annotations", None)
         elif "annotations" in record:
-            self._transform_annotations(record, transforms, seen.image.shape[:2])
+            self._transform_annotations(record, transforms, augmented.image.shape[:2])
         return record
 
     def _transform_annotations(self, record, transforms, image_shape):
@@ -64,11 +64,7 @@ class BoxDatasetMapper(DatasetMapper):
 
 
 def check_size(record, image):
-    """Check that an image (H, W, ...) has the size of its dict.
-
-    Raises:
-        InputError: it has not.
-    """
+    """Raise an InputError if an image (H, W, ...) does not have the size of its dict."""
     try:
         check_image_size(record, image)
     except SizeMismatchError as error:

@@ -1,32 +1,32 @@
-"""Resizing of images for testing, to the last pixel as the code does that a model was trained with."""
+"""Resizes test images exactly as the codebase that a model was trained with."""
 
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
 
-# The codebases whose way of resizing is known here.
+# Codebases whose resizing is reproduced.
 RESIZE_LIKE = ("detectron2", "maskrcnn-benchmark", "mmdetection")
 
 
 class OpenCVResize(T.ResizeTransform):
-    """Resizes with OpenCV: bilinear from the four pixels around, without smoothing where images become smaller."""
+    """Resizes with OpenCV: bilinear, without antialiasing when it reduces an image."""
 
     def apply_image(self, image, interp=None):
         return cv2.resize(np.ascontiguousarray(image), (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
 
 
 class EvalResize(T.Augmentation):
-    """Brings the short side of an image to `min_size`, or the long one to `max_size` where it would exceed that.
+    """Resizes the short side of an image to `min_size`, or the long side to `max_size` if it would exceed that.
 
-    Like "detectron2" sides are rounded to the nearest pixel and Pillow resizes; like "maskrcnn-benchmark" the long side
-    is rounded down; like "mmdetection" OpenCV resizes.
+    "detectron2" rounds sides to the nearest pixel and resizes with Pillow; "maskrcnn-benchmark" rounds the long side
+    down; "mmdetection" resizes with OpenCV.
 
     Args:
-        min_size, max_size: in pixels; a `min_size` of 0 leaves images as they are.
+        min_size, max_size: in pixels; a `min_size` of 0 leaves images unchanged.
         like: one of RESIZE_LIKE.
 
     Raises:
-        ValueError: another `like`.
+        ValueError: `like` is not in RESIZE_LIKE.
     """
 
     def __init__(self, min_size, max_size, like="detectron2"):
@@ -38,7 +38,7 @@ class EvalResize(T.Augmentation):
 
     @classmethod
     def of(cls, cfg):
-        """From a config: INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST, INPUT.RESIZE_LIKE."""
+        """Make one from INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST, INPUT.RESIZE_LIKE of a config."""
         return cls(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.RESIZE_LIKE)
 
     def get_transform(self, image):
@@ -51,7 +51,7 @@ class EvalResize(T.Augmentation):
         return resize(height, width, *self.new_size(height, width))
 
     def new_size(self, height, width):
-        """Height and width after resizing, a pixel at least."""
+        """Height and width after resizing, at least 1."""
         if self.min_size == 0:
             return height, width
         sides = T.ResizeShortestEdge.get_output_shape(height, width, self.min_size, self.max_size)

@@ -1,8 +1,8 @@
 """Generated images for demo, study and tests: filled and outlined shapes on textured backgrounds, in COCO format.
 
 The datasets `shapes_train` and `shapes_val` of the demo, and `clutter_train` and `clutter_val` of the study, are drawn
-when they are first used, into `shapes/` and `clutter/` under DETECTRON2_DATASETS (`datasets/` where that is not set),
-and reused from then on.
+when they are first used, into `shapes/` and `clutter/` under DETECTRON2_DATASETS (`datasets/` if that is not set), and
+reused from then on.
 """
 
 import colorsys
@@ -11,37 +11,40 @@ import logging
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.data import MetadataCatalog
 from iopath.common.file_io import file_lock
 from PIL import Image, ImageDraw
 
 from ..errors import InputError
+from .catalog import register
+from .coco import read_json
+from .sources import Content, Source, coco_content
 
 logger = logging.getLogger(__name__)
 
 CLASSES = ("disc", "ring", "box", "frame", "triangle", "cross")
-# Images and seed of each dataset.
+# Number of images and seed of each split.
 SPLITS = {"train": (1200, 1), "val": (150, 2)}
-# Raise it when the drawing changes, so that images of an older version are drawn again.
+# Increase when the drawing changes, so that images of an older version are drawn again.
 VERSION = 1
-
+# Of objects, in pixels.
 MIN_SIDE = 8
 
 
 class Style(NamedTuple):
-    """How images look.
+    """How to draw images.
 
-    name: of the dataset.
-    sizes: of the images, (width, height) each.
-    kinds: of image: (share, least and most objects, (from, to) of the roots of their areas in pixels).
-    max_aspect_ratio: of the objects.
-    min_visible: an object is drawn only where at least this part of every other stays visible.
-    max_iou: by which boxes overlap at most.
+    name: name of the dataset.
+    sizes: (width, height) of the images, in pixels; all are equally likely.
+    kinds: kinds of images: share, minimum and maximum number of objects, range of the square roots of their areas.
+    max_aspect_ratio: maximum aspect ratio of an object.
+    min_visible: minimum fraction of an object that later objects leave visible.
+    max_iou: maximum IoU of two boxes.
     """
 
     name: str
@@ -52,7 +55,7 @@ class Style(NamedTuple):
     max_iou: float
 
 
-# Of the demo: some images are empty, some crowded.
+# For the demo: some images are empty, some crowded.
 SHAPES = Style(
     name="shapes",
     sizes=((160, 160), (192, 160), (160, 192)),
@@ -61,8 +64,7 @@ SHAPES = Style(
     min_visible=0.75,
     max_iou=0.2,
 )
-# Of the study: objects of all sizes, long ones among them, lie over each other, so that it matters which anchors are
-# whose.
+# For the study: objects of all sizes and aspect ratios overlap, so that label assignment matters.
 CLUTTER = Style(
     name="clutter",
     sizes=((128, 128),),
@@ -79,33 +81,35 @@ def register_shapes():
         root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")) / style.name
         for split, (number, seed) in SPLITS.items():
             name, folder = f"{style.name}_{split}", root / split
-            annotations = f"{folder}.json"
-            DatasetCatalog.register(name, lambda n=name, f=folder, k=number, s=seed, t=style: _load(n, f, k, s, t))
+            register(name, Source(f"{folder}.json", partial(read, folder, number, seed, style)))
             MetadataCatalog.get(name).set(
-                thing_classes=list(CLASSES), json_file=annotations, image_root=str(folder), evaluator_type="coco"
+                thing_classes=list(CLASSES), json_file=f"{folder}.json", image_root=str(folder)
             )
 
 
-def _load(name, folder, number, seed, style):
-    annotations = Path(f"{folder}.json")
-    if not _is_current(annotations, number, seed):
+def read(folder, number, seed, style):
+    """`Content` of generated images, which are drawn if they are not there yet.
+
+    Args:
+        folder, number, seed, style: as for `generate`.
+    """
+    if not _is_current(folder, number, seed):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock(str(folder)):  # of several processes one draws
-                if not _is_current(annotations, number, seed):
+            with file_lock(str(folder)):  # one of several processes draws
+                if not _is_current(folder, number, seed):
                     logger.info("Drawing %d images into %s", number, folder)
                     generate(folder, number, seed, style)
         except OSError as error:
             raise InputError(f"{folder}: cannot write the generated images ({error.strerror or error})") from error
-    return load_coco_json(str(annotations), str(folder), name)
+    return Content(read_json(f"{folder}.json"), str(folder), [], f"{folder}.json")
 
 
-def _is_current(annotations, number, seed):
+def _is_current(folder, number, seed):
     try:
-        info = json.loads(annotations.read_text())["info"]
-    except (OSError, ValueError, KeyError):
+        return read_json(f"{folder}.json")["info"] == _info(number, seed)
+    except (InputError, KeyError, TypeError):
         return False
-    return info == _info(number, seed)
 
 
 def _info(number, seed):
@@ -113,45 +117,33 @@ def _info(number, seed):
 
 
 def generate(folder, number, seed, style=SHAPES):
-    """Draw `number` images into `folder` and write their annotations to `folder`.json, last of all.
+    """Draw `number` images into `folder`, and then write their annotations to `folder`.json.
 
     The same number and seed give the same images. An interrupted run leaves neither folder nor file.
 
     Args:
-        folder: path of the image folder; what is there goes.
-        number: of images.
+        folder: path of the image folder, which is replaced.
+        number: number of images.
         seed: int.
         style: `Style`.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images = []
     with tempfile.TemporaryDirectory(prefix=folder.name, dir=folder.parent) as draft:
-        image_folder = Path(draft) / "images"
+        image_folder, annotations = Path(draft) / "images", Path(draft) / "annotations.json"
         image_folder.mkdir()
         for image_id in range(number):
             image, objects = draw(np.random.default_rng([seed, image_id]), style)
             file_name = f"{image_id:06d}.jpg"
             image.save(image_folder / file_name, quality=95)
-            images.append({"id": image_id, "file_name": file_name, "width": image.width, "height": image.height})
-            for label, (x1, y1, x2, y2) in objects:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": label + 1,
-                        "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "area": (x2 - x1) * (y2 - y1),
-                        "iscrowd": 0,
-                    }
-                )
-        categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
-        content = {"info": _info(number, seed), "images": images, "annotations": annotations, "categories": categories}
-        written = Path(draft) / "annotations.json"
-        written.write_text(json.dumps(content))
+            boxes = [(label + 1, [x1, y1, x2 - x1, y2 - y1], None) for label, (x1, y1, x2, y2) in objects]
+            images.append((file_name, image.width, image.height, boxes))
+        coco = coco_content(dict(enumerate(CLASSES, 1)), images)
+        annotations.write_text(json.dumps({"info": _info(number, seed), **coco}))
         shutil.rmtree(folder, ignore_errors=True)
         image_folder.rename(folder)
-        written.rename(f"{folder}.json")
+        annotations.rename(f"{folder}.json")
 
 
 def draw(rng, style=SHAPES):
@@ -192,7 +184,7 @@ def iou(a, b):
 
 
 def background(rng, width, height):
-    """Texture (height, width, 3), float: pale blotches of two sizes, all of one tint."""
+    """Texture (height, width, 3), float: pale blotches of two sizes in one tint."""
     texture = np.full((height, width), rng.uniform(70, 185))
     for cells, strength in ((3, 25), (24, 12)):
         blotches = Image.fromarray((rng.normal(0, 1, (cells, cells)) * strength).astype(np.float32))
@@ -201,16 +193,19 @@ def background(rng, width, height):
 
 
 def color(rng):
-    """A vivid colour: red, green and blue."""
+    """A vivid colour: (3,) float, red, green and blue from 0 to 255."""
     hue, saturation, value = rng.random(), rng.uniform(0.75, 1), rng.uniform(0.6, 1)
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
 def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
-    """A shape of a class at a random place: its (height, width) mask, and its box as (x1, y1, x2, y2).
+    """Draw a shape of a class at a random position.
 
-    The root of its area is drawn log-uniformly between the two `sides`, and so is its aspect ratio, up to
-    `max_aspect_ratio` either way; no side is below MIN_SIDE or beyond the image.
+    The square root of its area is drawn log-uniformly from the range `sides`, its aspect ratio log-uniformly up to
+    `max_aspect_ratio` in either direction. Both sides are at least MIN_SIDE and at most those of the image.
+
+    Returns:
+        (height, width) bool mask, and the box (x1, y1, x2, y2), x2 and y2 exclusive.
     """
     side = np.exp(rng.uniform(*np.log(sides)))
     root = np.exp(rng.uniform(-0.5, 0.5) * np.log(max_aspect_ratio))
@@ -219,16 +214,13 @@ def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
     canvas = Image.new("1", (width, height))
     pen = ImageDraw.Draw(canvas)
     corners = (x, y, x + w - 1, y + h - 1)
-    line = max(2, round(0.14 * min(w, h)))
     name = CLASSES[label]
-    if name == "disc":
-        pen.ellipse(corners, fill=1)
-    elif name == "ring":
-        pen.ellipse(corners, outline=1, width=line)
-    elif name == "box":
-        pen.rectangle(corners, fill=1)
-    elif name == "frame":
-        pen.rectangle(corners, outline=1, width=line)
+    is_outlined = name in ("ring", "frame")
+    how = {"outline": 1, "width": max(2, round(0.14 * min(w, h)))} if is_outlined else {"fill": 1}
+    if name in ("disc", "ring"):
+        pen.ellipse(corners, **how)
+    elif name in ("box", "frame"):
+        pen.rectangle(corners, **how)
     elif name == "triangle":
         pen.polygon([(x + (w - 1) / 2, y), (x + w - 1, y + h - 1), (x, y + h - 1)], fill=1)
     else:

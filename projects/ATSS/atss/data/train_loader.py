@@ -1,8 +1,7 @@
-"""The images to train on, without end, in an order that depends on nothing but the seed.
+"""Loader of the training images: endless, in an order that depends on nothing but the seed.
 
-The n-th batch of a process, its images and what augmentation makes of them, is a function of the seed, of n, of the
-process and of how many there are. So a run that goes on after n batches needs no state but the seed, whatever workers
-had prepared.
+The n-th batch of a process, and the augmentation of its images, is a function of the seed, of n, of the process and of
+the number of processes. A resumed run therefore needs no state but the seed, whatever workers had prepared.
 """
 
 import itertools
@@ -20,15 +19,15 @@ from ..utils.randomness import drawn_at
 from .workers import restarted
 
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
-# Other images that are tried in the place of one that cannot be used.
+# Maximum number of images in a row that cannot be used.
 MAX_TRIES = 20
 
 
 class Place(NamedTuple):
-    """An image in the order of all images.
+    """An image in the order of all processes' images.
 
-    position: its number, of those of all processes.
-    index: of its dict.
+    position: position in that order.
+    index: index of the image's dict.
     """
 
     position: int
@@ -36,18 +35,19 @@ class Place(NamedTuple):
 
 
 class TrainLoader:
-    """Batches of mapped images, each a list of dicts; a new iteration starts with batch `first`.
+    """Batches of mapped images, each a list of dicts.
 
     Args:
         dicts: list of dicts in Detectron2's standard form.
-        mapper: function of such a dict -> dict for the detector; raises InputError where the image cannot be used.
-        sampler: function of a seed -> endless sampler of indices, of Detectron2's.
-        batch_size: images per batch, of this process.
-        group: whether batches are of wide or of tall images alone.
-        num_workers: processes that load, 0 for this one.
-        seed: int from 0.
-        skip_unreadable: whether an image that cannot be used is replaced by another one; its dict then tells in
-            `unusable`, a list of (file name, reason).
+        mapper: function of such a dict that returns a dict for the detector; raises InputError if the image cannot be
+            used.
+        sampler: function of a seed that returns one of Detectron2's endless samplers.
+        batch_size: images per batch of this process.
+        group: whether each batch consists of wide images, or of tall ones.
+        num_workers: number of worker processes, 0 to load in this process.
+        seed: non-negative int.
+        skip_unreadable: whether to replace an image that cannot be used by another one, which then has a list
+            `unusable` of (file name, reason).
 
     Attributes:
         first: number of the first batch of the next iteration.
@@ -66,47 +66,35 @@ class TrainLoader:
         self.first = 0
 
     def __iter__(self):
-        # A generator: neither workers nor the seed are needed before the first batch is.
+        # A generator, so that workers start, and the seed is read, with the first batch.
         yield from restarted(self._loader_from, self.first)
 
     def _loader_from(self, first):
         return DataLoader(
             MappedImages(self.dicts, self.mapper, self.wide, self.seed, self.skip_unreadable),
-            batch_sampler=Batches(self.sampler(self.seed), self.wide, self.batch_size, first),
+            batch_sampler=itertools.islice(batches(self.sampler(self.seed), self.wide, self.batch_size), first, None),
             num_workers=self.num_workers,
             collate_fn=list,
             generator=torch.Generator(),  # so that starting workers draws nothing from the model's numbers
         )
 
 
-class Batches:
-    """The batches of a process as lists of `Place`: wide images together, tall ones together.
+def batches(sampler, wide, batch_size):
+    """Yield the batches of this process as lists of `Place`, wide images and tall ones in different batches.
 
     Args:
-        sampler: endless indices of the process.
-        wide: whether an image is, by index.
+        sampler: endless indices of this process.
+        wide: list of whether an image is wide, by index.
         batch_size: images per batch.
-        first: number of the first batch that is wanted.
     """
-
-    def __init__(self, sampler, wide, batch_size, first=0):
-        self.sampler = sampler
-        self.wide = wide
-        self.batch_size = batch_size
-        self.first = first
-
-    def __iter__(self):
-        return itertools.islice(self._all(), self.first, None)
-
-    def _all(self):
-        rank, world_size = comm.get_rank(), comm.get_world_size()
-        waiting = {False: [], True: []}
-        for number, index in enumerate(self.sampler):
-            batch = waiting[self.wide[index]]
-            batch.append(Place(number * world_size + rank, index))
-            if len(batch) == self.batch_size:
-                yield batch.copy()
-                batch.clear()
+    rank, world_size = comm.get_rank(), comm.get_world_size()
+    waiting = {False: [], True: []}
+    for number, index in enumerate(sampler):
+        batch = waiting[wide[index]]
+        batch.append(Place(number * world_size + rank, index))
+        if len(batch) == batch_size:
+            yield batch.copy()
+            batch.clear()
 
 
 class MappedImages(Dataset):
@@ -133,20 +121,20 @@ class MappedImages(Dataset):
                 return {**self.mapper(self.dicts[index]), "unusable": unusable}
             except InputError as error:
                 unusable.append((self.dicts[index]["file_name"], first_line(error)))
-            # Another one that is as wide, so that the batch needs no more padding.
+            # Another image of the same orientation, so that the batch needs no more padding.
             others = np.flatnonzero(np.equal(self.wide, self.wide[index]))
             index = int(np.random.choice(others))
         raise InputError(f"{unusable[-1][1]}; {MAX_TRIES} images in a row cannot be used")
 
 
 def sampler_of(name, dicts, repeat_threshold, subset_ratio):
-    """Function of a seed -> the sampler of that name in `SAMPLERS`, endless indices of this process.
+    """Function of a seed that returns a sampler: endless indices of this process.
 
     Args:
-        name: DATALOADER.SAMPLER_TRAIN.
+        name: one of `SAMPLERS`.
         dicts: list of dicts in Detectron2's standard form.
-        repeat_threshold: of RepeatFactorTrainingSampler.
-        subset_ratio: of RandomSubsetTrainingSampler.
+        repeat_threshold: for RepeatFactorTrainingSampler.
+        subset_ratio: for RandomSubsetTrainingSampler.
     """
     if name == "RepeatFactorTrainingSampler":
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dicts, repeat_threshold)
