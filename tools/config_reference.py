@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/config.md from the comments in atss/config/defaults.py; with --check, see that it is current."""
+"""Write docs/config.md from the comments in atss/config/defaults.py; with --check, check that it is current."""
 
 import argparse
 import ast

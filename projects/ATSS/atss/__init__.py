@@ -1,12 +1,11 @@
 """ATSS, Adaptive Training Sample Selection (arXiv 1912.02424), on Detectron2. Importing this registers everything.
 
-Without Detectron2, `atss.modeling.assigners`, `anchors`, `losses` and `box_coding` work all the same.
+`atss.modeling.assigners`, `anchors`, `losses` and `box_coding` work without Detectron2.
 """
 
 import warnings
 
-# Detectron2 compiles some functions with TorchScript when it is imported, and its processes talk in storages; torch has
-# a new name for an argument that older versions know by the old one. Nothing that users could do about.
+# Deprecations in Detectron2 and torch that users cannot act on.
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
 warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
 warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)

@@ -1,4 +1,4 @@
-"""Errors that are the input's fault, not the program's: one line that names what is wrong and says what to do."""
+"""Errors of the user's input: one line that names what is wrong and how to fix it."""
 
 import contextlib
 import errno
@@ -8,35 +8,35 @@ import sys
 
 from detectron2.utils import comm
 
-# A disk that is full, a quota or a size that is used up.
+# The disk is full, or a quota or size limit is reached.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class InputError(Exception):
-    """A config, dataset, image or checkpoint that cannot be used. Its text is one line for the user."""
+    """A config, dataset, image or checkpoint that cannot be used. The message is one line for the user."""
 
 
 class AgreedError(InputError):
-    """An `InputError` that every process of a run raises."""
+    """An `InputError` that all processes of a run raise together."""
 
 
 @contextlib.contextmanager
 def one_line_errors():
-    """Turn an `InputError`, a full disk, and the end of another process into one line of error and exit status 1."""
-    # Detectron2 logs the traceback of whatever ends its training loop; that of an InputError tells nothing.
+    """Report an `InputError`, a full disk or the end of another process in one line, and exit with status 1."""
+    # Detectron2 logs the traceback of any exception in its training loop; that of an InputError is of no use.
     logging.getLogger("detectron2.engine.train_loop").addFilter(_has_traceback)
     try:
         yield
     except InputError as error:
-        # A data loader's worker hands an error over with its traceback in front.
+        # Errors from a data loader's worker begin with its traceback.
         line = str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
-        # Names of files can hold anything.
+        # File names can contain control characters.
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
         agreed = isinstance(error, AgreedError)
         if comm.is_main_process() or not agreed:
             print(f"error: {line}", file=sys.stderr, flush=True)
         if agreed:
-            comm.synchronize()  # the first process that ends ends the others
+            comm.synchronize()  # the launcher kills all processes when the first one exits
         raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in NO_SPACE:
@@ -50,8 +50,8 @@ def one_line_errors():
         raise SystemExit(1) from None
 
 
-def is_end_of_another(error):
-    """Whether an error of gloo's means that a process with which this one talked has ended."""
+def is_end_of_another(error: BaseException) -> bool:
+    """Whether gloo raised the error because another process has exited."""
     return isinstance(error, RuntimeError) and "gloo/transport" in str(error)
 
 
@@ -61,7 +61,7 @@ def _has_traceback(record):
     return not (isinstance(error, InputError) or no_space or is_end_of_another(error))
 
 
-def first_line(error):
-    """The first line of an exception's text, or its type where it has none."""
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The keys, yaml files and command lines, and what goes together in a config."""
+"""Config keys, yaml files, command lines, and checks of configs."""
 
 from .datasets import class_names
 from .defaults import add_atss_config

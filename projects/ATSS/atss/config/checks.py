@@ -1,8 +1,9 @@
-"""What goes together in a config: values that exist, and keys that fit each other."""
+"""Checks of a config: values that exist, and keys that fit each other."""
 
 import inspect
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
 
@@ -14,12 +15,8 @@ from ..modeling.head import ATSS_HEAD_REGISTRY
 from .yaml_file import short
 
 
-def check_config(cfg):
-    """Check a config before anything is read or built.
-
-    Raises:
-        InputError: a value that does not exist, or keys that do not fit each other.
-    """
+def check_config(cfg: CfgNode) -> None:
+    """Check a config before anything is read or built; raises an InputError that names the key."""
     choices = {
         "MODEL.ATSS.BOX_LOSS": (cfg.MODEL.ATSS.BOX_LOSS, ("giou", "smooth_l1")),
         "MODEL.ATSS.BOX_CODING": (cfg.MODEL.ATSS.BOX_CODING, ("box", "point")),
@@ -53,11 +50,14 @@ def check_config(cfg):
 
 
 def _check_training(cfg):
-    """Averaged weights, and what follows evaluations."""
+    """Check the solver, and what depends on evaluations."""
     if not 0 <= cfg.SOLVER.EMA_DECAY < 1:
         raise InputError(f"SOLVER.EMA_DECAY: expected 0 or more and less than 1, got {cfg.SOLVER.EMA_DECAY}")
-    for key, number in (("SOLVER.MAX_SKIPPED_BATCHES", cfg.SOLVER.MAX_SKIPPED_BATCHES),
-                        ("DATALOADER.MAX_UNREADABLE", cfg.DATALOADER.MAX_UNREADABLE)):  # fmt: skip
+    limits = {
+        "SOLVER.MAX_SKIPPED_BATCHES": cfg.SOLVER.MAX_SKIPPED_BATCHES,
+        "DATALOADER.MAX_UNREADABLE": cfg.DATALOADER.MAX_UNREADABLE,
+    }
+    for key, number in limits.items():
         if number < 0:
             raise InputError(f"{key}: expected 0 or a number that may be skipped, got {number}")
     if cfg.SOLVER.EARLY_STOP < 0:
@@ -68,7 +68,7 @@ def _check_training(cfg):
 
 
 def _check_numbers(atss):
-    """Sizes that anchors can have, and a normalisation that exists."""
+    """Check the anchors and the normalisation."""
     sizes = {"ASPECT_RATIOS": atss.ASPECT_RATIOS, "SCALES_PER_OCTAVE": [atss.SCALES_PER_OCTAVE],
              "ANCHOR_SCALE": [atss.ANCHOR_SCALE], "NUM_CONVS": [atss.NUM_CONVS]}  # fmt: skip
     for key, values in sizes.items():
@@ -81,7 +81,7 @@ def _check_numbers(atss):
 
 
 def _check_rule(atss):
-    """What the rule for positives, the anchors and the box coding want of each other."""
+    """Check that label assignment, anchors and box coding fit each other."""
     num_anchors = len(atss.ASPECT_RATIOS) * atss.SCALES_PER_OCTAVE
     if atss.BOX_CODING == "point" and num_anchors != 1:
         raise InputError(
@@ -108,18 +108,23 @@ def _check_rule(atss):
 
 
 def _check_views(aug):
-    """Ranges of box sizes go with the scales of multi-scale testing, one for each."""
+    """Check the scales of multi-scale testing and their box ranges."""
     if not aug.MIN_SIZES or not all(map(_is_positive, aug.MIN_SIZES)):
         raise InputError(f"TEST.AUG.MIN_SIZES: expected sizes in pixels, got {aug.MIN_SIZES}")
-    pairs = all(
-        isinstance(r, (list, tuple)) and len(r) == 2 and _is_positive(r[1]) and (r[0] == 0 or _is_positive(r[0]))
-        for r in aug.BOX_RANGES
-    )
-    if not pairs or (aug.BOX_RANGES and len(aug.BOX_RANGES) != len(aug.MIN_SIZES)):
+    if not all(map(_is_range, aug.BOX_RANGES)) or (aug.BOX_RANGES and len(aug.BOX_RANGES) != len(aug.MIN_SIZES)):
         raise InputError(
             "TEST.AUG.BOX_RANGES: expected [from, to] in pixels for each of the "
             f"{len(aug.MIN_SIZES)} scales of TEST.AUG.MIN_SIZES, or none at all, got {aug.BOX_RANGES}"
         )
+
+
+def _is_range(value):
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and _is_positive(value[1])
+        and (value[0] == 0 or _is_positive(value[0]))
+    )
 
 
 def _is_positive(value):

@@ -1,7 +1,9 @@
-"""The datasets that a config names: registered, and its classes taken from them."""
+"""Register the datasets of a config, and take its classes from them."""
 
 import logging
+from collections.abc import Sequence
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data import read_dataset, register_coco_format, register_folder, register_folder_unseen
@@ -10,13 +12,13 @@ from ..errors import InputError
 logger = logging.getLogger(__name__)
 
 
-def register_datasets(cfg, given, look):
+def register_datasets(cfg: CfgNode, given: Sequence[str], look: bool) -> None:
     """Register the datasets of DATASETS.REGISTER or DATASETS.FOLDER.
 
     Args:
-        cfg: config; DATASETS.TRAIN and DATASETS.TEST are filled in from the folder.
-        given: keys of the command line, whose values stay.
-        look: False where a trained model's config.yaml may have outlived the folder.
+        cfg: config; DATASETS.TRAIN and DATASETS.TEST are set to the folder's splits.
+        given: keys of the command line, whose values are kept.
+        look: False to accept a folder that no longer exists, for inference.
 
     Raises:
         InputError: an entry or a folder that cannot be used.
@@ -34,12 +36,7 @@ def _triple(entry):
 
 
 def _settle_folder(cfg, given, look):
-    """Register the splits of DATASETS.FOLDER, and fill in DATASETS.TRAIN and DATASETS.TEST.
-
-    Args:
-        given: keys of the command line, whose values stay.
-        look: False where a trained model's config.yaml may have outlived the folder.
-    """
+    """Register the splits of DATASETS.FOLDER, and set DATASETS.TRAIN and DATASETS.TEST; see `register_datasets`."""
     datasets = cfg.DATASETS
     if datasets.REGISTER:
         raise InputError("DATASETS.FOLDER and DATASETS.REGISTER: give one of them; docs/own_data.md shows both")
@@ -50,7 +47,7 @@ def _settle_folder(cfg, given, look):
     to_test = names.get("val") or names.get("test")
     chosen = {"TRAIN": names.get("train"), "TEST": to_test}
     for key, name in chosen.items():
-        # A run's config.yaml names them already, or others of them that were asked for.
+        # The config.yaml of a run already names the splits that it used.
         filled_in = datasets[key] and set(datasets[key]) <= set(names.values())
         if f"DATASETS.{key}" not in given and not filled_in:
             datasets[key] = (name,) if name else ()
@@ -66,8 +63,8 @@ def _settle_folder(cfg, given, look):
         )  # fmt: skip
 
 
-def settle_classes(cfg):
-    """Fill in NUM_CLASSES and CLASS_NAMES from the datasets, or see that they agree."""
+def settle_classes(cfg: CfgNode) -> None:
+    """Set NUM_CLASSES and CLASS_NAMES from the datasets, and check that they agree."""
     known = {name: class_names(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
     atss = cfg.MODEL.ATSS
     if not known:
@@ -90,8 +87,8 @@ def settle_classes(cfg):
     atss.CLASS_NAMES = list(names)
 
 
-def class_names(dataset):
-    """Names of the classes of a registered dataset, in the order of the model's outputs.
+def class_names(dataset: str) -> list[str]:
+    """Class names of a registered dataset, in the order of the model's outputs.
 
     Raises:
         InputError: no dataset of that name, or its annotations cannot be read.

@@ -1,10 +1,12 @@
-"""What every command does first: from a config file and key-value pairs to a config that can be run."""
+"""From a config file and the command line to a config that is ready to run."""
 
+import argparse
 import logging
 import sys
+from collections.abc import Sequence
 
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 
 from ..errors import InputError
 from ..modeling.assigners import settle_backend
@@ -16,14 +18,14 @@ from .yaml_file import merge
 logger = logging.getLogger(__name__)
 
 
-def load_config(config_file, opts=(), read_datasets=True):
-    """Read a config, register its datasets, settle the device and the classes.
+def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool = True) -> CfgNode:
+    """Read a config, check it, register its datasets, and set the device and the classes.
 
     Args:
-        config_file: yaml file; read without running code from it.
-        opts: list of keys and values in turn, which go over the file's.
-        read_datasets: False to take the classes from MODEL.ATSS.CLASS_NAMES if it has them, without a look at the
-            datasets: a trained model's config.yaml does.
+        config_file: yaml file; it cannot run code.
+        opts: alternating keys and values, which override the file.
+        read_datasets: False to take the classes from MODEL.ATSS.CLASS_NAMES, if they are given as in the config.yaml of
+            a trained model, without reading the datasets.
 
     Returns:
         the frozen config.
@@ -42,22 +44,18 @@ def load_config(config_file, opts=(), read_datasets=True):
     return cfg
 
 
-def wanted_device(config_file, opts=()):
-    """What a config runs on, "cuda" or "cpu", without a look at its datasets.
-
-    Raises:
-        InputError: as of `load_config`.
-    """
+def wanted_device(config_file: str, opts: Sequence[str] = ()) -> str:
+    """The device of a config, "cuda" or "cpu", without reading its datasets; raises as `load_config`."""
     cfg = _merged(config_file, opts)
     return "cuda" if cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available() else "cpu"
 
 
-def parse_with_opts(parser, arguments=None):
-    """Parse a command line with config keys and values, `opts`, that may stand behind options of any number of values.
+def parse_with_opts(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line with config keys and values, `opts`, anywhere among the options.
 
     Args:
-        parser: `argparse.ArgumentParser` with a positional argument `opts` of any number.
-        arguments: list of str; those of the command where it is None.
+        parser: has a positional argument `opts` with nargs "*" or similar.
+        arguments: by default those of the command line.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     nodes, opts, rest, among_opts = get_cfg().keys(), [], [], False
@@ -77,7 +75,7 @@ def _merged(config_file, opts):
 
 
 def _settle_device(cfg):
-    """Run on the CPU where there is no CUDA GPU, and see that the assigner's backend runs there."""
+    """Fall back to the CPU without a CUDA GPU, and check the assigner's backend."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but there is no CUDA GPU here: running on the CPU.", cfg.MODEL.DEVICE)
         if cfg.SOLVER.AMP.ENABLED:

@@ -1,4 +1,4 @@
-"""Yaml files and values of the command line, of any origin, -> a config."""
+"""Merge yaml files and command line values into a config; both may come from anywhere."""
 
 import os
 
@@ -9,26 +9,21 @@ from fvcore.common.config import BASE_KEY
 
 from ..errors import InputError, first_line
 
-# Bytes of a config file, and characters of it where what an alias stands for is counted again.
+# Maximum bytes of a config file, and maximum characters after its aliases are expanded.
 MAX_CONFIG = 1 << 20
-# Characters of one value: some numbers take a time that grows with the square.
+# Maximum characters of one value: the time to parse some numbers grows with the square.
 MAX_VALUE = 100_000
-# Files that a config builds on.
+# Maximum number of base configs.
 MAX_BASES = 20
-# What values and files of any content make yaml's, yacs's and Python's readers raise.
+# Exceptions that yaml, yacs and Python raise for arbitrary values and files.
 UNUSABLE = (
     LookupError, ValueError, ArithmeticError, AssertionError, AttributeError, OSError, TypeError, RecursionError,
     MemoryError,
 )  # fmt: skip
 
 
-def merge(cfg, config_file, opts):
-    """Merge a config file, then keys and values, into a config.
-
-    Args:
-        cfg: `CfgNode` with all keys that there are.
-        config_file: path of a yaml file.
-        opts: list of keys and values in turn.
+def merge(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
+    """Merge a yaml file, then alternating keys and values, into a config.
 
     Raises:
         InputError: a file, key or value that cannot be used.
@@ -51,7 +46,7 @@ def merge(cfg, config_file, opts):
         except UNUSABLE as error:
             raise InputError(f"{short(f'{key} {value}')}: {_reason(error)}") from error
     for key, found in _types(cfg):
-        # None takes the place of any value in yacs, and any value that of None.
+        # yacs accepts None for any value, and any value for None.
         if types.get(key, type(None)) not in (type(None), found):
             raise InputError(f"{key}: expected a value of type {types[key].__name__}, got {found.__name__}")
 
@@ -65,14 +60,14 @@ def _types(node, prefix=""):
 
 
 def _check_file(path, above=()):
-    """Check that a config file, and those that it builds on, can be read in a moment and hold nothing but plain values.
+    """Check that a config file and its base configs are small and hold nothing but plain values.
 
     Args:
-        path: of the file; may be an address that Detectron2 knows.
-        above: paths of the files that build on it.
+        path: path of the file, or a URL that Detectron2 supports.
+        above: paths of the configs that have it as base.
 
     Raises:
-        InputError: it cannot be used, or builds on itself.
+        InputError: a file cannot be used, or is its own base.
     """
     through = f"{above[-1]}: {BASE_KEY} " if above else ""
     if path in above or len(above) > MAX_BASES:
@@ -93,12 +88,8 @@ def _check_file(path, above=()):
 
 
 def _bases(path):
-    """Names of the files that a config file builds on.
-
-    Raises:
-        yaml.YAMLError, and those of `UNUSABLE`: it cannot be used.
-    """
-    if not os.path.isfile(path):  # reading a pipe would wait, a device never end
+    """Names of the base configs of a config file; raises yaml.YAMLError or one of `UNUSABLE`."""
+    if not os.path.isfile(path):  # a pipe or a device may never end
         raise ValueError("no such config file")
     with open(path, "rb") as file:
         text = file.read(MAX_CONFIG + 1)
@@ -117,10 +108,10 @@ def _bases(path):
 
 
 def _extent(node, known):
-    """Characters of a yaml node where what an alias stands for is counted again.
+    """Number of characters of a yaml node with its aliases expanded.
 
     Args:
-        known: dict from id of a node to its extent, None while that is counted.
+        known: extents by id of the node, None while a node is being counted.
 
     Raises:
         ValueError: a node is part of itself, or a value is too long.
@@ -143,7 +134,7 @@ def _reason(error):
     return short(first_line(error.args[0] if isinstance(error, KeyError) and error.args else error))
 
 
-def short(text):
-    """Of a text that may be of any length the begin, in one line."""
+def short(text: str) -> str:
+    """The first 300 characters of a text, on one line."""
     line = " ".join(text.splitlines())
     return line if len(line) <= 300 else f"{line[:300]}..."

@@ -1,1 +1,1 @@
-"""What the rooms share: processes that agree, random numbers, drawing."""
+"""Shared by the other packages: communication of processes, random numbers, drawing."""

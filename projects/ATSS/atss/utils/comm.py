@@ -1,4 +1,4 @@
-"""What the processes of a run decide together, besides `detectron2.utils.comm`."""
+"""Communication of the processes of a run, in addition to `detectron2.utils.comm`."""
 
 import contextlib
 from functools import cache
@@ -12,11 +12,7 @@ from ..errors import AgreedError, InputError
 
 
 def parallel(model, broadcast_buffers=False, **options):
-    """The model as several processes train it together; as it is where there is one.
-
-    Args:
-        broadcast_buffers, options: of DistributedDataParallel.
-    """
+    """Wrap the model in DistributedDataParallel, with its options, if there are several processes."""
     if comm.get_world_size() == 1:
         return model
     device_ids = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
@@ -25,7 +21,7 @@ def parallel(model, broadcast_buffers=False, **options):
 
 @contextlib.contextmanager
 def agreeing():
-    """All processes go on, or none: an `InputError` of one is an `AgreedError` of all. Every process must come here."""
+    """Collective: an `InputError` in one process raises an `AgreedError` in all of them."""
     error = None
     try:
         yield
@@ -37,10 +33,7 @@ def agreeing():
 
 
 def from_main(make):
-    """What the main process makes, in every process; every process must come here.
-
-    Args:
-        make: function without arguments, run in the main process alone.
+    """Collective: run `make()` in the main process and return its result in every process.
 
     Raises:
         AgreedError: the main process raised an `InputError`.
@@ -56,5 +49,5 @@ def from_main(make):
 
 @cache
 def object_group():
-    """A group of all processes that talks in Python objects without a GPU."""
+    """Group of all processes for Python objects, which need no GPU."""
     return dist.new_group(backend="gloo")

@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.utils.colormap import colormap
 from PIL import Image, ImageDraw, ImageFont
 
-# Smaller images are enlarged until their long side has this many pixels, so that the labels do not hide them.
+# Images are enlarged to at least this long side, in pixels, so that labels do not cover them.
 MIN_LONG_SIDE = 640
 
 
@@ -21,14 +21,14 @@ def class_colors(num_classes):
 
 
 def draw_boxes(image, boxes, labels, colors, min_long_side=MIN_LONG_SIDE):
-    """Draw boxes with a label each. Where boxes or labels overlap, the first is on top.
+    """Draw boxes with labels; the first box and the first label are on top.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         boxes: (D, 4), x1 y1 x2 y2 in pixels of the image.
-        labels: list of D texts, "" for no label.
+        labels: list of D strings, "" for no label.
         colors: list of D (R, G, B) from 0 to 255.
-        min_long_side: a smaller image is enlarged to this many pixels.
+        min_long_side: long side to which a smaller image is enlarged, in pixels.
 
     Returns:
         (H', W', 3) uint8, RGB.
@@ -61,9 +61,9 @@ def draw_boxes(image, boxes, labels, colors, min_long_side=MIN_LONG_SIDE):
 
 
 def label_corner(label, left, top, bottom, size, placed):
-    """Where a label goes, (x, y): above its box, inside it at the top, below it, or inside it at the bottom.
+    """Position (x, y) of a label: above its box, inside at the top, below it, or inside at the bottom.
 
-    It is the first of these inside the image that overlaps no label placed before, or else the first inside the image.
+    Return the first of these inside the image that overlaps no label in `placed`, or else the first inside the image.
     """
     label_height, label_width = label.shape[:2]
     height, width = size
@@ -84,7 +84,7 @@ def label_corner(label, left, top, bottom, size, placed):
 
 @lru_cache(maxsize=512)  # the frames of a video repeat their labels
 def label_image(text, size, color):
-    """A line of text on a background of a color, (h, w, 3) uint8, RGB."""
+    """Render a line of text on a colored background: (h, w, 3) uint8, RGB."""
     left, top, right, bottom = font(size).getbbox(text)
     label = Image.new("RGB", (math.ceil(right - left) + 6, math.ceil(bottom - top) + 6), color)
     is_dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 140
@@ -94,7 +94,7 @@ def label_image(text, size, color):
 
 @cache
 def font(size):
-    """DejaVu Sans, which comes with matplotlib and covers most alphabets."""
+    """DejaVu Sans, which matplotlib includes and which covers most alphabets."""
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
@@ -105,7 +105,7 @@ def mosaic(images, columns, width=420, titles=None):
         images: list of (H, W, 3) uint8, RGB, of any size.
         columns: number of images per row.
         width: long side of each image in the grid, in pixels; the aspect ratio is kept.
-        titles: list of one line of text per image, written above it, or None.
+        titles: one line of text per image, drawn above it, or None.
 
     Returns:
         (H', W', 3) uint8, RGB.
@@ -129,7 +129,7 @@ def mosaic(images, columns, width=420, titles=None):
 
 
 def shortened(text, width, text_font):
-    """The text, cut at its beginning and with "…" before the rest where it is longer than `width` pixels."""
+    """Cut the beginning of the text, marked by "…", to fit `width` pixels."""
     short = text
     while text and text_font.getlength(short) > width:
         text = text[1:]

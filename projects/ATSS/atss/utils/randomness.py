@@ -1,7 +1,7 @@
-"""Random numbers that are functions of where they are drawn, so that a run that goes on draws what it would have drawn.
+"""Random numbers that depend on a position alone, so that a resumed run draws the same as an uninterrupted one.
 
-No state is kept: the random numbers of an iteration follow from the seed, the iteration and the process, those of a
-image from the seed and its place in the order of the images.
+There is no state: the random numbers of an iteration depend on the seed, the iteration and the process, those of an
+image on the seed and its position in the order of the images.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import torch
 
 
 def seed_all(*place):
-    """Seed Python, NumPy and PyTorch, its GPU too, with integers from 0 that together say where numbers are drawn."""
+    """Seed Python, NumPy and PyTorch (CPU and GPU) with non-negative integers that identify a position."""
     _seed_cpu(place)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(torch.initial_seed())
@@ -20,7 +20,7 @@ def seed_all(*place):
 
 @contextlib.contextmanager
 def drawn_at(*place):
-    """Random numbers on the CPU as after `seed_all`; afterwards those from before go on."""
+    """Context with random numbers on the CPU as after `seed_all`; the previous state is restored afterwards."""
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     _seed_cpu(place)
     try:
