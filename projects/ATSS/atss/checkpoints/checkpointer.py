@@ -1,6 +1,6 @@
-"""Detectron2's checkpointer, which refuses checkpoints that do not fit instead of loading what happens to.
+"""Detectron2's checkpointer, which refuses checkpoints that do not fit instead of loading some of their weights.
 
-Of several processes the main one alone reads and writes files; the others get what it has read.
+With several processes only the main one reads and writes files, and sends the others what it has read.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Loads and saves as Detectron2 does; raises `InputError` for a file that is missing, damaged or of another model.
+    """Load and save as Detectron2 does; raise an InputError for a file that is missing, damaged or of another model.
 
-    A checkpoint is written whole or not at all, and never with numbers that are not finite. Training goes on from the
-    last one that is whole. Files are read without running code that they may hold.
+    Checkpoints are written atomically, and never with values that are not finite. Training resumes from the last intact
+    one. Files are read without running code.
 
     Args:
         model: the model.
         save_dir: folder to save checkpoints in and to resume from.
-        needed: function of a key of the model, whether a checkpoint must hold it; None for the whole model.
-        remake_head: True to leave what does not fit of the head at its random start, and to name it, unless training
-            is resumed.
+        needed: function that tells whether a checkpoint must have a key of the model; None for all keys.
+        remake_head: True to log parameters of the head that do not fit, and keep their random initialisation, unless
+            training is resumed.
         allow_pickle: True to read `.pkl` files, see `read_file`.
-        checkpointables: what else is saved.
+        checkpointables: other objects to save, by name.
     """
 
     def __init__(self, model, save_dir="", *, needed=None, remake_head=False, allow_pickle=False, **checkpointables):
@@ -46,10 +46,10 @@ class Checkpointer(DetectionCheckpointer):
         self._resuming = False
 
     def save(self, name, **others):
-        """Write `<name>.pth` into the folder, with the weights and what else is saved; in the main process alone.
+        """Write `<name>.pth` with the weights, the checkpointables and `others`, in the main process.
 
         Raises:
-            InputError: the weights are not finite, or the file cannot be written; what was there before still is.
+            InputError: the weights are not finite, or the file cannot be written; an existing file is kept.
         """
         if not (self.save_dir and self.save_to_disk):
             return
@@ -64,20 +64,19 @@ class Checkpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename):
-        # The best checkpoint is not what training goes on from.
+        # Training does not resume from the best checkpoint.
         if last_filename_basename != "model_best.pth":
             tag = os.path.join(self.save_dir, "last_checkpoint")
             write_whole(tag, lambda file: file.write(last_filename_basename.encode()))
 
     def resume_or_load(self, path, *, resume=True):
-        """Resume from the last whole checkpoint of the folder, if there is one and `resume` is True; else load `path`.
+        """Resume from the last intact checkpoint of the folder if there is one and `resume` is True; else load `path`.
 
-        Returns:
-            what of the checkpoint was not used. `resumed` says which of the two it was.
+        Sets `resumed`, and returns the parts of the checkpoint that were not used.
         """
         last = from_main(lambda: newest(self.save_dir)) if resume else None
         self.resumed = last is not None
-        if self.save_to_disk and self.checkpointables:  # others may read while a training writes
+        if self.save_to_disk and self.checkpointables:  # not in a process that only reads
             remove_drafts(self.save_dir)
         return self.load(last) if self.resumed else self.load(path, checkpointables=[])
 
@@ -96,12 +95,12 @@ class Checkpointer(DetectionCheckpointer):
         return checkpoint
 
     def _local_path(self):
-        """Path of the file itself, of a download where it is no local one."""
+        """Path of the local file, downloaded if necessary."""
         path = self._path
         if "://" in path:
             try:
                 path = self.path_manager.get_local_path(path)
-            except Exception as error:  # the network's and the file system's
+            except Exception as error:  # of the network or the file system
                 raise InputError(f"{path}: cannot be downloaded ({first_line(error)})") from error
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such checkpoint")
@@ -116,10 +115,10 @@ class Checkpointer(DetectionCheckpointer):
             if not all(isinstance(k, str) and isinstance(v, (torch.Tensor, np.ndarray)) for k, v in weights.items()):
                 raise TypeError("it holds no weights by name")
             return {**checkpoint, "model": weights}
-        except Exception as error:  # whatever a damaged file makes a reader raise
+        except Exception as error:  # damaged files raise all kinds
             weights = {}
             with contextlib.suppress(InputError):
-                weights, _ = read_weights(filename, self.allow_pickle)  # some frameworks keep objects besides
+                weights, _ = read_weights(filename, self.allow_pickle)  # tolerates objects of other frameworks
             self._refuse_other_codebases(weights)
             if isinstance(error, InputError):
                 raise
@@ -163,9 +162,9 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def in_detectron2s_form(filename, content):
-    """What a file holds, as Detectron2's checkpointer wants it: by the name of its format."""
+    """Convert the content of a file to the dict that Detectron2's checkpointer expects, by the file's suffix."""
     if filename.endswith(".pkl") and not ("model" in content and "__author__" in content):
-        # Caffe2's: detectors have "blobs", ImageNet models do not.
+        # Caffe2: detectors have "blobs", ImageNet models do not.
         weights = {key: value for key, value in content.get("blobs", content).items() if not key.endswith("_momentum")}
         return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
     if filename.endswith(".pyth"):
@@ -175,25 +174,21 @@ def in_detectron2s_form(filename, content):
 
 
 def not_finite(weights):
-    """The first key of a state dict that holds infinity or NaN, None where all is finite."""
+    """The first key of a state dict with infinity or NaN, or None."""
     floats = {key: value for key, value in weights.items() if value.is_floating_point()}
-    finite = torch.stack([value.isfinite().all() for value in floats.values()]).tolist()  # one wait for a GPU
+    finite = torch.stack([value.isfinite().all() for value in floats.values()]).tolist()  # one synchronisation
     return next((key for key, fine in zip(floats, finite, strict=True) if not fine), None)
 
 
 def averaged_weights(checkpoint):
-    """The weights of `WeightAverage` in what the trainer has saved, None where it kept none."""
+    """The weights of the hook `WeightAverage` in a checkpoint, or None."""
     trainer = checkpoint.get("trainer", {})
     hooks = trainer.get("hooks", {}) if isinstance(trainer, dict) else {}
     return hooks.get("WeightAverage", {}).get("weights")
 
 
 def check_weights(cfg):
-    """Check, before anything is written, that training can start from MODEL.WEIGHTS.
-
-    Raises:
-        InputError: the checkpoint is missing, damaged or of another model.
-    """
+    """Raise an InputError, before anything is written, if training cannot start from MODEL.WEIGHTS."""
     if cfg.MODEL.WEIGHTS:
         cfg = cfg.clone()
         cfg.defrost()

@@ -1,18 +1,19 @@
-"""Checkpoints of other codebases -> one of this project, and the config that makes its numbers mean the same."""
+"""Convert checkpoints of other codebases, with a config that follows their conventions."""
 
 import re
 from typing import NamedTuple
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..errors import InputError, first_line
-from .formats import BOTTOM_UP, FORMATS, format_of
+from .formats import BOTTOM_UP, FORMATS, Format, format_of
 from .reading import read_weights, some
 
-# Detectron2's FrozenBatchNorm2d adds it to a variance.
+# Epsilon of Detectron2's FrozenBatchNorm2d.
 EPS = 1e-5
-# More than any dataset has.
+# Maximum number of classes: more than any dataset has.
 MAX_CLASSES = 100_000
 # Blocks of res4, by MODEL.RESNETS.DEPTH.
 DEPTHS = {6: 50, 23: 101, 36: 152}
@@ -21,38 +22,38 @@ DEPTHS = {6: 50, 23: 101, 36: 152}
 class Conversion(NamedTuple):
     """A converted checkpoint.
 
-    format: `Format` that it had.
-    weights: dict from our key to tensor.
-    cfg: config of the model that they fit.
-    mapped: dict from their key to ours.
-    left: list of their keys that are of no use here.
-    filled: list of our keys that they have no value for, and need none: set to what they mean.
+    format: format of the original.
+    weights: tensors by our key.
+    cfg: config of the converted model.
+    mapped: dict from original key to ours.
+    left: original keys that are not used.
+    filled: our keys that the original lacks, filled with constants.
     """
 
-    format: object
+    format: Format
     weights: dict
-    cfg: object
+    cfg: CfgNode
     mapped: dict
     left: list
     filled: list
 
 
 def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickle=False):
-    """Read a checkpoint of another codebase, and make it one of this project.
+    """Read and convert a checkpoint of another codebase.
 
     Args:
-        path: of the file.
-        cfg: config to start from; it gets the architecture of the weights, and the conventions of their codebase.
-        own_model: True to refuse weights of another architecture than the config's.
-        own_datasets: True to refuse weights of other classes than those of the config's datasets.
-        keep: keys of conventions that stay as they are in the config.
-        allow_pickle: as for `read_file`.
+        path: path of the file.
+        cfg: config to start from; architecture and conventions are set to those of the checkpoint.
+        own_model: True to refuse weights whose architecture differs from the config's.
+        own_datasets: True to refuse weights whose classes differ from those of the config's datasets.
+        keep: config keys that are not changed.
+        allow_pickle: as in `read_file`.
 
     Returns:
-        `Conversion`; the config is complete, but for MODEL.WEIGHTS, and frozen.
+        `Conversion`; its config is frozen, and complete except for MODEL.WEIGHTS.
 
     Raises:
-        InputError: the file cannot be read, is of no known codebase, or does not hold the whole model.
+        InputError: the file cannot be read, is of an unknown codebase, or is not a complete model.
     """
     theirs, names = read_weights(path, allow_pickle)
     format = recognise(path, theirs)
@@ -74,12 +75,11 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
             if key not in keep:
                 cfg.merge_from_list([key, value])
         filled = complete(path, weights, cfg, format)
-        # Only now that they have the model's shapes.
+        # Done last, when the shapes are known to be the model's.
         for key in weights.keys() - set(filled):
             if key.endswith("running_var"):
                 weights[key] = weights[key] + format.batch_norm_eps - EPS
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, MemoryError) as error:
-        # Weights of shapes that no model has.
         raise InputError(
             f"{path}: not a whole ATSS model of {format.title} ({type(error).__name__}: {first_line(error)})"
         ) from error
@@ -88,7 +88,7 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
 
 
 def recognise(path, weights):
-    """The `Format` of some weights."""
+    """The `Format` of the weights; raises an InputError if it is unknown."""
     format = format_of(weights)
     if format:
         return format
@@ -99,7 +99,7 @@ def recognise(path, weights):
 
 
 def rename(path, weights, format):
-    """dict from their keys to ours; list of those of no use."""
+    """dict from original keys to ours; list of the keys that are not used."""
     names = {key: format.rename(key) for key in weights}
     unknown = [key for key, ours in names.items() if ours == key and key.startswith(format.parts)]
     if unknown:
@@ -109,7 +109,7 @@ def rename(path, weights, format):
 
 
 def join_scales(weights):
-    """One factor a level -> one tensor; changes the dict."""
+    """Join the scalars of the levels in one tensor, in place."""
     scales = {int(key.rpartition(".")[2]): key for key in weights if key.startswith("head.scales.")}
     if sorted(scales) != list(range(len(scales))):
         raise ValueError(f"factors of the levels {sorted(scales)}")
@@ -118,7 +118,7 @@ def join_scales(weights):
 
 
 def architecture_of(weights, format):
-    """dict from config key to the value that weights with our names have."""
+    """Config keys and values for the architecture of renamed weights."""
     blocks = {int(m[1]) for m in (re.match(re.escape(BOTTOM_UP) + r"res4\.(\d+)\.", key) for key in weights) if m}
     if len(blocks) not in DEPTHS:
         raise ValueError(f"no ResNet of 50, 101 or 152 layers: its third stage has {len(blocks)} blocks")
@@ -149,7 +149,7 @@ def architecture_of(weights, format):
 
 
 def check_architecture(path, cfg, architecture):
-    """Check that weights have the architecture of a config."""
+    """Raise an InputError unless the config has this architecture."""
     for key, found in architecture.items():
         node = cfg
         for part in key.split("."):
@@ -159,9 +159,9 @@ def check_architecture(path, cfg, architecture):
 
 
 def settle_classes(path, cfg, num_classes, names, own_datasets):
-    """Bring the classes of a config in line with a model's: their number, and their names, where the file has them.
+    """Set the number and names of the classes to the checkpoint's, and drop datasets with other classes.
 
-    Datasets of other classes go, unless they are the user's own, which must fit.
+    The user's own datasets must have as many classes as the checkpoint.
     """
     atss = cfg.MODEL.ATSS
     if own_datasets and num_classes != atss.NUM_CLASSES:
@@ -173,15 +173,16 @@ def settle_classes(path, cfg, num_classes, names, own_datasets):
 
 
 def complete(path, weights, cfg, format):
-    """Fill in what `weights` need no value for, and see that they are all of the model; returns the filled keys."""
+    """Fill in `Format.absent`, in place, and check that the weights are complete; return the filled keys."""
     needed = shapes_of(cfg)
     if not format.whole:
-        # Offsets start from zero: ImageNet weights have none.
+        # ImageNet weights have no offsets, which are initialised to 0.
         needed = {key: s for key, s in needed.items() if key.startswith(BOTTOM_UP) and "conv2_offset" not in key}
-    # Of normalisations that are not frozen.
+    # num_batches_tracked: of batch normalisations that are not frozen.
     absent = (*format.absent, (r".*\.num_batches_tracked", 0))
-    values = {key: number for pattern, number in absent for key in needed.keys() - weights.keys()
-              if re.fullmatch(pattern, key)}  # fmt: skip
+    values = {}
+    for pattern, number in absent:
+        values.update({key: number for key in needed.keys() - weights.keys() if re.fullmatch(pattern, key)})
     missing = [key for key in needed if key not in weights and key not in values]
     extra = [key for key in weights if key not in needed]
     wrong = [
@@ -192,14 +193,14 @@ def complete(path, weights, cfg, format):
     for keys, reason in ((missing, "lacks"), (extra, "has no place for"), (wrong, "does not fit:")):
         if keys:
             raise InputError(f"{path}: not a whole ATSS model of {format.title}: {reason} {some(keys)}")
-    # Only now: weights of impossible shapes want fillings that no memory holds.
+    # Allocated last: weights of impossible shapes would need impossible amounts of memory.
     for key, number in values.items():
         weights[key] = torch.full(needed[key], number - EPS if key.endswith("running_var") else number)
     return sorted(values)
 
 
 def shapes_of(cfg):
-    """dict from key to shape of the config's model, of which no value is computed."""
+    """Shapes of the parameters of the config's model, by key, without allocating them."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"

@@ -1,7 +1,7 @@
-"""Checkpoint files that are whole: written so that a crash leaves the old or the new, and checked before they are used.
+"""Write checkpoint files atomically, and check them before they are used.
 
-torch's files are zip archives with a checksum (CRC-32) of every record, and their index at the end: a file that was cut
-off has none.
+torch's files are zip archives with a checksum (CRC-32) of every record and an index at the end, which a truncated file
+lacks.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ from ..errors import InputError, first_line
 
 logger = logging.getLogger(__name__)
 
-# Of a file that is being written.
+# Suffix of a file that is being written.
 DRAFT = ".draft"
 
 
 def write_whole(path, write):
-    """Write a file that is there whole, on the disk, or not at all.
+    """Write a file atomically and durably: `path` holds the new file or the old one, even after a crash.
 
     Args:
-        path: of the file.
-        write: function of a binary file, which fills it.
+        path: path of the file.
+        write: function that writes to a binary file.
 
     Raises:
-        InputError: it cannot be written: the disk is full, say. What was at `path` before is still there.
+        InputError: the file cannot be written, for example because the disk is full.
     """
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".{name}{DRAFT}")
@@ -37,16 +37,16 @@ def write_whole(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-        with contextlib.suppress(OSError):  # not every file system can
+        with contextlib.suppress(OSError):  # not supported by every file system
             _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch's writer makes the one of the other
+    except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError from an OSError
         with contextlib.suppress(OSError):
             os.unlink(draft)
         raise InputError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def reason(error):
-    """Why a file could not be written; torch says only that something went wrong when its file could not be closed."""
+    """Why a file could not be written: the innermost cause, since torch only reports that closing failed."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
     return getattr(error, "strerror", None) or first_line(error)
@@ -61,7 +61,7 @@ def _sync_folder(folder):
 
 
 def remove_drafts(folder):
-    """Remove what a process that was killed while it wrote has left."""
+    """Remove the partial files of processes that were killed while writing."""
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if name.startswith(".") and name.endswith(DRAFT):
             with contextlib.suppress(OSError):
@@ -69,7 +69,7 @@ def remove_drafts(folder):
 
 
 def damage(path):
-    """What is wrong with a file that `torch.save` has written: a text, None where every checksum is right."""
+    """Describe the damage to a file of `torch.save`; None if all checksums are right."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -81,15 +81,15 @@ def damage(path):
 
 
 def newest(folder):
-    """The checkpoint to go on from: the one that `last_checkpoint` names or, if that is damaged, the one before it.
+    """The checkpoint to resume from: the one in `last_checkpoint` or, if damaged, the latest intact one before it.
 
-    The log says which were damaged.
+    Damaged checkpoints are logged.
 
     Returns:
-        path of the file, None where the folder has none.
+        path of the file; None if the folder has no checkpoint.
 
     Raises:
-        InputError: there are checkpoints, and all of them are damaged.
+        InputError: all checkpoints are damaged.
     """
     damaged = []
     for path in _candidates(folder):
@@ -105,9 +105,9 @@ def newest(folder):
 
 
 def _candidates(folder):
-    """The named checkpoint, then those that were written before it, latest first.
+    """The checkpoint in `last_checkpoint`, then those of earlier iterations, latest first.
 
-    In a folder that was trained in before there may be some of later iterations: those are of another training.
+    Checkpoints of later iterations belong to a previous training in the same folder.
     """
     named = last_name(folder)
     names = [name for name in os.listdir(folder) if of_training(name)] if os.path.isdir(folder) else []
@@ -119,18 +119,18 @@ def _candidates(folder):
 
 
 def of_training(name):
-    """Whether training goes on from a checkpoint of that name: not from the best one, which may be far back."""
+    """Whether training may resume from a checkpoint of this name; not from the best one, which may be old."""
     return name.startswith("model_") and name.endswith(".pth") and name != "model_best.pth"
 
 
 def number(path):
-    """The iteration in the name of a checkpoint, infinity for the final one."""
+    """The iteration in the name of a checkpoint; infinity for the final one."""
     digits = re.fullmatch(r"model_(\d+)\.pth", os.path.basename(path))
     return int(digits[1]) if digits else math.inf
 
 
 def last_name(folder):
-    """The name of the last checkpoint, as `last_checkpoint` has it, None where that is missing or senseless."""
+    """The file name in `last_checkpoint`; None if that is missing or not readable."""
     try:
         with open(os.path.join(folder, "last_checkpoint"), encoding="utf-8") as file:
             name = os.path.basename(file.read(256).strip())

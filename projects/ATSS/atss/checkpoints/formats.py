@@ -1,4 +1,4 @@
-"""The codebases whose checkpoints can be read: what their keys are called here, and what their numbers mean."""
+"""Checkpoints of other codebases: how to recognise them, rename their keys, and set the config to their conventions."""
 
 import re
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 
-# What ImageNet weights are of.
+# Prefix of the keys that ImageNet weights provide.
 BOTTOM_UP = "backbone.bottom_up."
 
 
 def is_pretrained(key):
-    """Whether ImageNet weights must hold a key of the model.
+    """Whether ImageNet weights must provide a key of the model.
 
-    Offsets of deformable layers start from 0, and statistics are part of weight and bias, or are gathered anew.
+    Offsets of deformable layers are initialised to 0; statistics are folded into weight and bias, or collected again.
     """
-    started = ("running_mean", "running_var", "num_batches_tracked")
-    return key.startswith(BOTTOM_UP) and "conv2_offset" not in key and not key.endswith(started)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return key.startswith(BOTTOM_UP) and "conv2_offset" not in key and not key.endswith(statistics)
 
 
 MSRA_INPUT = {
@@ -34,15 +34,15 @@ TORCHVISION_INPUT = {
 class Format(NamedTuple):
     """A codebase.
 
-    title: for people.
-    marks: keys that tell its checkpoints.
-    rename: function of a key -> ours; None for a key that is of no use here; the key itself where it is unknown.
-    parts: prefixes of the keys that belong to the model: of these all must be known.
-    settings: dict from config key to value, the codebase's conventions.
-    stride_in_1x1: whether its ResNets (of one group) halve in the first convolution of a block.
-    batch_norm_eps: what is added to a variance.
-    absent: pairs of a pattern of our keys that its models do not have, and the number that stands for them.
-    whole: whether it is a whole detector, or a backbone.
+    title: name in messages.
+    marks: keys that identify its checkpoints.
+    rename: function from a key to ours; returns None for a key that is not used, the key itself if it is unknown.
+    parts: prefixes of the model's keys, all of which must be known.
+    settings: config keys and values for the codebase's conventions.
+    stride_in_1x1: whether its ResNets (of one group) have the stride in the first convolution of a block.
+    batch_norm_eps: epsilon of its batch normalisation.
+    absent: patterns of our keys that its models lack, with the value to fill in.
+    whole: True for a detector, False for a backbone.
     """
 
     title: str
@@ -57,7 +57,7 @@ class Format(NamedTuple):
 
 
 def first_match(rules):
-    """Function of a key -> the first rule's replacement that matches all of it, or the key itself."""
+    """Function that renames a key by the first (pattern, replacement) that matches; unknown keys stay the same."""
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
 
     def rename(key):
@@ -71,10 +71,10 @@ def first_match(rules):
 
 
 def resnet(prefix, stem):
-    """Rules for a ResNet with torchvision's names, some with deformable layers, behind `prefix`."""
+    """Rules for a ResNet with torchvision's names, including deformable layers, behind `prefix`."""
 
     def stage(rest):
-        # Their layer 1 is res2.
+        # layer1 is res2.
         return lambda m: f"{BOTTOM_UP}res{int(m[1]) + 1}.{m[2]}.{m.expand(rest)}"
 
     block = prefix + r"layer(\d)\.(\d+)\."
@@ -91,12 +91,12 @@ def resnet(prefix, stem):
 
 
 def numbered(name, offset):
-    """Replacement: `name` with the first group plus `offset`, then the second group."""
+    """Replacement: `name`, first group plus `offset`, dot, second group."""
     return lambda m: f"{name}{int(m[1]) + offset}.{m[2]}"
 
 
 def tower(m):
-    """The paper's towers are convolution, normalisation, ReLU, convolution, ...; of the last one two layers."""
+    """The paper's towers are flat: convolution, normalisation, ReLU, convolution, ..."""
     name, place = {"cls": "class", "bbox": "box"}[m[1]], int(m[2])
     part = ("", "norm.", "relu.")[place % 3]
     return f"head.{name}_tower.{place // 3}.{part}{m[3]}"
@@ -166,7 +166,7 @@ MMDETECTION = Format(
     },
     stride_in_1x1=False,
     batch_norm_eps=1e-5,
-    # Its convolutions have no bias where a normalisation follows.
+    # Its convolutions have no bias before a normalisation.
     absent=((r"head\.(class|box)_tower\.\d\.bias", 0.0),),
     whole=True,
 )
@@ -185,7 +185,7 @@ TORCHVISION = Format(
 
 
 def caffe2_name(key):
-    """Caffe2's files hold all sorts of things besides the ResNet."""
+    """Our name of a ResNet's key; None for anything else in a Caffe2 file."""
     (name,) = convert_basic_c2_names([key])
     layer = r"(stem|res\d\.\d+)\.(conv\d|shortcut)\.(weight|norm\.(weight|bias|running_mean|running_var))"
     return BOTTOM_UP + name if re.fullmatch(layer, name) else None
@@ -199,7 +199,7 @@ MSRA = Format(
     MSRA_INPUT,
     stride_in_1x1=True,
     batch_norm_eps=0.0,
-    # Statistics are part of weight and bias.
+    # Statistics are folded into weight and bias.
     absent=((r".*\.running_mean", 0.0), (r".*\.running_var", 1.0)),
     whole=False,
 )
@@ -208,5 +208,5 @@ FORMATS = (PAPER, MMDETECTION, TORCHVISION, MSRA)
 
 
 def format_of(weights):
-    """The `Format` of weights by name, None where it is unknown."""
+    """The `Format` of a dict (or set of keys) of weights, or None."""
     return next((format for format in FORMATS if all(mark in weights for mark in format.marks)), None)

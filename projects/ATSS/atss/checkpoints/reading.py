@@ -1,5 +1,6 @@
-"""Reading of weights from files of any origin, without running code that they may hold."""
+"""Read weights from untrusted files without running code."""
 
+import io
 import math
 import os
 import pickle
@@ -13,15 +14,15 @@ import torch
 
 from ..errors import InputError, first_line
 
-# Ten times as many as the largest model has.
+# Maximum number of values in a checkpoint: ten times as many as the largest model has.
 MAX_NUMBERS = 10**9
 ZIP_START = b"PK\x03\x04"
-# Numbers: floats, integers, with and without sign, booleans.
+# dtype codes of floats, signed and unsigned integers, and booleans.
 NUMBER = re.compile("[fiub][1248]")
 
 
 class Inert:
-    """Stands in for what another framework keeps in a checkpoint besides weights, and does nothing."""
+    """Placeholder for objects that another framework stores next to the weights."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
@@ -30,14 +31,14 @@ class Inert:
         pass
 
 
-# Of mmengine's log of losses. Its methods are pickled as attributes of the class.
+# mmengine's log of losses. Its methods are pickled as attributes of the class.
 INERT = ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr")
 
 
 class DType:
-    """Stands in for a pickled numpy dtype: that of a number, and its order of bytes.
+    """Placeholder for a pickled numpy dtype, restricted to numbers.
 
-    numpy's own takes any state from a file: fields at any offset, objects.
+    numpy's own `__setstate__` accepts any state from a file: fields at any offset, objects.
     """
 
     def __new__(cls, code="", *others):
@@ -50,12 +51,12 @@ class DType:
 
     def numpy(self):
         if not isinstance(self.code, str) or not NUMBER.fullmatch(self.code) or self.order not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError("an array of other things than numbers")
+            raise pickle.UnpicklingError("an array of something other than numbers")
         return np.dtype(self.order + self.code)
 
 
 class Array(np.ndarray):
-    """A pickled numpy array, which takes numbers alone, as many as the file has."""
+    """A pickled numpy array of numbers."""
 
     def __new__(cls, *others):
         return super().__new__(cls, (0,))
@@ -74,11 +75,11 @@ def from_buffer(data, dtype, shape, order):
 
 
 def as_bytes(data):
-    """Bytes, which are a text where Python 2 pickled them."""
+    """Bytes, which Python 2 pickled as a string."""
     return data if isinstance(data, bytes) else data.encode("latin1")
 
 
-# What pickled numpy arrays are made of, under the names of numpy 1 and 2.
+# The parts of pickled numpy arrays, under their names in numpy 1 and 2.
 ARRAYS = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): Array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): scalar for core in ("core", "_core")},
@@ -88,42 +89,36 @@ ARRAYS = {
 }
 
 
-class Bounded:
-    """A file of which no more bytes are asked for than it has: room for them is made before they are read."""
-
-    def __init__(self, file):
-        self.file, self.size = file, os.fstat(file.fileno()).st_size
-
-    def read(self, size):
-        return self.file.read(min(size, self.size))
+class PickleBytes(io.BytesIO):
+    """The bytes of a pickle, in which a truncated name is an error."""
 
     def readline(self):
-        line = self.file.readline()
+        line = super().readline()
         if not line.endswith(b"\n"):
             raise EOFError("it ends within a name")
         return line
 
 
 class ArrayUnpickler(pickle._Unpickler):
-    """Reads numbers, texts, containers and numpy arrays, and refuses everything else.
+    """Unpickle numbers, strings, containers and numpy arrays; refuse everything else.
 
-    It is the one in Python, which is fast enough for a few hundred arrays: the one in C makes room for as many objects
-    as a file says it will refer to.
+    Python's implementation is fast enough for a few hundred arrays. The one in C allocates memory for as many objects
+    as the file announces.
     """
 
     def find_class(self, module, name):
         if (module, name) in ARRAYS:
             return ARRAYS[module, name]
-        if (module, name) == ("_codecs", "encode"):  # bytes, as Python 2 pickled them
+        if (module, name) == ("_codecs", "encode"):  # bytes in Python 2
             return lambda text, encoding: text.encode("latin1")
-        if (module, name) == ("__builtin__", "bytes"):  # those without any
+        if (module, name) == ("__builtin__", "bytes"):  # empty bytes in Python 2
             return lambda: b""
         if (module, name) == ("collections", "OrderedDict"):
             return dict
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
     def load_bytearray8(self):
-        # Python's own makes room for as many bytes as a file says it has before it reads them.
+        # The standard one allocates as many bytes as the file announces.
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(size)))
 
@@ -131,30 +126,29 @@ class ArrayUnpickler(pickle._Unpickler):
 
 
 def read_file(path, allow_pickle=False):
-    """What a checkpoint holds, with tensors on the CPU; `.pkl` files are pickled arrays, all others torch's.
+    """Read a checkpoint, with tensors on the CPU: pickled arrays from `.pkl` files, torch's format from all others.
 
     Args:
-        path: of the file.
-        allow_pickle: True to read `.pkl` files, too, of which numbers, texts, containers and arrays are taken.
+        path: path of the file.
+        allow_pickle: True to also read `.pkl` files, restricted to numbers, strings, containers and arrays.
 
     Raises:
-        InputError: the file is missing, damaged, a pickle that is not allowed, larger than it looks, or would run code.
+        InputError: the file is missing, damaged, a pickle that is not allowed, compressed, or would run code.
     """
     path = os.fspath(path)
     if not os.path.exists(path):
         raise InputError(f"{path}: no such checkpoint")
-    if not os.path.isfile(path):  # reading a pipe would wait, a device never end
+    if not os.path.isfile(path):  # a pipe or a device may never end
         raise InputError(f"{path}: not a file, so no checkpoint")
     if path.endswith(".pkl") and not allow_pickle:
         raise InputError(
             f"{path}: a pickle, which can run code when it is read: not read; if you trust its origin, "
-            "MODEL.ATSS.ALLOW_PICKLE True (--allow-pickle of "
-            "tools/convert_checkpoint.py) reads its numbers"
+            "MODEL.ATSS.ALLOW_PICKLE True (--allow-pickle of tools/convert_checkpoint.py) reads its numbers"
         )
     try:
         if path.endswith(".pkl"):
             with open(path, "rb") as file:
-                return ArrayUnpickler(Bounded(file), encoding="latin1").load()
+                return ArrayUnpickler(PickleBytes(file.read()), encoding="latin1").load()
         refuse_bomb(path)
         arrays = [(what, f"{module}.{name}") for (module, name), what in ARRAYS.items()]
         inert = [(Inert, name) for name in INERT]
@@ -162,7 +156,7 @@ def read_file(path, allow_pickle=False):
             return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except Exception as error:  # whatever a damaged file makes a reader raise
+    except Exception as error:  # damaged files raise all kinds
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign:
             raise InputError(
@@ -174,11 +168,9 @@ def read_file(path, allow_pickle=False):
 
 
 def refuse_bomb(path):
-    """Check that a zip file, which torch writes without compression, holds no more bytes than it has.
+    """Raise an InputError for a zip file with compressed records, or with records larger than the file.
 
-    Raises:
-        InputError: it holds more, or says so.
-        zipfile.BadZipFile and others: it is damaged.
+    torch writes records without compression. A damaged file raises zipfile.BadZipFile and others.
     """
     with open(path, "rb") as file:
         if file.read(len(ZIP_START)) != ZIP_START:
@@ -193,17 +185,16 @@ def refuse_bomb(path):
 
 
 def read_weights(path, allow_pickle=False):
-    """The weights of a checkpoint and what it says of their classes.
+    """Read the weights of a checkpoint and, if it has them, the class names.
 
     Args:
-        path, allow_pickle: as for `read_file`.
+        path, allow_pickle: as in `read_file`.
 
     Returns:
-        dict from name to float32 tensor, without the prefix that parallel training adds; list of names of the classes,
-        empty where the file has none.
+        dict from name to float32 tensor, without the prefix of parallel training; list of class names, or [].
 
     Raises:
-        InputError: as `read_file`; or there are no weights by name, or some that no model has.
+        InputError: as in `read_file`; or there are no named weights, too many, or values that are not finite.
     """
     content = read_file(path, allow_pickle)
     if not isinstance(content, dict):
@@ -213,7 +204,7 @@ def read_weights(path, allow_pickle=False):
     if not arrays or not all(isinstance(name, str) for name in arrays):
         raise InputError(f"{path}: holds no weights by name; its keys are {some(weights)}")
     plain = {name: as_plain(path, name, value) for name, value in arrays.items()}
-    # A file can spread one number over a tensor of any size.
+    # A strided tensor can have any size with a single value in the file.
     if sum(math.prod(value.shape) for value in plain.values()) > MAX_NUMBERS:
         raise InputError(f"{path}: holds more than {MAX_NUMBERS} numbers, which no model here has")
     tensors = {name: as_finite(path, name, value) for name, value in plain.items()}
@@ -223,13 +214,15 @@ def read_weights(path, allow_pickle=False):
 
 
 def weights_in(content):
-    """The dict of weights in what a checkpoint holds, which may be that dict itself."""
-    places = [content.get(key) for key in ("model", "state_dict", "blobs")]
-    return next((place for place in places if isinstance(place, dict)), content)
+    """The dict of weights in a checkpoint, which may be the checkpoint itself."""
+    for key in ("model", "state_dict", "blobs"):
+        if isinstance(content.get(key), dict):
+            return content[key]
+    return content
 
 
 def as_plain(path, name, value):
-    """A tensor or array of a file as a dense tensor of numbers."""
+    """Convert a tensor or array to a dense tensor of real numbers."""
     try:
         value = torch.as_tensor(value)
         plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided
@@ -241,7 +234,7 @@ def as_plain(path, name, value):
 
 
 def as_finite(path, name, value):
-    """A dense tensor of numbers as float32; they must be finite."""
+    """Convert a dense tensor to float32, and check that it is finite."""
     try:
         value = value.float()
         finite = value.isfinite().all()
@@ -253,7 +246,7 @@ def as_finite(path, name, value):
 
 
 def class_names(meta):
-    """Names of the classes from what mmdetection notes about a checkpoint: 2.x as CLASSES, 3.x as dataset_meta."""
+    """Class names in the metadata of mmdetection: CLASSES in 2.x, dataset_meta in 3.x."""
     if not isinstance(meta, dict):
         return []
     dataset = meta.get("dataset_meta")
@@ -263,11 +256,11 @@ def class_names(meta):
 
 
 def shown(name):
-    """A text of a file for a message: one line, not too long, and nothing that a terminal obeys."""
+    """A string from a file, for a message: short, on one line, without control characters."""
     return name if name.isprintable() and len(name) <= 200 else f"{name[:200]!r}"
 
 
 def some(names):
-    """The first names, for people; keys of a file that are no texts go by their type."""
+    """The first three names, for a message; keys that are no strings are shown by their type."""
     names = [shown(name) if isinstance(name, str) else f"a {type(name).__name__}" for name in names]
     return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
