@@ -25,7 +25,7 @@ logger = logging.getLogger("atss.train_net")
 def main(args):
     setup_logger(name="atss", distributed_rank=comm.get_rank())
     with one_line_errors():
-        # Everything that can be wrong with the input shows before anything is written.
+        # Check all inputs before anything is written.
         with agreeing():
             cfg = load_config(args.config_file, args.opts)
             check_batch(cfg)
@@ -34,7 +34,7 @@ def main(args):
 
 
 def check_batch(cfg):
-    """Raise an `InputError` unless all processes get as many images."""
+    """Raise an `InputError` unless the batch can be split evenly among the processes."""
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
         raise InputError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}: expected a multiple of the {comm.get_world_size()} "
@@ -43,7 +43,7 @@ def check_batch(cfg):
 
 
 def set_up(cfg, args):
-    """Detectron2's `default_setup`; the log of this package then goes to log.txt, too."""
+    """Call Detectron2's `default_setup`, and write the log of this package to log.txt, too."""
     default_setup(cfg, args)
     logging.getLogger("atss").handlers = logging.getLogger("detectron2").handlers.copy()
 
@@ -76,9 +76,9 @@ def evaluate(cfg, args):
 
 
 def report(output_dir):
-    """Write report.html; a run is not lost where that fails."""
+    """Write report.html; log the traceback if that fails, because the run itself is complete."""
     try:
-        logger.info("The run's story: %s", write_report(output_dir))
+        logger.info("Report of the run: %s", write_report(output_dir))
     except Exception:
         logger.exception("report.html could not be written; tools/report.py tries again")
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Disturb a training for many rounds, and see that it ends with the weights of one that nobody disturbed.
+"""Kill and resume a training many times; check that it ends with the weights of an undisturbed one.
 
     python tools/soak.py --rounds 50
 
-Every round starts the training again with --resume, waits for a random while and kills something with SIGKILL: the
-launcher, one of the processes, or one of their data workers. Before some rounds the newest checkpoint is cut off at a
-random length. The model is the demo's with fewer channels, the images are generated.
+Every round resumes the training, waits for a random time and sends SIGKILL to the launcher, one of the processes or
+one of their data workers. Before some rounds the newest checkpoint is truncated to a random length. The model is the
+demo's with fewer channels, the images are generated.
 """
 
 import argparse
@@ -36,24 +36,24 @@ MODEL = {
     "SOLVER.EMA_DECAY": 0.99,
     "SEED": 1,
 }
-# Seconds that processes get to end after one of them was killed, before they are killed, too.
+# Seconds in which all processes must end after one of them was killed; then they are killed, too.
 PATIENCE = 60
 
 
 def soak(folder, rounds, processes=2, iterations=None, cut_every=5, seed=0):
-    """Run it; everything is written into `folder`.
+    """Run both trainings in subfolders of `folder`.
 
     Args:
-        folder: path of a new folder.
-        rounds: kills of the launcher or a process; those of data workers come on top.
-        processes: of the training.
-        iterations: of the training; None for 16 a round.
-        cut_every: rounds between two checkpoints that are cut off, 0 for none.
-        seed: of what is killed when.
+        folder (str): path of a new folder.
+        rounds (int): number of times to kill the launcher or a process; data workers are killed in addition.
+        processes (int): processes of the training.
+        iterations (int): iterations of the training, 16 per round by default.
+        cut_every (int): number of rounds from one truncated checkpoint to the next, 0 for none.
+        seed (int): decides what is killed when.
 
     Returns:
-        dict: counts of what was disturbed, the number of values in the last checkpoint, and how many of them differ
-        from those of the undisturbed training.
+        dict: how often what was killed or truncated, the number of values in the last checkpoint, and how many of them
+        differ from those of the undisturbed training.
     """
     folder, rng = Path(folder), random.Random(seed)
     folder.mkdir(parents=True)
@@ -65,14 +65,14 @@ def soak(folder, rounds, processes=2, iterations=None, cut_every=5, seed=0):
     started = time.time()
     if Run(command, folder / "undisturbed", is_launched).wait():
         raise InputError(f"{folder}/undisturbed.log: the undisturbed training has failed")
-    told = {"seconds undisturbed": round(time.time() - started, 1), "iterations": iterations}
+    result = {"seconds undisturbed": round(time.time() - started, 1), "iterations": iterations}
 
-    counts = dict.fromkeys(("launcher", "process", "data worker", "cut off", "killed by hand"), 0)
+    counts = dict.fromkeys(("launcher", "process", "data worker", "truncated", "killed by hand"), 0)
     output = folder / "disturbed"
     done = 0
     while done < rounds and not (output / "model_final.pth").exists():
         if cut_every and done % cut_every == cut_every - 1:
-            counts["cut off"] += cut_off(output, rng)
+            counts["truncated"] += truncate_newest(output, rng)
         run = Run(command, output, is_launched)
         victim = "data worker"
         while victim == "data worker" and run.is_running():
@@ -88,7 +88,7 @@ def soak(folder, rounds, processes=2, iterations=None, cut_every=5, seed=0):
     if Run(command, output, is_launched).wait():
         raise InputError(f"{output}.log: the disturbed training has failed")
     values, different = compare(folder / "undisturbed/model_final.pth", output / "model_final.pth")
-    return {**told, "rounds": done, **counts, "values": values, "different": different}
+    return {**result, "rounds": done, **counts, "values": values, "different": different}
 
 
 def training(folder, processes, iterations):
@@ -107,12 +107,12 @@ def training(folder, processes, iterations):
 
 
 class Run:
-    """A training that has been started: a process group of its own.
+    """A running training, in a process group of its own.
 
     Args:
-        command: list of texts.
-        output: path of its folder.
-        is_launched: whether the processes are the children of what is started, and not that itself.
+        command (list[str]): command line, without OUTPUT_DIR.
+        output (Path): OUTPUT_DIR.
+        is_launched (bool): True if the command launches the processes, False if it is the only process.
     """
 
     def __init__(self, command, output, is_launched):
@@ -130,12 +130,12 @@ class Run:
         return self.launcher.poll() is None
 
     def wait_for_workers(self):
-        """Until the data is being loaded, or the run is over."""
+        """Wait until there are data workers or the run has ended."""
         while self.is_running() and not self.members()["data worker"]:
             time.sleep(0.2)
 
     def members(self):
-        """dict from role to list of process ids."""
+        """Return dict[str, list[int]] from role to process ids."""
         children = {}
         for pid, parent, name in processes_of(self.launcher.pid):
             if "resource_tracker" not in name:
@@ -156,20 +156,20 @@ class Run:
         return True
 
     def end(self):
-        """Wait until the whole group is gone; returns whether some of it had to be killed."""
+        """Wait until the whole group has ended; return whether it had to be killed."""
         until = time.time() + PATIENCE
         while time.time() < until:
             self.launcher.poll()
             if not list(processes_of(self.launcher.pid)):
-                return 0
+                return False
             time.sleep(0.2)
         os.killpg(self.launcher.pid, signal.SIGKILL)
         self.launcher.wait()
-        return 1
+        return True
 
 
 def processes_of(group):
-    """(process id, parent's, command) of the living processes of a group."""
+    """Yield (process id, parent's process id, command line) of the running processes of a process group."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
@@ -182,8 +182,8 @@ def processes_of(group):
                 yield int(entry), parent, name
 
 
-def cut_off(output, rng):
-    """Cut the newest checkpoint off; returns whether there was one, and one before it."""
+def truncate_newest(output, rng):
+    """Truncate the newest checkpoint if there is an older one; return whether it was truncated."""
     name = last_name(output)
     if name is None or len(list(output.glob("model_0*.pth"))) < 2:
         return False
@@ -198,7 +198,7 @@ def progress(output):
 
 
 def compare(first, second):
-    """Numbers of values in two checkpoints, and of those that are not the same to the last bit."""
+    """Return the number of values in two checkpoints, and how many of them are not equal to the last bit."""
     first, second = (dict(flat(torch.load(path, weights_only=True))) for path in (first, second))
     keys = first.keys() | second.keys()
     return len(keys), sum(not same(first.get(key), second.get(key)) for key in keys)
@@ -223,12 +223,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--iterations", type=int, help="of the training; default 16 a round")
-    parser.add_argument("--cut-every", type=int, default=5, help="rounds between two checkpoints that are cut off")
+    parser.add_argument("--cut-every", type=int, default=5, help="rounds between truncated checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="output/soak", help="new folder; default %(default)s")
     args = parser.parse_args()
     if os.path.exists(args.output):
-        raise InputError(f"{args.output}: is there already; name another folder with --output")
+        raise InputError(f"{args.output}: exists already; name another folder with --output")
     result = soak(args.output, args.rounds, args.processes, args.iterations, args.cut_every, args.seed)
     print(json.dumps(result, indent=1))
     if result["different"]:

@@ -8,7 +8,7 @@ import torch
 import agreement
 import peers
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
-from tests.modeling.assigners.boxes import grid_of, random_objects
+from tests.modeling.assigners.boxes import grid_of, random_boxes
 
 ARGS = SimpleNamespace(topk=9, images=5, seed=0)
 
@@ -70,7 +70,7 @@ def test_images_with_ties_are_replaced(monkeypatch):
 
 
 def test_ious_have_no_added_pixel():
-    grid, boxes = grid_of(64, 64), random_objects(torch.Generator().manual_seed(0), 9, 64, 64)
+    grid, boxes = grid_of(64, 64), random_boxes(torch.Generator().manual_seed(0), 9, 64, 64)
 
     ious = agreement.ious(grid.boxes(), boxes)
 

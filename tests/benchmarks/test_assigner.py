@@ -7,7 +7,7 @@ import torch
 
 import peers
 from tests.helpers import run
-from tests.modeling.assigners.boxes import grid_of, naive, random_objects
+from tests.modeling.assigners.boxes import grid_of, naive, random_boxes
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("anchors", [{}, {"aspect_ratios": [0.5, 1.0, 2.0]}])
 def test_the_full_matrix_algorithm_is_algorithm_1(anchors):
     generator, grid = torch.Generator().manual_seed(2), grid_of(160, 224, **anchors)
-    gt_boxes = [random_objects(generator, count, 160, 224) for count in (7, 0, 12)]
+    gt_boxes = [random_boxes(generator, count, 160, 224) for count in (7, 0, 12)]
 
     matches = peers.naive(9)(grid, gt_boxes)
 

@@ -11,7 +11,7 @@ from tests.helpers import run
 
 
 @pytest.mark.slow
-def test_it_prints_seconds_figures_and_a_ratio():
+def test_output():
     result = run("benchmarks/evaluation.py", "--images", 20)
 
     line = r"^ +{} +(list|file) +[\d.]+ +[\d.]+((?: +[\d.]+){{6}})$"
@@ -27,7 +27,7 @@ def test_it_prints_seconds_figures_and_a_ratio():
         )
 
 
-def test_the_generated_set_is_like_coco_val():
+def test_generated_images_are_like_coco_val():
     args = SimpleNamespace(images=60, detections=100, spread=15, seed=0)
     coco, results = evaluation.generate(args)
     again = evaluation.generate(args)
@@ -40,7 +40,7 @@ def test_the_generated_set_is_like_coco_val():
 
 
 @pytest.mark.slow
-def test_a_setting_that_makes_no_sense_is_refused():
+def test_an_invalid_setting_is_refused():
     result = run("benchmarks/evaluation.py", "--spread", 100, check=False)
 
     assert result.returncode == 2 and "argument --spread: invalid choice: 100" in result.stderr

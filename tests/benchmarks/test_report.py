@@ -1,4 +1,4 @@
-"""The benchmark makes a run, its report, and prints the three figures."""
+"""The benchmark writes a run and its report, and prints three measurements."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ import evaluation
 import report
 
 
-def test_it_prints_seconds_megabytes_and_milliseconds(tmp_path, monkeypatch, capsys):
+def test_output(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "CLASSES", 3)  # charts of 80 take their time
     flags = ["--images", "6", "--spread", "3", "--loads", "1", "--keep", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["report.py", *flags])

@@ -19,7 +19,7 @@ from tests.helpers import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {**TINY, "SOLVER.MAX_ITER": 8, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001, "TEST.EVAL_PERIOD": 4}
+SETTINGS = {**TINY, "SOLVER.MAX_ITER": 4, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001, "TEST.EVAL_PERIOD": 2}
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -27,14 +27,9 @@ def command(settings, *flags):
     return ["train_net.py", "--config-file", DEMO_CONFIG, "--dist-url", "auto", *flags, *pairs(settings)]
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+def start(command, **options):
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, text=True,
+                            env={**os.environ, **ONE_THREAD}, **options)  # fmt: skip
 
 
 def test_two_processes_train_as_one_does(tmp_path):
@@ -49,66 +44,58 @@ def test_two_processes_train_as_one_does(tmp_path):
     settings = {**TINY, **datasets, **channels, "MODEL.RESNETS.NORM": "GN", "SOLVER.MAX_ITER": 20}
     # Adam makes much of gradients that are rounding errors, those of a bias before a normalisation.
     settings |= {"SOLVER.OPTIMIZER": "SGD", "SOLVER.BASE_LR": 0.01}
-    found = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
+    losses, weights = [], []
+    for processes in ("1", "2"):
+        folder = tmp_path / processes
         arguments = ["--config-file", DEMO_CONFIG, "--num-gpus", processes, "--dist-url", "auto"]
         run("tests/same_size.py", *arguments, *pairs({**settings, "OUTPUT_DIR": folder}), env=ONE_THREAD)
-        weights = torch.load(folder / "model_final.pth", weights_only=True)["model"]
-        found.append((json.loads((folder / "losses.json").read_text()), weights))
+        losses.append(json.loads((folder / "losses.json").read_text()))
+        weights.append(torch.load(folder / "model_final.pth", weights_only=True)["model"])
 
-    (losses, weights), (losses_of_two, weights_of_two) = found
-    assert len(losses) == 20 and losses[0].keys() == {"total_loss", "loss_cls", "loss_box", "loss_centerness"}
-    for row, row_of_two in zip(losses, losses_of_two, strict=True):
+    assert len(losses[0]) == 20 and losses[0][0].keys() == {"total_loss", "loss_cls", "loss_box", "loss_centerness"}
+    for row, row_of_two in zip(*losses, strict=True):
         assert row == pytest.approx(row_of_two, abs=1e-9)
-    for key, value in weights.items():
+    for key, value in weights[0].items():
         assert value.dtype == torch.float64 or not value.is_floating_point()
-        assert torch.allclose(value.double(), weights_of_two[key].double(), rtol=0, atol=1e-9), key
+        assert torch.allclose(value.double(), weights[1][key].double(), rtol=0, atol=1e-9), key
 
 
 def test_torchrun_on_two_machines(shapes, tmp_path):
     """Two torchruns on this one: it trains, evaluates once each time, and writes one report."""
     out = tmp_path / "out"
-    agent = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend",
-        "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", *command({**SETTINGS, **shapes, "OUTPUT_DIR": out}),
-    ]  # fmt: skip
-    agents = [
-        subprocess.Popen(agent, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                         env={**os.environ, **ONE_THREAD})
-        for _ in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=300)[0] for process in agents]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
+    line = [*torchrun, "--rdzv-endpoint", f"127.0.0.1:{port}", *command({**SETTINGS, **shapes, "OUTPUT_DIR": out})]
+    agents = [start(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    printed = [process.communicate(timeout=300)[0] for process in agents]
 
-    assert [process.returncode for process in agents] == [0, 0], said[0][-3000:] + said[1][-3000:]
-    assert sum("bbox/AP" in row for row in rows(out)) == 2, "on the way and at the end"
-    assert sum(text.count("The run's story") for text in said) == 1
-    assert sum(text.count("Starting training from iteration 0") for text in said) == 1, "the main process logs"
+    assert [process.returncode for process in agents] == [0, 0], printed[0][-3000:] + printed[1][-3000:]
+    assert (out / "metrics.json").read_text().count('"bbox/AP"') == 2, "on the way and at the end"
+    assert sum(text.count("Report of the run") for text in printed) == 1
+    assert sum(text.count("Starting training from iteration 0") for text in printed) == 1, "the main process logs"
     assert (out / "report.html").exists() and (out / "model_final.pth").exists()
     assert "World size: 2" in (out / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("whom", ["launcher", "all"])
-def test_asked_to_stop_all_processes_end_together(shapes, tmp_path, whom):
-    """Of a scheduler's notice to the launcher, or to everything that it has started."""
-    out = tmp_path / "out"
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["launcher", "all"])
+def test_a_stop_signal_ends_all_processes_together(shapes, tmp_path, send):
+    """Sent to the launcher, or to all processes that it has started, too."""
+    out, log = tmp_path / "out", tmp_path / "log"
     settings = {**SETTINGS, **shapes, "SOLVER.MAX_ITER": 10000, "TEST.EVAL_PERIOD": 0, "OUTPUT_DIR": out}
     settings["SOLVER.CHECKPOINT_PERIOD"] = 2
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command(settings, "--num-gpus", "2")], cwd=ROOT, stdout=log, stderr=log,
-            start_new_session=True, env={**os.environ, **ONE_THREAD},
-        )  # fmt: skip
+    with open(log, "w") as file:
+        process = start(command(settings, "--num-gpus", "2"), stdout=file, stderr=file, start_new_session=True)
     while not (out / "last_checkpoint").exists() and process.poll() is None:
         time.sleep(0.2)
 
-    (os.killpg if whom == "all" else os.kill)(process.pid, signal.SIGTERM)
+    send(process.pid, signal.SIGTERM)
 
-    status, said = process.wait(timeout=120), (tmp_path / "log").read_text()
-    assert status == 0, said[-3000:]
-    assert said.count("Stopped by SIGTERM after") == 1 and "Traceback" not in said
+    status, printed = process.wait(timeout=120), log.read_text()
+    assert status == 0, printed[-3000:]
+    assert printed.count("Stopped by SIGTERM after") == 1 and "Traceback" not in printed
     last = torch.load(out / (out / "last_checkpoint").read_text(), weights_only=True)["iteration"]
-    assert f"Stopped by SIGTERM after {last + 1} of 10000 iterations" in said
+    assert f"Stopped by SIGTERM after {last + 1} of 10000 iterations" in printed
 
 
 def test_bad_input_of_several_processes_is_one_line(shapes, tmp_path):
@@ -124,23 +111,26 @@ def arguments(*flags):
     return default_argument_parser().parse_args([*flags, "--config-file", DEMO_CONFIG])
 
 
+TWO_MACHINES = ["--num-gpus", "1", "--num-machines", "2", "--dist-url"]
+
+
 @pytest.mark.parametrize(
-    "flags, said",
+    "flags, message",
     [
         (["--num-gpus", "64"], "--num-gpus 64: this machine has"),
-        (["--num-gpus", "1", "--num-machines", "2", "--dist-url", "auto"], "--dist-url auto: several machines"),
-        (["--num-gpus", "1", "--num-machines", "2", "--dist-url", "file:///tmp/x"], "expected tcp://HOST:PORT"),
-        (["--num-gpus", "1", "--num-machines", "2", "--dist-url", "tcp://host:port"], "expected tcp://HOST:PORT"),
+        ([*TWO_MACHINES, "auto"], "--dist-url auto: several machines"),
+        ([*TWO_MACHINES, "file:///tmp/x"], "expected tcp://HOST:PORT"),
+        ([*TWO_MACHINES, "tcp://host:port"], "expected tcp://HOST:PORT"),
     ],
 )
-def test_what_cannot_be_started_is_named(flags, said):
-    with pytest.raises(InputError, match=said):
+def test_a_launch_that_is_not_possible_is_refused(flags, message):
+    with pytest.raises(InputError, match=message):
         launch(print, arguments(*flags), lambda: "cpu")
 
 
-def test_one_process_is_this_one():
-    seen = []
+def test_one_process_runs_in_this_one():
+    called = []
 
-    launch(seen.append, arguments(), lambda: pytest.fail("nobody needs to know"))
+    launch(called.append, arguments(), lambda: pytest.fail("the device does not matter"))
 
-    assert len(seen) == 1
+    assert len(called) == 1

@@ -1,6 +1,7 @@
 """A run that was interrupted ends with the weights of one that was not, to the last bit."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -20,34 +21,25 @@ SETTINGS = {
 }  # fmt: skip
 
 
-class Interrupted(BaseException):
-    """Stands in for the end of the process: no hook of the trainer may run."""
+class AfterStep(HookBase):
+    """Call a function with the trainer after every step, after all other hooks."""
 
-
-class Interrupt(HookBase):
-    def __init__(self, at, what):
-        self.at, self.what = at, what
+    def __init__(self, function):
+        self.function = function
 
     def after_step(self):
-        if self.trainer.iter == self.at:
-            self.what(self.trainer)
+        self.function(self.trainer)
 
 
-def train(folder, datasets, *flags, at=None, what=None, **settings):
-    """Train into a folder; `what` happens behind all other hooks of iteration `at`. Returns the trainer."""
+def train(folder, datasets, *flags, after_step=lambda trainer: None, **settings):
+    """Train in this process; return the trainer."""
     trainers = []
 
     class Trainer(train_net.Trainer):
-        interrupted = False
-
         def __init__(self, cfg):
             super().__init__(cfg)
-            self.register_hooks([Interrupt(at, what)])
+            self.register_hooks([AfterStep(after_step)])
             trainers.append(self)
-
-        def after_train(self):
-            if not self.interrupted:
-                super().after_train()
 
     options = {**SETTINGS, **datasets, "OUTPUT_DIR": folder, **settings}
     arguments = ["--config-file", DEMO_CONFIG, *flags, *pairs(options)]
@@ -58,102 +50,101 @@ def train(folder, datasets, *flags, at=None, what=None, **settings):
     return trainers[0]
 
 
-@pytest.fixture
-def run(shapes, tmp_path):
-    return lambda *flags, **options: train(tmp_path / "disturbed", shapes, *flags, **options)
-
-
-def interrupt(trainer):
-    trainer.interrupted = True
-    raise Interrupted
-
-
 @pytest.fixture(scope="module")
 def undisturbed(shapes, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    train(folder, shapes)
-    return folder / "model_final.pth"
+    """Folder with the `output` of a whole run, and copies of it as it was `after_3` and more iterations."""
+    root = tmp_path_factory.mktemp("undisturbed")
+
+    def copy(trainer):
+        if trainer.iter in (3, 5, 7, 9, 10):
+            shutil.copytree(root / "output", root / f"after_{trainer.iter}")
+
+    train(root / "output", shapes, after_step=copy)
+    return root
 
 
-def final(tmp_path):
-    return tmp_path / "disturbed/model_final.pth"
+@pytest.fixture
+def resume(undisturbed, shapes, tmp_path):
+    """Function: iteration, change of the folder, settings -> trainer that resumed the run killed after this iteration;
+    its last checkpoint is compared with that of the whole run."""
+
+    def run(iteration, change=lambda folder: None, **settings):
+        folder = shutil.copytree(undisturbed / f"after_{iteration}", tmp_path / "output")
+        change(folder)
+        trainer = train(folder, shapes, "--resume", **settings)
+        assert_same(undisturbed / "output", folder)
+        return trainer
+
+    return run
 
 
 def assert_same(first, second):
-    values, different = compare(first, second)
+    values, different = compare(first / "model_final.pth", second / "model_final.pth")
     assert values > 300 and different == 0
 
 
-@pytest.mark.parametrize("at, workers", [(3, 0), (5, 2), (7, 0), (10, 2)])
-def test_ended_at_any_iteration(run, undisturbed, tmp_path, at, workers):
-    """3 and 7 have just been saved and evaluated."""
-    with pytest.raises(Interrupted):
-        run(at=at, what=interrupt)
+@pytest.mark.parametrize("iteration, workers", [(3, 0), (5, 2), (7, 0), (10, 2)])
+def test_a_run_killed_after_any_iteration_resumes_to_the_same_weights(
+    resume, undisturbed, tmp_path, iteration, workers
+):
+    """After 3 and 7 there have just been a checkpoint and an evaluation. After 5 and 10 the resumed run makes up for
+    the evaluation of its checkpoint, so its best checkpoint is that of the undisturbed run, too."""
+    trainer = resume(iteration, **{"DATALOADER.NUM_WORKERS": workers})
 
-    run("--resume", **{"DATALOADER.NUM_WORKERS": workers})
-
-    assert_same(undisturbed, final(tmp_path))
-
-
-def test_without_a_seed_the_order_goes_on_too(run, tmp_path):
-    """The seed was drawn, and is in the checkpoint."""
-    with pytest.raises(Interrupted):
-        run(at=5, what=interrupt, SEED=-1)
-    first = torch.load(tmp_path / "disturbed/model_0000003.pth", weights_only=True)["trainer"]["seed"]
-
-    trainer = run("--resume", SEED=-1)
-
-    assert trainer.loader.seed == first and trainer.loader.first == 4
+    expected, found = (
+        torch.load(folder / "output/model_best.pth", weights_only=True)["iteration"]
+        for folder in (undisturbed, tmp_path)
+    )
+    assert expected == found == trainer.state_dict()["hooks"]["KeepBest"]["best_iter"]
 
 
-def test_the_evaluation_after_the_checkpoint_is_made_up_for(run, undisturbed, tmp_path):
-    """The checkpoint was written before it: the best one is that of the undisturbed run all the same."""
-    with pytest.raises(Interrupted):
-        run(at=5, what=interrupt)
-
-    trainer = run("--resume")
-
-    assert_same(undisturbed, final(tmp_path))
-    best = [torch.load(path.parent / "model_best.pth", weights_only=True) for path in (undisturbed, final(tmp_path))]
-    assert best[0]["iteration"] == best[1]["iteration"] == trainer.state_dict()["hooks"]["KeepBest"]["best_iter"]
-
-
-@pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
-def test_asked_to_stop_it_writes_a_checkpoint_and_ends(run, undisturbed, tmp_path, notice):
-    before = signal.getsignal(notice)
-
-    trainer = run(at=4, what=lambda trainer: os.kill(os.getpid(), notice))
-
-    assert trainer.iter == 5 and not trainer.finished, "the step that it was in ends"
-    assert (tmp_path / "disturbed/last_checkpoint").read_text() == "model_0000005.pth"
-    assert signal.getsignal(notice) is before
-    run("--resume")
-    assert_same(undisturbed, final(tmp_path))
-
-
-def test_a_damaged_newest_checkpoint_costs_a_few_iterations_alone(run, undisturbed, tmp_path):
-    with pytest.raises(Interrupted):
-        run(at=9, what=interrupt)
-    os.truncate(tmp_path / "disturbed/model_0000007.pth", 5000)
-
-    trainer = run("--resume")
+def test_a_damaged_newest_checkpoint_costs_only_a_few_iterations(resume):
+    trainer = resume(9, lambda folder: os.truncate(folder / "model_0000007.pth", 5000))
 
     assert trainer.start_iter == 4
-    assert_same(undisturbed, final(tmp_path))
 
 
-def test_resumed_after_its_end_it_evaluates_and_changes_nothing(run, tmp_path):
-    run()
-    before = final(tmp_path).read_bytes()
+def test_a_random_seed_is_resumed_from_the_checkpoint(shapes, tmp_path):
+    settings = {"SEED": -1, "DATASETS.TEST": "()"}
+    train(tmp_path, shapes, **settings, **{"SOLVER.MAX_ITER": 2})
+    seed = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["seed"]
 
-    run("--resume")
+    trainer = train(tmp_path, shapes, "--resume", **settings, **{"SOLVER.MAX_ITER": 3})
 
-    assert final(tmp_path).read_bytes() == before
+    assert trainer.loader.seed == seed and trainer.loader.first == 2
 
 
-def test_killed_in_two_processes(tmp_path):
-    """The soak test, small: see docs/reliability.md for a long one."""
-    result = soak(tmp_path / "soak", rounds=1, processes=2, iterations=50, cut_every=0)
+def test_a_stop_signal_ends_the_run_after_the_step_with_a_checkpoint(undisturbed, shapes, tmp_path):
+    flags = []
+    for number, iteration in ((signal.SIGTERM, 4), (signal.SIGUSR1, 8)):
+        handler = signal.getsignal(number)
+
+        def send(trainer, number=number, iteration=iteration):
+            if trainer.iter == iteration:
+                os.kill(os.getpid(), number)
+
+        trainer = train(tmp_path, shapes, *flags, after_step=send)
+
+        assert trainer.iter == iteration + 1 and not trainer.finished
+        assert (tmp_path / "last_checkpoint").read_text() == f"model_{iteration + 1:07d}.pth"
+        assert signal.getsignal(number) is handler
+        flags = ["--resume"]
+
+    train(tmp_path, shapes, *flags)
+    assert_same(undisturbed / "output", tmp_path)
+
+
+def test_a_finished_run_that_is_resumed_changes_nothing(undisturbed, shapes, tmp_path):
+    folder = shutil.copytree(undisturbed / "output", tmp_path / "output")
+
+    train(folder, shapes, "--resume")
+
+    assert (folder / "model_final.pth").read_bytes() == (undisturbed / "output/model_final.pth").read_bytes()
+
+
+def test_two_killed_processes_resume_to_the_same_weights(tmp_path):
+    """The soak test with one round: seed 9 kills a process after 1.4 seconds. See docs/reliability.md for a long run."""
+    result = soak(tmp_path / "soak", rounds=1, processes=2, iterations=30, cut_every=0, seed=9)
 
     assert result["rounds"] >= 1 and result["launcher"] + result["process"] >= 1
     assert result["values"] > 300 and result["different"] == 0

@@ -1,7 +1,6 @@
-"""A step that leaves the weights alone where something went wrong."""
+"""A training step that leaves the weights alone if something fails."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from tests.helpers import pairs
 
 
 class Model(nn.Module):
-    """Its loss is what an image's file name asks for."""
+    """Its loss depends on the image's file name. A step with learning rate 0.1 subtracts 0.3 from all weights."""
 
     def __init__(self):
         super().__init__()
@@ -42,13 +41,14 @@ def image(name, **others):
 
 @pytest.fixture
 def training(tmp_path):
-    """Function: names of images, settings -> a step with a batch for each name, all of which are trained on."""
+    """Function: images or their names, numbers of config -> a step with a batch per image; its `run` trains on all."""
 
-    def make(names, settings=None, **options):
-        batches = [[image(name) if isinstance(name, str) else name] for name in names]
+    def make(images, max_skipped=0, max_unreadable=0, **options):
+        batches = [[image(name) if isinstance(name, str) else name] for name in images]
         cfg = get_cfg()
         add_atss_config(cfg)
-        cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path), *pairs(settings or {})])
+        settings = {"SOLVER.MAX_SKIPPED_BATCHES": max_skipped, "DATALOADER.MAX_UNREADABLE": max_unreadable}
+        cfg.merge_from_list(pairs({**settings, "OUTPUT_DIR": tmp_path}))
         model = Model()
         step = TrainingStep(cfg, model, batches, torch.optim.SGD(model.parameters(), 0.1), **options)
         step.run = lambda: run(step, len(batches))
@@ -65,57 +65,64 @@ def run(step, number):
     return storage
 
 
-def test_it_steps_and_notes_losses_as_detectron2_does(training):
+def assert_steps(step, number):
+    """Assert that the weights have changed `number` times."""
+    assert torch.allclose(step.model.weight, torch.full((3,), 1 - 0.3 * number))
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_step_changes_the_weights_and_stores_the_losses(training):
     step = training(["a.png", "b.png"])
 
     storage = step.run()
 
-    assert torch.allclose(step.model.weight, torch.full((3,), 1 - 2 * 0.3))
+    assert_steps(step, 2)
     latest = {name: value for name, (value, _) in storage.latest().items()}
     assert latest.keys() == {"data_time", "total_loss", "loss_cls", "loss_box"}
     assert latest["total_loss"] == pytest.approx(latest["loss_cls"] + latest["loss_box"]) == pytest.approx(3 * 2.1)
 
 
-@pytest.mark.parametrize("name, said", [("nan.png", "loss_cls nan"), ("steep.png", "gradient inf")])
-def test_a_loss_or_gradient_that_is_not_finite_ends_training_before_the_weights_change(training, tmp_path, name, said):
+@pytest.mark.parametrize("name, value", [("nan.png", "loss_cls nan"), ("steep.png", "gradient inf")])
+def test_training_ends_before_a_gradient_that_is_not_finite_changes_the_weights(training, tmp_path, name, value):
     step = training(["a.png", name])
 
     with pytest.raises(InputError) as caught:
         step.run()
 
     message = str(caught.value)
-    assert "iteration 1: the loss or its gradient is not finite" in message and said in message
+    assert "iteration 1: the loss or its gradient is not finite" in message and value in message
     assert name in message and "SOLVER.MAX_SKIPPED_BATCHES" in message and "\n" not in message
-    assert torch.allclose(step.model.weight, torch.full((3,), 0.7))
+    assert_steps(step, 1)
     (kept,) = (tmp_path / "skipped_batches").iterdir()
     saved = torch.load(kept, weights_only=True)
     assert saved["batch"][0]["file_name"] == name and saved["batch"][0]["boxes"].tolist() == [[0, 1, 2, 3]]
     assert saved["batch"][0]["image"].shape == (3, 4, 5)
 
 
-def test_as_many_as_allowed_are_skipped(training, caplog):
-    step = training(["a.png", "nan.png", "a.png", "steep.png", "a.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 2})
+def test_as_many_batches_as_allowed_are_skipped(training, caplog):
+    step = training(["a.png", "nan.png", "a.png", "steep.png", "a.png"], max_skipped=2)
 
     storage = step.run()
 
-    assert torch.allclose(step.model.weight, torch.full((3,), 1 - 3 * 0.3))
+    assert_steps(step, 3)
     assert step.skipped == 2 == step.state_dict()["skipped_batches"]
     assert all(value[0] == value[0] for value in storage.latest().values()), "no NaN in the curves"
-    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert len(warnings) == 2 and warnings[1].endswith("The batch is skipped (2 so far).")
+    assert len(warnings(caplog)) == 2 and warnings(caplog)[1].endswith("The batch is skipped (2 so far).")
 
 
-def test_one_more_than_allowed_ends_training_also_when_it_was_resumed(training):
-    first = training(["nan.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1})
+def test_a_resumed_run_counts_the_batches_skipped_before(training):
+    first, second = training(["nan.png"], max_skipped=1), training(["a.png", "nan.png"], max_skipped=1)
     first.run()
-    second = training(["a.png", "nan.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1})
     second.load_state_dict(first.state_dict())
 
     with pytest.raises(InputError, match="iteration 1"):
         second.run()
 
 
-def test_a_checkpoint_from_before_there_was_a_count(training):
+def test_a_checkpoint_without_the_number_of_skipped_batches(training):
     step = training(["a.png"])
     state = step.state_dict()
     del state["skipped_batches"]
@@ -126,27 +133,28 @@ def test_a_checkpoint_from_before_there_was_a_count(training):
 
 
 def test_a_batch_for_which_memory_does_not_suffice(training):
-    step = training(["a.png", "large.png", "a.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1})
+    step = training(["a.png", "large.png", "a.png"], max_skipped=1)
     step.run()
-    assert torch.allclose(step.model.weight, torch.full((3,), 1 - 2 * 0.3))
+    assert_steps(step, 2)
 
     with pytest.raises(InputError, match=r"memory does not suffice for large\.png \(5 x 4, 1 objects\).*IMS_PER_BATCH"):
         training(["large.png"]).run()
 
 
-def test_started_again_the_run_leaves_out_what_was_too_large_for_several_processes(training, tmp_path, monkeypatch):
-    """The others wait for the gradient of the one: all end, and remember where."""
-    monkeypatch.setattr("atss.engine.training_step.comm.get_world_size", lambda: 2)
-    monkeypatch.setattr("atss.engine.training_step.comm.all_gather", lambda known: [known])
-    with pytest.raises(InputError, match=r"iteration 1, process 0: memory does not suffice.*--resume"):
-        training(["a.png", "large.png"]).run()
+def test_a_restarted_run_skips_a_batch_that_was_too_large_for_one_of_several_processes(training, tmp_path, monkeypatch):
+    """The others wait for the gradient of that process, so the whole run ends."""
+    with monkeypatch.context() as patch:
+        patch.setattr("atss.engine.training_step.comm.get_world_size", lambda: 2)
+        patch.setattr("atss.engine.training_step.comm.all_gather", lambda report: [report])
+        with pytest.raises(InputError, match=r"iteration 1, process 0: memory does not suffice.*--resume"):
+            training(["a.png", "large.png"]).run()
     assert (tmp_path / "skipped_batches/out_of_memory.txt").read_text() == "1\n"
-    monkeypatch.undo()
 
-    again = training(["a.png", "large.png", "a.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1})
+    again = training(["a.png", "large.png", "a.png"], max_skipped=1)
     again.run()
 
-    assert again.skipped == 1 and torch.allclose(again.model.weight, torch.full((3,), 1 - 2 * 0.3))
+    assert again.skipped == 1
+    assert_steps(again, 2)
     again.forget_out_of_memory()
     assert os.listdir(tmp_path / "skipped_batches") == []
 
@@ -155,19 +163,15 @@ def test_unreadable_images_are_counted_by_name(training, caplog):
     def with_unusable(*names):
         return image("a.png", unusable=[(name, f"{name}: the image cannot be read") for name in names])
 
-    step = training(
-        [with_unusable("x.png"), with_unusable("x.png", "y.png"), with_unusable("z.png")],
-        {"DATALOADER.MAX_UNREADABLE": 2},
-    )
+    step = training([with_unusable("x.png"), with_unusable("x.png", "y.png"), with_unusable("z.png")], max_unreadable=2)
 
     with pytest.raises(InputError, match=r"z\.png: the image cannot be read; 3 images.*MAX_UNREADABLE 2"):
         step.run()
 
-    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert [line.split(":")[0] for line in told] == ["x.png", "y.png", "z.png"]
+    assert [line.split(":")[0] for line in warnings(caplog)] == ["x.png", "y.png", "z.png"]
 
 
-def test_a_notice_is_known_to_all_after_the_step(training):
+def test_a_stop_signal_is_kept(training):
     received = iter([None, "SIGUSR1", None])
     step = training(["a.png", "a.png", "a.png"], stop_signal_here=lambda: next(received))
 
@@ -176,10 +180,9 @@ def test_a_notice_is_known_to_all_after_the_step(training):
     assert step.stop_signal == "SIGUSR1"
 
 
-def test_batches_that_cannot_be_kept_do_not_end_training(training, tmp_path, caplog):
-    Path(tmp_path / "skipped_batches").mkdir()
-    Path(tmp_path / "skipped_batches/.iteration_0000000_process_0.pth.draft").mkdir()
+def test_training_continues_if_a_skipped_batch_cannot_be_written(training, tmp_path, caplog):
+    (tmp_path / "skipped_batches/.iteration_0000000_process_0.pth.draft").mkdir(parents=True)
 
-    training(["nan.png"], {"SOLVER.MAX_SKIPPED_BATCHES": 1}).run()
+    training(["nan.png"], max_skipped=1).run()
 
-    assert any("cannot be written" in r.getMessage() for r in caplog.records)
+    assert any("cannot be written" in message for message in warnings(caplog))

@@ -1,4 +1,4 @@
-"""Small runs, made up: datasets, what a training and an evaluation leave, and no model."""
+"""Small synthetic runs: datasets and the files of a training and an evaluation, without a model."""
 
 import json
 
@@ -23,7 +23,7 @@ def result(image_id, category_id, box, score):
 
 
 def content_of(num_images, classes, annotations):
-    """A file's content: images 1, 2, ... of 120 x 90 pixels, classes of ids 10, 20, ..."""
+    """Content of an annotation file: images 1, 2, ... of 120 x 90 pixels, classes with ids 10, 20, ..."""
     return {
         "images": [{"id": i, "file_name": f"{i}.png", "width": 120, "height": 90} for i in range(1, num_images + 1)],
         "categories": [{"id": 10 * k, "name": name} for k, name in enumerate(classes, 1)],
@@ -32,7 +32,7 @@ def content_of(num_images, classes, annotations):
 
 
 def random_boxes(seed, num_images=12, num_classes=4):
-    """Content and results of which every kind of mistake, crowds and equal scores are part."""
+    """Return content and results with every kind of error, crowds and equal scores."""
     random = np.random.default_rng(seed)
     annotations, results = [], []
 
@@ -81,7 +81,7 @@ def log(num_lines=6, start=0, **more):
 
 
 def evaluated(iteration, ap, prefix=""):
-    """What an evaluation adds to metrics.json."""
+    """Line that an evaluation adds to metrics.json."""
     figures = {"bbox/AP": ap, "bbox/AP50": ap + 20, "bbox/AP75": ap + 1, "bbox/APs": ap, "bbox/APm": ap, "bbox/APl": ap}
     losses = {f"validation/{name}": 1.1 for name in ("total_loss", *LOSSES)}
     return {"iteration": iteration, **{f"{prefix}{key}": value for key, value in {**figures, **losses}.items()}}
@@ -92,10 +92,10 @@ def make_run(root, contents, results=(), metrics=None, images=True):
 
     Args:
         root: folder, made where it is missing.
-        contents: list of contents, one a dataset.
-        results: list of results, one a dataset, or texts for their files; none for the last ones.
+        contents: list of contents, one per dataset.
+        results: list of results or texts for their files, one per dataset, but the last ones may have none.
         metrics: list of lines, dicts or texts; None for no file.
-        images: whether there are image files.
+        images: whether to write image files.
 
     Returns:
         path of the run, `root`/run.

@@ -1,4 +1,4 @@
-"""Figures of a dataset, against small known cases."""
+"""Metrics of a dataset in small known cases."""
 
 import numpy as np
 import pytest
@@ -14,19 +14,19 @@ from tests.report.runs import annotation, content_of, detections_of, random_boxe
 BOX, OTHER, FAR = [5, 5, 20, 20], [50, 5, 20, 20], [80, 60, 20, 20]
 
 
-def found(annotations, results, classes=("a", "b")):
+def analysis_of(annotations, results, classes=("a", "b")):
     dataset = read_content("made", content_of(1, classes, annotations), "")
     return analyze(dataset, detections_of(dataset, results))
 
 
 def test_precision_over_recall():
-    """Right, wrong, right: at an IoU of 0.5 precision 1 up to half of the recall, then 2/3; from 0.55 nothing."""
+    """Correct, wrong, correct: at an IoU of 0.5 precision 1 up to half of the recall, then 2/3; from 0.55 nothing."""
     annotations = [annotation(1, 10, BOX), annotation(1, 10, OTHER)]
     results = [
         result(1, 10, [*BOX[:3], 10.4], 0.9), result(1, 10, FAR, 0.8), result(1, 10, [*OTHER[:3], 10.4], 0.7)
     ]  # fmt: skip
 
-    analysis = found(annotations, results)
+    analysis = analysis_of(annotations, results)
 
     expected = np.where(analysis.recalls <= 0.5, 1, 2 / 3)
     assert analysis.precision[0] == pytest.approx(expected) and np.isnan(analysis.precision[1]).all()
@@ -35,7 +35,7 @@ def test_precision_over_recall():
     assert analysis.size_counts == [2, 0, 0]
 
 
-def test_the_figures_are_those_of_the_evaluation():
+def test_metrics_equal_those_of_the_evaluation():
     content, results = random_boxes(0)
     dataset = read_content("made", content, "")
 
@@ -46,46 +46,43 @@ def test_the_figures_are_those_of_the_evaluation():
     assert np.nanmean(analysis.ap) == pytest.approx(analysis.metrics["AP"])
 
 
-def test_only_detections_from_their_threshold_on_are_judged():
+def test_outcomes_are_of_detections_above_their_threshold():
     annotations = [annotation(1, 10, BOX), annotation(1, 20, OTHER)]
     results = [result(1, 10, BOX, 0.9), result(1, 10, FAR, 0.3), result(1, 20, OTHER, 0.2), result(1, 20, FAR, 0.1)]
 
-    analysis = found(annotations, results)
+    analysis = analysis_of(annotations, results)
 
     assert SCORES[analysis.thresholds] == pytest.approx([0.6, 0.15])
     assert analysis.boxes.detections["score"].tolist() == [0.9, 0.2]
-    assert analysis.outcomes.kind.tolist() == [CORRECT, CORRECT] and analysis.matrix.tolist() == [
-        [1, 0, 0],
-        [0, 1, 0],
-        [0] * 3,
-    ]
+    assert analysis.outcomes.kind.tolist() == [CORRECT, CORRECT]
+    assert analysis.matrix.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
 
 
 def test_without_detections_everything_is_missed():
-    analysis = found([annotation(1, 10, BOX)], [])
+    analysis = analysis_of([annotation(1, 10, BOX)], [])
 
     assert analysis.metrics["AP"] == 0 and analysis.matrix[0].tolist() == [0, 0, 1]
 
 
-def test_without_objects_there_are_no_figures():
-    analysis = found([], [result(1, 10, BOX, 0.9)])
+def test_without_objects_metrics_are_nan():
+    analysis = analysis_of([], [result(1, 10, BOX, 0.9)])
 
     assert np.isnan(list(analysis.metrics.values())).all() and np.isnan(analysis.ap).all()
     assert analysis.outcomes.kind.tolist() == [FALSE_POSITIVE]
 
 
-def test_crowds_are_no_objects():
-    analysis = found([annotation(1, 10, BOX, crowd=1)], [result(1, 10, BOX, 0.9)])
+def test_crowds_are_not_objects():
+    analysis = analysis_of([annotation(1, 10, BOX, crowd=1)], [result(1, 10, BOX, 0.9)])
 
     assert np.isnan(analysis.metrics["AP"]) and analysis.matrix.sum() == 0 and analysis.size_counts == [0, 0, 0]
 
 
-def test_the_ap_that_each_kind_of_error_costs():
-    """Of two objects of class a the one is correct. Correcting the class of the other's detection gives AP50 1."""
+def test_tide():
+    """One of two objects of class a is detected. Correcting the class of the other's detection gives an AP50 of 1."""
     annotations = [annotation(1, 10, BOX), annotation(1, 10, OTHER)]
 
-    wrong_class = found(annotations, [result(1, 10, BOX, 0.9), result(1, 20, OTHER, 0.8)]).tide
-    false_positive = found(annotations, [result(1, 10, BOX, 0.8), result(1, 10, FAR, 0.9)]).tide
+    wrong_class = analysis_of(annotations, [result(1, 10, BOX, 0.9), result(1, 20, OTHER, 0.8)]).tide
+    false_positive = analysis_of(annotations, [result(1, 10, BOX, 0.8), result(1, 10, FAR, 0.9)]).tide
 
     before = 51 / 101  # recall 0.5 at precision 1
     assert wrong_class["Cls"] == pytest.approx(1 - before) and wrong_class["Bkg"] == wrong_class["Loc"] == 0
@@ -98,14 +95,14 @@ def test_calibration_compares_scores_with_precision():
     annotations = [annotation(1, 10, BOX)]
     results = [result(1, 10, BOX, 0.75), *[result(1, 10, FAR, 0.75)] * 3]
 
-    calibration = found(annotations, results).calibration
+    calibration = analysis_of(annotations, results).calibration
 
     assert calibration["ece"] == pytest.approx(0.5)
     [filled] = [entry for entry in calibration["bins"] if entry["count"]]
     assert (filled["bin_lower"], filled["count"], filled["avg_accuracy"]) == (pytest.approx(0.7), 4, 0.25)
 
 
-def test_without_hotcoco_the_rest_is_the_same(monkeypatch):
+def test_without_hotcoco_only_tide_and_calibration_are_missing(monkeypatch):
     content, results = random_boxes(0)
     dataset = read_content("made", content, "")
     detections = detections_of(dataset, results)

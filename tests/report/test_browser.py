@@ -1,4 +1,4 @@
-"""The page in a real browser: it loads all its images, nothing from elsewhere, and has no errors."""
+"""The page in a real browser: it shows all images, loads nothing from elsewhere, and has no errors."""
 
 import json
 import re
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-# Goes first in a copy of the page, collects what goes wrong, and writes it into the page when all is loaded.
+# The first script in a copy of the page: collects errors, and writes them into the page once it is loaded.
 SCRIPT = """
 <script>
 const problems = [];
@@ -63,7 +63,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, page, tmp_path):
-    """Function: HTML before the page's end, flags -> what the script has found, and the browser's own output."""
+    """Function: HTML to append to the page, browser flags -> what the script found, and the console's lines."""
 
     def open_page(more="", *flags):
         text = page.replace(POLICY, POLICY + "; script-src 'unsafe-inline'", 1)
@@ -83,7 +83,7 @@ def opened(browser, page, tmp_path):
     return open_page
 
 
-def test_everything_is_there_and_nothing_comes_from_elsewhere(opened):
+def test_all_images_are_shown_and_nothing_is_loaded(opened):
     found, console = opened()
 
     assert found["title"] == "run: report"
@@ -93,15 +93,15 @@ def test_everything_is_there_and_nothing_comes_from_elsewhere(opened):
     assert POLICY in found["policy"]
 
 
-def test_dark_pages_have_dark_charts_and_narrow_ones_fit(opened):
-    """A window of this browser is 500 pixels wide at least."""
+def test_dark_pages_have_dark_charts_and_narrow_pages_fit(opened):
+    """A window of this browser is at least 500 pixels wide."""
     found, _ = opened("", "--blink-settings=preferredColorScheme=0", "--window-size=500,900")
 
     assert found["dark"] >= 14 and found["empty"] == [] and found["overflow"] <= 0
 
 
-def test_the_test_sees_what_goes_wrong(opened):
-    """An image that is none, one from elsewhere, an error of a script."""
+def test_the_script_reports_errors(opened):
+    """A broken image, one from elsewhere, an error in a script."""
     found, console = opened(
         '<img src="data:image/png;base64,AAAA" alt="none"><img src="https://example.org/x.png" alt="outside">'
         "<script>nothing.here()</script>"

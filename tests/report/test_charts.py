@@ -1,4 +1,4 @@
-"""Charts: that they say what they show, and become small files that look the same in dark."""
+"""Charts: their labels, and small files that look the same in dark."""
 
 import re
 
@@ -61,19 +61,18 @@ def test_axes_have_labels_and_nothing_warns(name):
 @pytest.mark.parametrize(
     "name", ["losses", "AP", "outcomes", "sizes", "bars", "localization", "tide", "calibration", "curves"]
 )
-def test_a_recoloured_chart_is_that_of_the_other_theme(name):
+def test_a_recoloured_chart_equals_that_of_the_other_theme(name):
     (_, (light, _)), (_, (dark, _)) = drawn(LIGHT, *CHARTS[name]), drawn(DARK, *CHARTS[name])
 
     def without_ids(svg):
         ids = dict.fromkeys(re.findall(r'(?<=id=")[^"]+', svg))
         return re.sub(r'(?<=id=")[^"]+|(?<=#)[mp][0-9a-f]{10}', lambda found: str(list(ids).index(found[0])), svg)
 
-    assert (
-        without_ids(recolored(light, LIGHT, DARK).decode()) == without_ids(dark.decode()) != without_ids(light.decode())
-    )
+    light, dark, changed = (without_ids(svg.decode()) for svg in (light, dark, recolored(light, LIGHT, DARK)))
+    assert changed == dark != light
 
 
-def test_of_many_lines_the_lowest_and_highest_are_drawn():
+def test_a_long_curve_keeps_minima_and_maxima():
     x, y = np.arange(4500), np.random.default_rng(0).normal(size=4500)
 
     some_x, some_y = charts.envelope(x, y)
@@ -84,13 +83,13 @@ def test_of_many_lines_the_lowest_and_highest_are_drawn():
         assert {y[block : block + 9].min(), y[block : block + 9].max()} <= set(some_y)
 
 
-def test_letters_stay_letters_and_numbers_keep_their_digits():
+def test_text_stays_text_and_numbers_keep_their_digits():
     _, (content, _) = drawn(LIGHT, charts.class_bars, ["猫", "a <b> & c", "0.12345"], [1.0, 2.0, 3.0], 3.0)
 
     assert all(name in content.decode() for name in ("猫", "a &lt;b&gt; &amp; c", "0.12345"))
 
 
-def test_classes_of_the_same_name_have_a_bar_each():
+def test_classes_with_the_same_name_have_a_bar_each():
     figure, _ = drawn(LIGHT, charts.class_bars, ["cat", "cat"], [30.0, 20.0], 30.0)
 
     assert [bar.get_width() for bar in figure.axes[0].patches] == [30, 20]
@@ -98,7 +97,7 @@ def test_classes_of_the_same_name_have_a_bar_each():
     assert len({bar.get_y() for bar in figure.axes[0].patches}) == 2
 
 
-def test_of_many_classes_the_best_and_worst_are_named():
+def test_with_many_classes_the_best_and_worst_are_named():
     rank = np.linspace(0.9, 0.1, 80)
     curves = np.repeat(rank[:, None], 11, axis=1)
     curves[3], rank[3] = np.nan, np.nan
@@ -111,7 +110,7 @@ def test_of_many_classes_the_best_and_worst_are_named():
 
 
 @pytest.mark.slow
-def test_numbers_of_a_confusion_matrix_are_written_where_they_fit():
+def test_a_small_confusion_matrix_has_numbers():
     few, many = (draw(LIGHT, *arguments) for draw, *arguments in (CHARTS["confusions"], CHARTS["many classes"]))
 
     assert sorted(text.get_text() for text in few.axes[0].texts) == ["1", "2", "3", "5"] and not many.axes[0].texts
@@ -119,7 +118,7 @@ def test_numbers_of_a_confusion_matrix_are_written_where_they_fit():
     assert [label.get_text() for label in few.axes[0].get_yticklabels()] == ["a", "b", "background"]
 
 
-def test_the_process_keeps_its_settings():
+def test_matplotlib_settings_are_restored():
     before = dict(rcParams)
 
     drawn(DARK, *CHARTS["losses"])

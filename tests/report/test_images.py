@@ -1,4 +1,4 @@
-"""Images with boxes, and what parts of them are shown."""
+"""Images with boxes, and the part of an image around an error."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.report.runs import annotation, arrays, content_of, detections_of, ran
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_window_shows_the_boxes_with_surroundings_and_lies_in_the_image(seed):
+def test_a_window_shows_boxes_with_surroundings(seed):
     random = np.random.default_rng(seed)
     width, height = random.integers(200, 1000, 2).tolist()
     corners = random.uniform(0, 100, (2, 4)) + np.array([50, 30, 150, 130])
@@ -32,13 +32,13 @@ def test_a_window_shows_the_boxes_with_surroundings_and_lies_in_the_image(seed):
     "corners",
     [[-50, -50, -10, -10], [500, 500, 600, 600], [10, 10, 10, 10], [10, 10, 10.2, 10.2], [-1e9, -1e9, 1e9, 1e9]],
 )
-def test_a_window_of_a_strange_box_is_still_in_the_image(corners):
+def test_a_window_of_an_odd_box_lies_in_the_image(corners):
     x1, y1, x2, y2 = window(np.array([corners], dtype=float), 120, 90)
 
     assert 0 <= x1 < x2 <= 120 and 0 <= y1 < y2 <= 90
 
 
-def test_shown_images_are_spread_over_those_with_boxes():
+def test_images_are_spread_over_those_with_boxes():
     boxes = arrays(*random_boxes(0, num_images=40))
     filled = np.unique(np.concatenate([boxes.objects["image"], boxes.detections["image"]]))
 
@@ -52,7 +52,7 @@ def test_shown_images_are_spread_over_those_with_boxes():
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A grey image with one a, and a detection of it as b with another beside."""
+    """A grey image with an object of class a, and two detections: of class b on it, of class a elsewhere."""
     Image.new("RGB", (120, 90), (128, 128, 128)).save(tmp_path / "1.png")
     content = content_of(1, ["a", "b"], [annotation(1, 10, [20, 30, 30, 20])])
     results = [result(1, 20, [40, 40, 40, 30], 0.9), result(1, 10, [1, 1, 5, 5], 0.5)]
@@ -64,7 +64,7 @@ def has(image, color):
     return bool((image == color).all(axis=-1).any())
 
 
-def test_labels_and_predictions_have_the_colours_of_their_classes(dataset):
+def test_boxes_have_the_colours_of_their_classes(dataset):
     dataset, boxes = dataset
     first, second = class_colors(2)
 
@@ -74,13 +74,13 @@ def test_labels_and_predictions_have_the_colours_of_their_classes(dataset):
     assert has(labels, first) and not has(labels, second)
     assert has(predictions, first) and has(predictions, second)
     x, y = round(20 * 400 / 120), round(30 * 400 / 120)
-    assert labels[y + 10, x].tolist() == list(first), "the left side of the label's box"
+    assert labels[y + 10, x].tolist() == list(first), "the left side of the ground-truth box"
 
 
 @pytest.mark.parametrize(
     "detection, object_, colors", [(-1, 0, [LABEL]), (1, -1, [PREDICTION]), (1, 0, [LABEL, PREDICTION])]
 )
-def test_a_mistake_shows_its_boxes(dataset, detection, object_, colors):
+def test_an_error_shows_its_boxes(dataset, detection, object_, colors):
     dataset, boxes = dataset
 
     path, image = draw_error(dataset, boxes, detection, object_)
@@ -89,7 +89,7 @@ def test_a_mistake_shows_its_boxes(dataset, detection, object_, colors):
     assert path == dataset.files[0] and max(image.shape) == 340
 
 
-def test_a_image_that_is_missing_is_named(dataset, tmp_path):
+def test_a_missing_image_is_named(dataset, tmp_path):
     (tmp_path / "1.png").unlink()
     dataset, boxes = dataset
 
@@ -100,5 +100,5 @@ def test_a_image_that_is_missing_is_named(dataset, tmp_path):
 @pytest.mark.parametrize(
     "name, drawn", [("cell", "cell"), ("Ελληνικά", "Ελληνικά"), ("猫", "class 4"), ("fox 🦊", "class 4")]
 )
-def test_names_that_cannot_be_drawn_become_numbers(name, drawn):
+def test_names_that_the_font_lacks_become_numbers(name, drawn):
     assert name_in_image(name, 3) == drawn

@@ -36,21 +36,15 @@ def test_a_missing_file_has_no_lines(tmp_path):
     assert read_metrics(tmp_path / "metrics.json") == ([], 0)
 
 
-def test_lines_that_are_broken_are_counted(read):
-    records, broken = read(
-        '{"iteration": 19, "total_l',
-        *log(2),
-        "[]",
-        '{"total_loss": 1}',
-        '{"iteration": "19"}',
-        '{"iteration": NaN}',
-        "",
-    )
+def test_broken_lines_are_counted(read):
+    bad = ["[]", '{"total_loss": 1}', '{"iteration": "19"}', '{"iteration": NaN}']
+
+    records, broken = read('{"iteration": 19, "total_l', *log(2), *bad, "")
 
     assert iterations(records) == [19, 39] and broken == 5
 
 
-def test_bytes_that_are_no_text_are_a_broken_line(tmp_path):
+def test_invalid_utf_8_is_a_broken_line(tmp_path):
     (tmp_path / "metrics.json").write_bytes(b'\xff\xfe\n{"iteration": 19, "total_loss": 1}\n')
 
     records, broken = read_metrics(tmp_path / "metrics.json")
@@ -58,7 +52,7 @@ def test_bytes_that_are_no_text_are_a_broken_line(tmp_path):
     assert iterations(records) == [19] and broken == 1
 
 
-def test_a_run_that_goes_on_replaces_what_the_first_did_after_its_checkpoint(read):
+def test_a_resumed_run_replaces_lines_after_its_checkpoint(read):
     first = [*log(3), evaluated(60, 10.0), *log(2, start=60), evaluated(100, 20.0)]
     second = [*log(2, start=60, lr=0.5), evaluated(100, 30.0)]
 
@@ -69,14 +63,14 @@ def test_a_run_that_goes_on_replaces_what_the_first_did_after_its_checkpoint(rea
     assert curve(records, "bbox/AP").values.tolist() == [10.0, 30.0]
 
 
-def test_a_run_that_starts_anew_replaces_all(read):
+def test_a_run_that_starts_again_replaces_all_lines(read):
     records, _ = read(*log(5), evaluated(100, 20.0), *log(2, lr=0.5))
 
     assert iterations(records) == [19, 39] and not len(curve(records, "bbox/AP").values)
 
 
-def test_the_last_evaluation_stands_at_the_number_of_iterations(read):
-    """Detectron2 writes it one later than others: 99 during training, 100 after it."""
+def test_the_last_evaluation_is_at_the_number_of_iterations(read):
+    """Detectron2 writes it as iteration 100, and the last training line as 99."""
     records, _ = read(*log(5), evaluated(39, 10.0), evaluated(100, 20.0))
 
     assert curve(records, "bbox/AP").iterations.tolist() == [40, 100]
@@ -89,7 +83,7 @@ def test_evaluations_without_training_keep_their_iteration(read):
 
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf, "text", None, True, [1]])
-def test_values_that_are_no_numbers_are_left_out(read, strange):
+def test_values_that_are_not_finite_numbers_are_omitted(read, strange):
     lines = log(3)
     lines[1]["total_loss"] = strange
 
@@ -100,7 +94,7 @@ def test_values_that_are_no_numbers_are_left_out(read, strange):
     assert count_not_finite(records, "total_loss") == (int(is_number), 3 if is_number else 2)
 
 
-def test_smoothing_is_a_mean_over_neighbours():
+def test_smoothing_is_a_moving_mean():
     values = np.random.default_rng(0).normal(size=30)
     for width in (1, 3, 7):
         half = width // 2
@@ -109,7 +103,7 @@ def test_smoothing_is_a_mean_over_neighbours():
     assert smooth(np.array([1.0, 2.0]), 5) == pytest.approx([1.0, 2.0])
 
 
-def test_training_time_is_that_of_all_iterations():
+def test_training_time_covers_all_iterations():
     records = [{"iteration": 19, "time": 0.5}, {"iteration": 39, "time": 1.0}, {"iteration": 49, "time": 0.1}]
 
     assert training_seconds(records) == pytest.approx(20 * 0.5 + 20 * 1.0 + 10 * 0.1)

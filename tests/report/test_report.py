@@ -1,4 +1,4 @@
-"""The whole page of a run, as far as the run goes."""
+"""The whole page, for runs with everything and for runs that lack something."""
 
 import base64
 import html
@@ -28,7 +28,7 @@ def renamed(content, names=NAMES):
 
 
 def report(folder):
-    """The page as text, and what stands there for a reader."""
+    """Write the report; return its HTML, and its visible text."""
     path = write_report(folder)
     assert path == os.path.join(folder, "report.html")
     with open(path, encoding="utf-8") as file:
@@ -43,7 +43,7 @@ def headings(page):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Charts are made, but not drawn: for what does not depend on how they look."""
+    """Charts are not encoded: for tests that do not depend on how they look."""
     monkeypatch.setattr("atss.report.figures.encode", lambda figure: (b"<svg/>", "svg"))
 
 
@@ -59,7 +59,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_it_tells_the_whole_story(whole):
+def test_a_complete_run_has_every_section(whole):
     _, page, text = whole
 
     shown = headings(page)
@@ -75,13 +75,13 @@ def test_it_tells_the_whole_story(whole):
     assert "omitted" not in text
 
 
-def test_all_names_are_shown_as_they_are(whole):
+def test_class_names_are_escaped(whole):
     _, page, text = whole
 
     assert all(name in text for name in NAMES) and "<script" not in page
 
 
-def test_images_are_inside_and_the_same_as_files(whole):
+def test_images_in_the_page_equal_the_files(whole):
     folder, page, _ = whole
 
     sources = [html.unescape(source) for source in re.findall(r'<img src="([^"]*)"', page)]
@@ -92,7 +92,7 @@ def test_images_are_inside_and_the_same_as_files(whole):
     assert (folder / "report/notes.txt").exists()
 
 
-def test_nothing_points_outside(whole):
+def test_the_page_has_no_external_links(whole):
     _, page, _ = whole
 
     links = re.findall(r"""(?:src|srcset|href|action|data)=["']([^"']*)""", page)
@@ -114,7 +114,7 @@ def test_a_second_report_is_the_same(whole):
     assert report(folder)[0] == page
 
 
-def test_the_table_has_a_row_a_class(whole):
+def test_the_table_has_a_row_per_class(whole):
     _, page, _ = whole
 
     rows = re.findall(r"<tr><th>(.*?)</th><td>(.*?)</td>", page)
@@ -124,14 +124,14 @@ def test_the_table_has_a_row_a_class(whole):
     assert "Without ground truth, and so without AP: " + NAMES[3] in html.unescape(page)
 
 
-def test_after_an_evaluation_alone_there_are_no_curves(tmp_path, quick):
+def test_an_evaluation_alone_has_no_curves(tmp_path, quick):
     _, text = report(make_run(tmp_path, [random_boxes(0)[0]], [random_boxes(0)[1]]))
 
     assert "Curves of losses omitted: metrics.json has none" in text and "Training time" not in text
     assert "Errors" in text
 
 
-def test_a_run_that_was_killed_has_curves_alone(tmp_path, quick):
+def test_a_killed_run_has_only_curves(tmp_path, quick):
     lines = log(5)
     lines[1]["total_loss"], lines[2]["loss_cls"] = math.nan, math.inf
     metrics = [*lines, '{"iteration": 119, "total_l']
@@ -143,7 +143,7 @@ def test_a_run_that_was_killed_has_curves_alone(tmp_path, quick):
     assert "Total loss" in headings(page) and "Errors" not in headings(page)
 
 
-def test_figures_of_a_dataset_that_is_gone_come_from_the_training(tmp_path, quick):
+def test_metrics_of_a_missing_dataset_come_from_metrics_json(tmp_path, quick):
     folder = make_run(tmp_path, [random_boxes(0)[0]], [random_boxes(0)[1]], [*log(5), evaluated(99, 33.3)])
     (tmp_path / "data_0/annotations.json").unlink()
 
@@ -153,7 +153,7 @@ def test_figures_of_a_dataset_that_is_gone_come_from_the_training(tmp_path, quic
     assert "Curves, confusion matrix, images and errors omitted" in text and "annotations.json" in text
 
 
-def test_images_that_are_gone_are_left_out(tmp_path, quick):
+def test_missing_images_are_omitted(tmp_path, quick):
     content, results = random_boxes(0)
 
     page, text = report(make_run(tmp_path, [content], [results], images=False))
@@ -171,7 +171,7 @@ def test_images_that_are_gone_are_left_out(tmp_path, quick):
         pytest.param(
             content_of(1, ["a", "b"], [annotation(1, 10, [5, 5, 0, 0]), annotation(1, 20, [-500, 5, 9999, 3], 1)]),
             [result(1, 10, [5, 5, 0, 0], 0.9), result(1, 20, [500, 500, -3, 1e-9], 1.5), result(1, 20, [1] * 4, -1)],
-            "3 detections", id="strange boxes",
+            "3 detections", id="odd boxes",
         ),
         pytest.param(
             content_of(1, ["a"], [annotation(1, 10, [5, 5, 50, 50])]),
@@ -180,7 +180,7 @@ def test_images_that_are_gone_are_left_out(tmp_path, quick):
         ),
     ],
 )  # fmt: skip
-def test_strange_boxes_are_no_trouble(tmp_path, content, results, shown):
+def test_odd_boxes_are_reported(tmp_path, content, results, shown):
     page, text = report(make_run(tmp_path, [content], [results]))
 
     assert shown in text and "Errors" in headings(page)
@@ -192,15 +192,13 @@ def test_strange_boxes_are_no_trouble(tmp_path, content, results, shown):
         ("[{", "not a json file"),
         ("{}", "not in COCO's format of results"),
         ('[{"image_id": 1}]', "not in COCO's format of results"),
-        (
-            '[{"image_id": "x", "category_id": 10, "bbox": [1, 2, 3, 4], "score": 0.5}]',
-            "not in COCO's format of results",
-        ),
+        ('[{"image_id": "x", "category_id": 10, "bbox": [1, 2, 3, 4], "score": 0.5}]', "not in COCO's format"),
+        ('[{"image_id": 1, "category_id": 10, "bbox": [1, 2, 3], "score": 0.5}]', "not in COCO's format"),
         ("[7]", "not in COCO's format of results"),
         ('[{"image_id": 999, "category_id": 10, "bbox": [1, 2, 3, 4], "score": 0.5}]', "1 of 1 boxes are of images"),
     ],
 )
-def test_boxes_that_cannot_be_used_are_left_out(tmp_path, results, why):
+def test_malformed_results_are_omitted(tmp_path, results, why):
     folder = make_run(tmp_path, [random_boxes(0)[0]], [results])
 
     _, text = report(folder)
@@ -208,23 +206,26 @@ def test_boxes_that_cannot_be_used_are_left_out(tmp_path, results, why):
     assert f"omitted: {folder}" in text and why in text
 
 
-def test_annotations_that_cannot_be_used_are_left_out(tmp_path):
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (lambda content: content.pop("annotations"), "has no annotations"),
+        (lambda content: content.pop("categories"), "not in COCO's format"),
+        (lambda content: content["annotations"][0].update(image_id=999), "not in COCO's format"),
+        (lambda content: content["annotations"][0].update(bbox=[1, 2, 3]), "not in COCO's format"),
+    ],
+)
+def test_malformed_annotations_are_omitted(tmp_path, change, why):
     content, results = random_boxes(0)
     folder = make_run(tmp_path, [content], [results])
-    path = tmp_path / "data_0/annotations.json"
-    for change, why in (
-        (lambda c: c.pop("annotations"), "has no annotations"),
-        (lambda c: c.pop("categories"), "not in COCO's format"),
-        (lambda c: c["annotations"][0].update(image_id=999), "not in COCO's format"),
-    ):
-        changed = json.loads(json.dumps(content))
-        change(changed)
-        path.write_text(json.dumps(changed))
-        assert why in report(folder)[1]
+    change(content)
+    (tmp_path / "data_0/annotations.json").write_text(json.dumps(content))
+
+    assert why in report(folder)[1]
 
 
 @pytest.mark.slow
-def test_several_datasets_have_a_part_each(tmp_path, quick):
+def test_several_datasets_have_a_section_each(tmp_path, quick):
     contents, results = zip(random_boxes(0), random_boxes(1), strict=True)
     metrics = [*log(60), *({**evaluated(1200, 20.0, "made_0/"), **evaluated(1200, 30.0, "made_1/")},)]
 
@@ -237,8 +238,8 @@ def test_several_datasets_have_a_part_each(tmp_path, quick):
     assert "made_0_confusion_matrix.svg" in names and "total_loss.svg" in names
 
 
-def test_annotations_of_another_format(tmp_path, quick):
-    """A YOLO folder: what its boxes are compared with is made when it is read."""
+def test_a_dataset_of_another_format(tmp_path, quick):
+    """A YOLO folder: its ground truth is converted to COCO's format when it is read."""
     root = tmp_path / "cells"
     for part in ("train", "val"):
         for kind in ("images", "labels"):
@@ -261,7 +262,7 @@ def test_annotations_of_another_format(tmp_path, quick):
     assert "1 image · 1 object · 2 classes · 1 detection" in text and "AP 100.0" in text
 
 
-def test_a_run_of_a_gpu_has_its_report_anywhere(tmp_path, quick, caplog):
+def test_a_gpu_run_has_its_report_on_any_machine(tmp_path, quick, caplog):
     folder = make_run(tmp_path, [random_boxes(0)[0]])
     config = (folder / "config.yaml").read_text()
     config = re.sub("DEVICE: .*", "DEVICE: cuda", config).replace("ASSIGNER_BACKEND: auto", "ASSIGNER_BACKEND: triton")
@@ -270,7 +271,7 @@ def test_a_run_of_a_gpu_has_its_report_anywhere(tmp_path, quick, caplog):
     assert "DEVICE: cuda" in report(folder)[1] and not caplog.records
 
 
-def test_the_config_file_is_that_of_the_log(tmp_path):
+def test_the_config_file_is_read_from_the_log(tmp_path):
     folder = make_run(tmp_path, [random_boxes(0)[0]])
     (folder / "log.txt").write_text(
         "[01/02 03:04:05] detectron2 INFO: Contents of args.config_file=configs/mine.yaml:\n_BASE_: x\n"
@@ -281,7 +282,7 @@ def test_the_config_file_is_that_of_the_log(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty", "file"])
-def test_what_is_no_run_is_refused(tmp_path, folder):
+def test_a_folder_without_a_run_is_refused(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
 
@@ -289,7 +290,7 @@ def test_what_is_no_run_is_refused(tmp_path, folder):
         write_report(tmp_path / folder)
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+def test_a_failed_write_names_the_file(tmp_path):
     folder = make_run(tmp_path, [random_boxes(0)[0]])
     (folder / "report").write_text("a file in the place of the folder")
 

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 at every score, against counting them one by one."""
+"""Precision, recall and F1 at every score threshold, against counting detections one by one."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def swept(boxes, num_classes):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_counts_are_those_of_every_score_by_itself(seed):
+def test_counts_equal_those_at_each_threshold(seed):
     boxes = arrays(*random_boxes(seed))
     found, right, ignored = swept(boxes, 4)
     detections, objects = boxes.detections, boxes.objects
@@ -38,7 +38,7 @@ def test_counts_are_those_of_every_score_by_itself(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_best_score_is_the_best_of_all(seed):
+def test_the_best_threshold_has_the_highest_f1(seed):
     found, _, _ = swept(arrays(*random_boxes(seed)), 4)
 
     places, _ = best_scores(found)
@@ -48,8 +48,8 @@ def test_the_best_score_is_the_best_of_all(seed):
         assert f1[k, places[k]] == np.nanmax(f1[k]) > 0
 
 
-def test_of_scores_that_are_as_good_it_is_the_one_in_the_middle():
-    """A right detection of 0.8 and a wrong one of 0.3: every threshold above 0.3 and up to 0.8 is perfect."""
+def test_of_equally_good_thresholds_the_middle_one_is_taken():
+    """A correct detection of 0.8 and a wrong one of 0.3: every threshold above 0.3 and up to 0.8 is perfect."""
     found, _, _ = swept(made([(0, BOX)], [(0, BOX, 0.8), (0, FAR, 0.3)]), 3)
 
     (place, *_), overall = best_scores(found)
@@ -65,19 +65,19 @@ def test_a_detection_counts_up_to_its_own_score(score):
     assert found.counted[0, [299, 300, 301]].tolist() == [1, 1, 0]
 
 
-def test_classes_without_objects_or_right_detections_have_the_score_of_all_classes():
+def test_classes_without_objects_or_correct_detections_get_the_common_threshold():
     objects = [(0, BOX), (1, FAR)]
     detections = [(0, BOX, 0.8), (0, FAR, 0.6), (1, BOX, 0.9), (2, BOX, 0.1)]
     found, _, _ = swept(made(objects, detections), 3)
 
     places, overall = best_scores(found)
 
-    # Of all classes together one detection of two is right above 0.6 and up to 0.8, and fewer anywhere else.
+    # Of all classes together, one detection of two is correct above 0.6 and up to 0.8, and fewer elsewhere.
     assert SCORES[overall] == pytest.approx(0.7) and places.tolist()[1:] == [overall, overall]
     assert np.isnan(found.f1()[2]).all() and found.totals.tolist() == [1, 1, 0]
 
 
-def test_where_nothing_is_right_the_score_is_one_half():
+def test_without_correct_detections_the_threshold_is_one_half():
     for boxes in (made([(0, BOX)], [(0, FAR, 0.9)]), made([], []), made([(0, BOX)], []), made([], [(0, BOX, 0.9)])):
         places, overall = best_scores(swept(boxes, 3)[0])
         assert SCORES[[*places, overall]].tolist() == [0.5] * 4
