@@ -247,7 +247,7 @@ def made_up(monkeypatch):
 def test_a_model_that_does_not_agree_is_not_written(config, tmp_path, made_up):
     made_up(0.9)
 
-    with pytest.raises(InputError, match=r"does not agree.*not written: \d+ boxes differ.*only .* finds class"):
+    with pytest.raises(InputError, match=r"does not agree.*not written: \d+ boxes differ.*only .* detects class"):
         main(config, "--output", tmp_path / "out")
 
     assert not list(tmp_path.iterdir())

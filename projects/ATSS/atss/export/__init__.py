@@ -1,5 +1,7 @@
-"""A trained detector as a file that runs without this project; `onnx_file` is imported where it is wanted, as it needs
-packages of its own."""
+"""Export of a trained detector to files that run without this project.
+
+Import `onnx_file` by itself: it needs onnx, onnxscript and onnxruntime.
+"""
 
 from .detector import ExportedATSS
 from .metadata import describe

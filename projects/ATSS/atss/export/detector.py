@@ -9,11 +9,11 @@ from .selection import best, candidates
 
 
 class ExportedATSS(nn.Module):
-    """An `ATSS` at inference without Python in its way: what it finds in a batch is what `ATSS` finds in it.
+    """An `ATSS` at inference without data-dependent Python; it gives the same detections.
 
     Args:
         detector: an `ATSS`; its parameters are shared, not copied.
-        suppress: non-maximum suppression, a function like `suppression.suppress`; None to give all candidates.
+        suppress: non-maximum suppression, a function like `suppression.suppress`; None to return all candidates.
     """
 
     def __init__(self, detector, suppress=None):
@@ -23,46 +23,45 @@ class ExportedATSS(nn.Module):
         self.eval()
 
     def forward(self, images, sizes):
-        """Find the objects of N images.
+        """Detect objects in N images.
 
         Args:
-            images: (N, 3, H, W) uint8 in the order of INPUT.FORMAT, each in the upper left corner; what lies beside
-                it may be anything.
+            images: (N, 3, H, W) uint8 in the order of INPUT.FORMAT, each in the upper left corner; the values outside
+                are ignored.
             sizes: (N, 2) int64, height and width of every image in pixels.
 
         Returns:
             `boxes` (N, D, 4) float32, x1 y1 x2 y2 in pixels of `images`, clipped to the image; `scores` (N, D)
             float32; and `classes` (N, D) int64. With suppression D is TEST.DETECTIONS_PER_IMAGE, best first; without it
-            the candidates of all levels, level by level. A place without a box has score 0, class -1 and a box of
-            zeros.
+            the candidates of all levels, level by level. Unused entries have score 0, class -1 and a box of zeros.
         """
         head = self.detector.head
-        selector, extent = head.box_selector, head.box_coding.pixel_extent
+        selector, coding = head.box_selector, head.box_coding
         features = self.detector.backbone(self.prepare(images, sizes))
         grid, predictions = head([features[name] for name in self.detector.in_features])
-        boxes, scores, classes = candidates(selector, head.box_coding, grid, predictions)
-        boxes = clip_to(boxes, sizes.flip(1)[:, None].to(boxes.dtype), extent)
+        boxes, scores, classes = candidates(selector, coding, grid, predictions)
+        boxes = clip_to(boxes, sizes.flip(1)[:, None].to(boxes.dtype), coding.pixel_extent)
         scores = scores.where((boxes[..., 2:] > boxes[..., :2]).all(-1), 0)
         if self.suppress is not None:
             number = selector.max_detections
             kept = self.suppress(boxes, scores, classes, selector.nms_threshold, head.num_classes, number)
             boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, number)
-        there = scores > 0
-        return boxes.where(there[..., None], 0), scores, classes.where(there, -1)
+        used = scores > 0
+        return boxes.where(used[..., None], 0), scores, classes.where(used, -1)
 
     def prepare(self, images, sizes):
-        """Images as `ATSS.preprocess` makes them: normalised, 0 outside, as large as the largest of them asks for.
+        """Images as `ATSS.preprocess` makes them: normalised, 0 outside, padded as the largest of them requires.
 
-        How far the caller has padded them does not matter; group normalisation would see it.
+        The caller's own padding must not remain, because group normalisation depends on it.
         """
         multiple = max(self.detector.backbone.size_divisibility, 1)
         rows, columns = ((sizes.amax(0) + (multiple - 1)) // multiple).tolist()
-        # Feature maps have a cell at least: the exporter cannot know.
-        for number in (rows, columns):
-            torch._check(number >= 1)
+        # Tells the exporter that feature maps are not empty.
+        torch._check(rows >= 1)
+        torch._check(columns >= 1)
         height, width = images.shape[-2:]
-        y, x = (torch.arange(length, device=images.device) for length in (height, width))
+        y, x = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
         inside = (y < sizes[:, :1])[:, None, :, None] & (x < sizes[:, 1:])[:, None, None, :]
         normalised = (images - self.detector.pixel_mean) / self.detector.pixel_std
-        # Less than nothing where the caller has padded further.
+        # The padding is negative where the caller has padded further.
         return F.pad(normalised.where(inside, 0), (0, columns * multiple - width, 0, rows * multiple - height))

@@ -1,17 +1,14 @@
-"""What a program must know besides the model to use it; all file formats hold it."""
+"""The settings that a program needs to use an exported model; every file format stores them."""
 
 from ..predictor import class_names_of
 
 
 def describe(cfg, suppressed):
-    """The settings that go with a model.
+    """The settings of a config's model, a dict from str to json values.
 
     Args:
         cfg: config of the model.
-        suppressed: whether non-maximum suppression is in the model.
-
-    Returns:
-        dict from str to what json knows.
+        suppressed: whether the model includes non-maximum suppression.
     """
     return {
         "class_names": class_names_of(cfg),

@@ -1,4 +1,4 @@
-"""Non-maximum suppression of a batch: with torchvision's operator, and as one operator that becomes ONNX's."""
+"""Non-maximum suppression of a batch: with torchvision's operator, and as a custom operator for ONNX."""
 
 import torch
 from torch.nn import functional as F
@@ -6,29 +6,29 @@ from torchvision.ops import nms
 
 
 def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
-    """Which boxes stay after suppression, image by image and class by class.
+    """Non-maximum suppression per image and class.
 
     Args:
-        boxes: (N, B, 4), x1 y1 x2 y2 in pixels, from 0 on.
-        scores: (N, B); a score of 0 is no box.
+        boxes: (N, B, 4), x1 y1 x2 y2 in pixels, not negative.
+        scores: (N, B); a score of 0 means no box.
         classes: (N, B) int64, below `num_classes`.
-        iou_threshold: IoU above which the lower of two boxes goes.
+        iou_threshold: of two boxes with a greater IoU the one with the lower score is suppressed.
         num_classes: of the detector.
-        number: at least so many of the best that stay are wanted of a class.
+        number: how many of the best boxes of a class are needed; an implementation may keep no more than these.
 
     Returns:
-        (N, B) bool.
+        (N, B) bool, which boxes are kept.
     """
     image = torch.arange(scores.shape[0], device=boxes.device)[:, None]
-    # Two boxes without area, which overlap with none and always stay: torchvision tells exporters that two do.
+    # Two boxes without area, which are always kept: torchvision declares to exporters that at least two are.
     group = F.pad((image * num_classes + classes).flatten(), (0, 2))
     scores_and_two = F.pad(scores.flatten(), (0, 2), value=1)
     boxes_and_two = F.pad(boxes.flatten(0, 1), (0, 0, 0, 2))
 
-    there = (scores_and_two > 0).nonzero().squeeze(1)
-    # Every class of every image lies apart; in float64 boxes lose no digit by that.
-    apart = boxes_and_two[there] + (group[there] * (boxes.amax().double() + 1))[:, None]
-    kept = there[nms(apart, scores_and_two[there].double(), iou_threshold)]
+    valid = (scores_and_two > 0).nonzero().squeeze(1)
+    # Move the boxes of every class and image apart, in float64 so that they lose no digit.
+    apart = boxes_and_two[valid] + (group[valid] * (boxes.amax().double() + 1))[:, None]
+    kept = valid[nms(apart, scores_and_two[valid].double(), iou_threshold)]
     mask = torch.zeros_like(scores_and_two, dtype=torch.bool).index_fill(0, kept, True)
     return mask[:-2].view_as(scores)
 
@@ -42,7 +42,7 @@ def suppress_op(
     num_classes: int,
     number: int,
 ) -> torch.Tensor:
-    """`suppress` as an operator of its own."""
+    """`suppress` as a custom operator."""
     return suppress(boxes, scores, classes, iou_threshold, num_classes, number)
 
 

@@ -8,18 +8,19 @@ import warnings
 import torch
 
 INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "classes")
+# Names of the variable dimensions of the inputs.
+DYNAMIC_SHAPES = ({0: "batch", 2: "height", 3: "width"}, {0: "batch"})
 
 
 def capture(module):
     """An `ExportedATSS` as a `torch.export.ExportedProgram` for any number of images of any size."""
-    batch, height, width = (torch.export.Dim(name, min=1) for name in ("batch", "height", "width"))
-    # Their numbers mean nothing: sides and batch are variables.
+    dims = {name: torch.export.Dim(name, min=1) for name in ("batch", "height", "width")}
+    dynamic_shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in DYNAMIC_SHAPES)
+    # Any values do.
     images, sizes = torch.zeros(2, 3, 96, 160, dtype=torch.uint8), torch.tensor([[96, 150], [90, 160]])
     with torch.no_grad(), quiet():
-        program = torch.export.export(
-            module, (images, sizes), dynamic_shapes=({0: batch, 2: height, 3: width}, {0: batch})
-        )
-    # Nobody else's paths.
+        program = torch.export.export(module, (images, sizes), dynamic_shapes=dynamic_shapes)
+    # These hold paths of this machine.
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
@@ -40,15 +41,12 @@ def load_torch(path):
 
 @contextlib.contextmanager
 def quiet():
-    """Keep what exporters say about their inner workings off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
+    """Silence warnings and logs of the exporters."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        logging.disable(disabled)

@@ -1,4 +1,8 @@
-"""Does an exported model find what the PyTorch model finds? Rounding may turn what is decided within its reach."""
+"""Comparison of an exported model's detections with those of the PyTorch model.
+
+Both compute the same in float32, but round differently. Where a score or an IoU is closer than `NEAR` to what it is
+compared with, rounding decides the outcome: such boxes are undecided, and only one of both models may detect them.
+"""
 
 import copy
 import sys
@@ -9,22 +13,22 @@ from torchvision.ops import box_iou
 
 from ..modeling.inference import Detections, clip
 
-# What boxes (pixels) and scores may differ by.
+# Maximum differences of the same box in both models: of a side in pixels, and of the score.
 MAX_BOX_DIFFERENCE, MAX_SCORE_DIFFERENCE = 0.1, 1e-3
-# How near a threshold, or each other, scores and IoUs are whose order rounding may turn.
+# Difference of two scores or IoUs below which rounding may reverse their order.
 NEAR = 1e-3
 
 
 @dataclass
 class Comparison:
-    """How the boxes of an exported model and of the PyTorch model differ.
+    """Differences between the detections of an exported model and of the PyTorch model.
 
-    num_images, num_boxes: images compared, and boxes that both find in them.
-    box_difference: largest, of a side, in pixels.
-    score_difference: largest.
-    num_undecided: boxes that only one of both finds, because a score or an IoU is as good as equal to a threshold or to
-        another's.
-    disagreements: list of texts, a box each that only one of both finds without such a reason.
+    num_images: images compared.
+    num_boxes: boxes that both detect.
+    box_difference: the largest difference of a side, in pixels.
+    score_difference: the largest difference of a score.
+    num_undecided: undecided boxes that only one of both detects.
+    disagreements: list of str, one for every other box that only one of both detects.
     """
 
     num_images: int = 0
@@ -35,22 +39,55 @@ class Comparison:
     disagreements: list = field(default_factory=list)
 
     def __str__(self):
-        undecided = f" ({self.num_undecided} more hang on equal scores or IoUs)" if self.num_undecided else ""
+        undecided = f" ({self.num_undecided} more depend on equal scores or IoUs)" if self.num_undecided else ""
         return (
             f"{self.num_boxes} boxes in {self.num_images} images{undecided}; largest differences: boxes "
             f"{self.box_difference:.1e} pixels, scores {self.score_difference:.1e}"
         )
 
+    def add(self, exported, expected, candidates, margins, selector):
+        """Compare the detections of an image.
+
+        Args:
+            exported, expected: `Detections` of the exported model and of the PyTorch model.
+            candidates, margins: what `candidates_of` returns for the image.
+            selector: the `BoxSelector` of `expected`.
+        """
+        self.num_images += 1
+        partner = match(exported, expected)
+        common = partner >= 0
+        partner = partner[common]
+        if common.any():
+            box_differences = (exported.boxes[common] - expected.boxes[partner]).abs()
+            score_differences = (exported.scores[common] - expected.scores[partner]).abs()
+            self.num_boxes += len(partner)
+            self.box_difference = max(self.box_difference, box_differences.max().item())
+            self.score_difference = max(self.score_difference, score_differences.max().item())
+        missed = torch.ones_like(expected.scores, dtype=torch.bool)
+        missed[partner] = False
+        if common.all() and not missed.any():
+            return
+        undecided = pick(candidates, find_undecided(candidates, margins, selector))
+        rest = {"exported": pick(exported, ~common), "PyTorch": pick(expected, missed)}
+        for name, detections in rest.items():
+            excused = match(detections, undecided) >= 0
+            self.num_undecided += int(excused.sum())
+            for box, score, label in zip(*(values.tolist() for values in pick(detections, ~excused)), strict=True):
+                sides = ", ".join(f"{side:.1f}" for side in box)
+                self.disagreements.append(
+                    f"only the {name} model detects class {label}, score {score:.4f}, at [{sides}]"
+                )
+
 
 @torch.no_grad()
 def compare(detector, model, batches, suppressed):
-    """Compare an exported model with the detector that it was made of.
+    """Compare an exported model with the detector it was exported from.
 
     Args:
         detector: `ATSS` on the CPU.
         model: function of images and sizes, see `ExportedATSS.forward`.
         batches: iterable of lists of images, (3, H, W) uint8 tensors.
-        suppressed: whether non-maximum suppression is in the model.
+        suppressed: whether the model includes non-maximum suppression.
 
     Returns:
         `Comparison`.
@@ -58,28 +95,26 @@ def compare(detector, model, batches, suppressed):
     head, comparison = detector.head, Comparison()
     selector = head.box_selector if suppressed else without_suppression(head.box_selector)
     for images in batches:
-        padded = detector.preprocess([{"image": image} for image in images])
-        features = detector.backbone(padded.tensor)
-        grid, predictions = head([features[name] for name in detector.in_features])
+        padded, grid, predictions = detector.predict([{"image": image} for image in images])
         expected = selector(grid, predictions, head.box_coding, padded.image_sizes)
-        found = model(*side_by_side(images))
-        for number, size in enumerate(padded.image_sizes):
-            there = found[1][number] > 0
-            of_image = Detections(*(values[number][there] for values in found))
-            candidates = Candidates(head, grid, [v if v is None else v[number] for v in predictions], size)
-            compare_image(comparison, of_image, expected[number], candidates, selector)
+        outputs = model(*side_by_side(images))
+        for i, size in enumerate(padded.image_sizes):
+            exported = Detections(*(values[i] for values in outputs))
+            exported = pick(exported, exported.scores > 0)
+            of_image = [None if values is None else values[i] for values in predictions]
+            comparison.add(exported, expected[i], *candidates_of(head, grid, of_image, size), selector)
     return comparison
 
 
 def without_suppression(selector):
-    """A `BoxSelector` that gives everything that another's suppression sees."""
+    """A `BoxSelector` that returns all boxes that another one passes to non-maximum suppression."""
     selector = copy.copy(selector)
     selector.nms_threshold, selector.max_detections = torch.inf, sys.maxsize
     return selector
 
 
 def side_by_side(images):
-    """Images (3, H, W) as `ExportedATSS` wants them: (N, 3, H, W), and their sizes (N, 2)."""
+    """Images (3, H, W) as `ExportedATSS` expects them: (N, 3, H, W), and their sizes (N, 2)."""
     sizes = torch.tensor([image.shape[1:] for image in images])
     batch = torch.zeros(len(images), 3, *sizes.amax(0), dtype=torch.uint8)
     for place, image in zip(batch, images, strict=True):
@@ -87,63 +122,34 @@ def side_by_side(images):
     return batch, sizes
 
 
-def compare_image(comparison, found, expected, candidates, selector):
-    """Add an image to a `Comparison`.
-
-    Args:
-        comparison: `Comparison`.
-        found, expected: `Detections` of the exported model and of PyTorch's.
-        candidates: `Candidates` of the image.
-        selector: `BoxSelector` that gave `expected`.
-    """
-    comparison.num_images += 1
-    partner = match(found, expected)
-    there = partner >= 0
-    if there.any():
-        boxes, scores = expected.boxes[partner[there]], expected.scores[partner[there]]
-        differences = (found.boxes[there] - boxes).abs().max().item(), (found.scores[there] - scores).abs().max().item()
-        comparison.num_boxes += len(scores)
-        comparison.box_difference = max(comparison.box_difference, differences[0])
-        comparison.score_difference = max(comparison.score_difference, differences[1])
-    missed = torch.ones_like(expected.scores, dtype=torch.bool)
-    missed[partner[there]] = False
-    left = {"the exported model": pick(found, ~there), "the PyTorch model": pick(expected, missed)}
-    if not any(len(detections.scores) for detections in left.values()):
-        return
-    undecided = pick(candidates.detections, candidates.undecided(selector))
-    for who, detections in left.items():
-        excused = match(detections, undecided) >= 0
-        comparison.num_undecided += int(excused.sum())
-        for box, score, label in zip(*(values.tolist() for values in pick(detections, ~excused)), strict=True):
-            sides = ", ".join(f"{side:.1f}" for side in box)
-            comparison.disagreements.append(f"only {who} finds class {label}, score {score:.4f}, at [{sides}]")
-
-
-def pick(detections, which):
-    return Detections(*(values[which] for values in detections))
+def pick(detections, index):
+    """The `Detections` that an index or a mask selects."""
+    return Detections(*(values[index] for values in detections))
 
 
 def match(first, second):
     """For every one of `Detections` the index of the nearest in others that has no partner yet, -1 for none.
 
-    Partners are of one class, and their boxes and scores differ by no more than is allowed.
+    Partners have the same class, and their boxes and scores differ by no more than is allowed.
     """
     partner = torch.full((len(first.scores),), -1)
     for label in first.classes.unique():
-        rows, columns = ((detections.classes == label).nonzero().squeeze(1) for detections in (first, second))
+        rows, columns = (first.classes == label).nonzero()[:, 0], (second.classes == label).nonzero()[:, 0]
+        if not len(columns):
+            continue
         boxes = torch.cdist(first.boxes[rows].double(), second.boxes[columns].double(), p=torch.inf)
         scores = (first.scores[rows, None] - second.scores[columns]).abs()
         distance = torch.maximum(boxes / MAX_BOX_DIFFERENCE, scores / MAX_SCORE_DIFFERENCE)
-        for row in range(len(rows) if len(columns) else 0):
-            nearest = distance[row].argmin()
-            if distance[row, nearest] <= 1:
-                partner[rows[row]] = columns[nearest]
+        for row, distances in zip(rows, distance, strict=True):
+            nearest = distances.argmin()
+            if distances[nearest] <= 1:
+                partner[row] = columns[nearest]
                 distance[:, nearest] = torch.inf
     return partner
 
 
-class Candidates:
-    """The boxes of an image that suppression sees, and those that rounding might let it see.
+def candidates_of(head, grid, predictions, size):
+    """The boxes of an image that take part in non-maximum suppression, or might by rounding.
 
     Args:
         head: an `ATSSHead`.
@@ -151,54 +157,35 @@ class Candidates:
         predictions: logits (R, C), deltas (R, 4) and centerness (R,) or None of the image.
         size: (height, width) of the image.
 
-    Attributes:
-        detections: `Detections` of B boxes.
-        margins: (B,), by how much the score of each is above what takes part; by less than 0 for what rounding adds.
+    Returns:
+        `Detections` of B boxes; (B,), how far the score of each is above what it needs to take part. This margin is
+        above `NEAR` where the box surely takes part.
     """
+    selector, coding = head.box_selector, head.box_coding
+    logits, deltas, centerness = predictions
+    of_class = logits.sigmoid()
+    scores = of_class if centerness is None else of_class * centerness.sigmoid()[:, None]
+    key = scores if selector.topk_by_centerness else of_class
+    above = of_class - selector.score_threshold
+    levels = zip(key.split(grid.level_sizes), above.split(grid.level_sizes), strict=True)
+    margins = torch.cat([margins_of(*level, selector.topk_per_level) for level in levels])
 
-    def __init__(self, head, grid, predictions, size):
-        selector, coding = head.box_selector, head.box_coding
-        nothing = [None] * len(grid.level_sizes)
-        by_level = (nothing if values is None else values.split(grid.level_sizes) for values in predictions)
-        found = []
-        for anchors, logits, deltas, centerness in zip(grid.boxes().split(grid.level_sizes), *by_level, strict=True):
-            of_class = logits.sigmoid()
-            scores = of_class if centerness is None else of_class * centerness.sigmoid()[:, None]
-            key = scores if selector.topk_by_centerness else of_class
-            margin = margins_of(key, of_class - selector.score_threshold, selector.topk_per_level)
-            anchor, label = (margin > -NEAR).nonzero(as_tuple=True)
-            boxes = clip(coding.decode(deltas[anchor], anchors[anchor]), size, coding.pixel_extent)
-            # Rounding gives or takes what has next to no area.
-            sides = (boxes[:, 2:] - boxes[:, :2]).amin(1)
-            margin = margin[anchor, label].clamp(max=NEAR).where(sides < MAX_BOX_DIFFERENCE, margin[anchor, label])
-            scores = scores[anchor, label]
-            rooted = centerness is not None and selector.score_root
-            found.append((boxes, scores.sqrt() if rooted else scores, label, margin))
-        *detections, self.margins = (torch.cat(values) for values in zip(*found, strict=True))
-        self.detections = Detections(*detections)
-
-    def undecided(self, selector):
-        """Which boxes a model may give or not give after suppression by a `BoxSelector`: (B,) bool."""
-        boxes, scores, classes = self.detections
-        stays, goes = torch.zeros_like(classes, dtype=torch.bool), torch.zeros_like(classes, dtype=torch.bool)
-        for label in classes.unique():
-            of_class = classes == label
-            sure = self.margins[of_class] > NEAR
-            stays[of_class], goes[of_class] = suppressed(
-                boxes[of_class], scores[of_class], sure, selector.nms_threshold
-            )
-        # At most so many are better, and at least so many.
-        most, least = (count_above(scores[~goes], scores - NEAR), count_above(scores[stays], scores + NEAR))
-        within, beyond = most <= selector.max_detections, least >= selector.max_detections
-        return ~(stays & within) & ~goes & ~beyond
+    anchor, label = (margins > -NEAR).nonzero(as_tuple=True)
+    scores, margins = scores[anchor, label], margins[anchor, label]
+    if centerness is not None and selector.score_root:
+        scores = scores.sqrt()
+    boxes = clip(coding.decode(deltas[anchor], grid.boxes()[anchor]), size, coding.pixel_extent)
+    # Rounding decides whether a box of almost no area has any.
+    thin = (boxes[:, 2:] - boxes[:, :2]).amin(1) < MAX_BOX_DIFFERENCE
+    return Detections(boxes, scores, label), margins.where(~thin, margins.clamp(max=NEAR))
 
 
 def margins_of(key, above, number):
-    """By how much each score is above what takes part on a level: the shape of `key`.
+    """How far the scores of a level are above what they need to take part: the shape of `key`.
 
     Args:
-        key: what the `number` best are chosen by.
-        above: class scores less their threshold, of the same shape.
+        key: scores by which the `number` best are chosen.
+        above: class scores minus the score threshold, of the same shape.
     """
     competing = key[above > 0]
     if len(competing) <= number:
@@ -207,32 +194,42 @@ def margins_of(key, above, number):
     return torch.minimum(above, torch.where(key >= last, key - next, key - last))
 
 
+def find_undecided(candidates, margins, selector):
+    """Which boxes a `BoxSelector` may or may not return, depending on rounding: (B,) bool; see `candidates_of`."""
+    boxes, scores, classes = candidates
+    kept, gone = torch.zeros_like(classes, dtype=torch.bool), torch.zeros_like(classes, dtype=torch.bool)
+    for label in classes.unique():
+        mask = classes == label
+        kept[mask], gone[mask] = suppressed(boxes[mask], scores[mask], margins[mask] > NEAR, selector.nms_threshold)
+    # The numbers of boxes that may be better, and that surely are.
+    may_be_better = (scores[~gone] > scores[:, None] - NEAR).sum(1)
+    are_better = (scores[kept] > scores[:, None] + NEAR).sum(1)
+    surely_returned = kept & (may_be_better <= selector.max_detections)
+    surely_not = gone | (are_better >= selector.max_detections)
+    return ~surely_returned & ~surely_not
+
+
 def suppressed(boxes, scores, sure, iou_threshold):
-    """What suppression surely does with boxes of one class.
+    """What non-maximum suppression surely does with boxes of one class.
 
     Args:
         boxes: (B, 4).
         scores: (B,).
-        sure: (B,) bool, which of them are there whatever rounding does.
-        iou_threshold: IoU above which the lower of two goes.
+        sure: (B,) bool, which of them surely take part.
+        iou_threshold: IoU above which the lower of two boxes is suppressed.
 
     Returns:
-        two (B,) bool: which surely stay, which surely go.
+        two (B,) bool: which boxes surely are kept, and which surely are gone.
     """
     iou = box_iou(boxes, boxes).nan_to_num(0).fill_diagonal_(0)
-    better = scores - scores[:, None]  # column than row
-    may = (iou > iou_threshold - NEAR) & (better > -NEAR)
-    does = (iou > iou_threshold + NEAR) & (better > NEAR)
-    stays, goes = torch.zeros_like(sure), torch.zeros_like(sure)
+    lead = scores - scores[:, None]  # of the column's box over the row's
+    may_suppress = (iou > iou_threshold - NEAR) & (lead > -NEAR)
+    must_suppress = (iou > iou_threshold + NEAR) & (lead > NEAR)
+    gone = torch.zeros_like(sure)
     while True:
-        # What stays suppresses others, what goes spares them, until nothing more follows.
-        before = goes
-        stays = sure & ~(may & ~goes).any(1)
-        goes = (does & stays).any(1)
-        if torch.equal(before, goes):
-            return stays, goes
-
-
-def count_above(values, limits):
-    """How many values (M,) are above each limit (B,)."""
-    return len(values) - torch.searchsorted(values.sort().values, limits, right=True)
+        # Boxes that are kept suppress others, boxes that are gone suppress none, until nothing more follows.
+        before = gone
+        kept = sure & ~(may_suppress & ~gone).any(1)
+        gone = (must_suppress & kept).any(1)
+        if torch.equal(before, gone):
+            return kept, gone
