@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 CLASSES = ["cat", "dog"]
-# Images of each part: name, (width, height), and objects: class, [x, y, width, height].
+# Images of each split: name, (width, height), and objects: class, [x, y, width, height].
 IMAGES = {
     "train": [
         ("a.png", (64, 48), [("dog", [5, 6, 20, 30]), ("cat", [0, 0, 10, 12])]),
@@ -17,10 +17,10 @@ IMAGES = {
 
 
 def records(images=IMAGES):
-    """What reading must give: dict from part to {name: (width, height, objects in order)}."""
+    """What reading must give: dict from split to {name: (width, height, objects in order)}."""
     return {
-        part: {name: (*size, sorted((label, *box) for label, box in objects)) for name, size, objects in of_part}
-        for part, of_part in images.items()
+        split: {name: (*size, sorted((label, *box) for label, box in objects)) for name, size, objects in of_split}
+        for split, of_split in images.items()
     }
 
 
@@ -47,45 +47,45 @@ def write_text(path, text):
     path.write_text(text)
 
 
-def write_coco(folder, annotations="annotations/{part}.json", images="{part}", parts=IMAGES, change=lambda c: None):
-    for part, of_part in parts.items():
+def write_coco(folder, annotations="annotations/{split}.json", images="{split}", splits=IMAGES, change=lambda c: None):
+    for split, of_split in splits.items():
         content = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]}
-        for number, (name, size, objects) in enumerate(of_part):
-            write_image(folder / images.format(part=part) / name, size)
+        for number, (name, size, objects) in enumerate(of_split):
+            write_image(folder / images.format(split=split) / name, size)
             content["images"].append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
             for label, box in objects:
                 entry = {"id": len(content["annotations"]), "image_id": number, "bbox": box}
                 content["annotations"].append({**entry, "category_id": {"cat": 3, "dog": 7}[label]})
         change(content)
-        write_text(folder / annotations.format(part=part), json.dumps(content))
+        write_text(folder / annotations.format(split=split), json.dumps(content))
 
 
-def write_yolo(folder, images="images/{part}", labels="labels/{part}", parts=IMAGES, digits=12):
+def write_yolo(folder, images="images/{split}", labels="labels/{split}", splits=IMAGES, digits=12):
     """Images without objects get no label file."""
-    for part, of_part in parts.items():
-        for name, (width, height), objects in of_part:
-            write_image(folder / images.format(part=part) / name, (width, height))
+    for split, of_split in splits.items():
+        for name, (width, height), objects in of_split:
+            write_image(folder / images.format(split=split) / name, (width, height))
             lines = [
                 f"{CLASSES.index(label)} {(x + w / 2) / width:.{digits}f} {(y + h / 2) / height:.{digits}f} "
                 f"{w / width:.{digits}f} {h / height:.{digits}f}\n"
                 for label, (x, y, w, h) in objects
             ]
             if lines:
-                write_text(folder / labels.format(part=part) / name.replace(".png", ".txt"), "".join(lines))
+                write_text(folder / labels.format(split=split) / name.replace(".png", ".txt"), "".join(lines))
 
 
-def write_voc(folder, annotations="Annotations", images="JPEGImages", lists=True, parts=IMAGES, first=1, last=0):
+def write_voc(folder, annotations="Annotations", images="JPEGImages", lists=True, splits=IMAGES, first=1, last=0):
     """A box from x to x + w becomes xmin = x + first, xmax = x + w + last."""
-    for part, of_part in parts.items():
-        for name, size, objects in of_part:
-            write_image(folder / images.format(part=part) / name, size)
+    for split, of_split in splits.items():
+        for name, size, objects in of_split:
+            write_image(folder / images.format(split=split) / name, size)
             write_text(
-                folder / annotations.format(part=part) / name.replace(".png", ".xml"),
+                folder / annotations.format(split=split) / name.replace(".png", ".xml"),
                 xml(name, size, objects, first, last),
             )
         if lists:
-            names = [name.removesuffix(".png") for name, *_ in of_part]
-            write_text(folder / "ImageSets/Main" / f"{part}.txt", "\n".join(names) + "\n")
+            names = [name.removesuffix(".png") for name, *_ in of_split]
+            write_text(folder / "ImageSets/Main" / f"{split}.txt", "\n".join(names) + "\n")
 
 
 def xml(name, size, objects, first=1, last=0):

@@ -1,4 +1,4 @@
-"""COCO-format files: what is good enough, and how each problem is named."""
+"""COCO-format files: what they must contain, and how errors are named."""
 
 import os
 
@@ -11,9 +11,10 @@ from atss.data.coco import coco_source
 from atss.errors import InputError
 
 
-def test_registered_by_name_file_and_folder(coco_file):
+def test_a_registered_dataset(coco_file):
     path, images = coco_file()
-    register_coco_format("animals", path, images)
+    register_coco_format("animals", "gone.json", "gone")
+    register_coco_format("animals", path, images)  # replaces the first one
 
     dicts = DatasetCatalog.get("animals")
 
@@ -24,27 +25,17 @@ def test_registered_by_name_file_and_folder(coco_file):
     assert (meta.json_file, meta.image_root, meta.evaluator_type) == (path, images, "coco")
 
 
-def test_registering_again_takes_the_new_files(coco_file):
-    register_coco_format("animals", "gone.json", "gone")
-    register_coco_format("animals", *coco_file())
-
-    assert len(DatasetCatalog.get("animals")) == 3
-
-
-def test_only_what_detection_needs_is_asked_for(coco_file):
-    """No area, no iscrowd, no segmentation, no info; images without objects."""
-
+def test_area_iscrowd_and_objects_are_optional(coco_file):
     def strip(content):
-        content["annotations"] = [
-            {k: a[k] for k in ("id", "image_id", "category_id", "bbox")} for a in content["annotations"][:1]
-        ]
+        needed = ("id", "image_id", "category_id", "bbox")
+        content["annotations"] = [{k: a[k] for k in needed} for a in content["annotations"][:1]]
 
     dicts = load("stripped", coco_source(*coco_file(strip)))
 
     assert [len(d["annotations"]) for d in dicts] == [1, 0, 0]
 
 
-def set_key(kind, index, key, value):
+def changed(kind, index, key, value):
     return lambda content: content[kind][index].__setitem__(key, value)
 
 
@@ -57,23 +48,23 @@ def set_key(kind, index, key, value):
         (lambda c: c.update(images=[]), "'images' is empty"),
         (lambda c: c.update(categories=[]), "'categories' is empty"),
         (lambda c: c["images"].append("3.png"), "images[3]"),
-        (set_key("images", 1, "width", "64"), "images[1]: 'width'"),
-        (set_key("images", 1, "height", 0), "images[1]: 'height'"),
-        (set_key("images", 1, "id", 0), "images: two entries"),
-        (set_key("images", 1, "file_name", None), "images[1]: 'file_name'"),
-        (set_key("images", 1, "file_name", "gone.png"), "gone.png"),
-        (set_key("categories", 0, "name", 5), "categories[0]: 'name'"),
-        (set_key("annotations", 2, "id", 0), "annotations: two entries"),
-        (set_key("annotations", 2, "id", None), "annotations[2]: 'id'"),
-        (set_key("annotations", 2, "image_id", 99), "annotations[2] (id 2): no image has the id 99"),
-        (set_key("annotations", 2, "category_id", 5), "no category has the id 5; there are 3, 7"),
-        (set_key("annotations", 2, "bbox", [1, 2, 3]), "'bbox' must be [x, y, width, height]"),
-        (set_key("annotations", 2, "bbox", [1, 2, 3, "4"]), "'bbox' must be"),
-        (set_key("annotations", 2, "bbox", [1, 2, 3, float("nan")]), "'bbox' must be"),
+        (changed("images", 1, "width", "64"), "images[1]: 'width'"),
+        (changed("images", 1, "height", 0), "images[1]: 'height'"),
+        (changed("images", 1, "id", 0), "images: two entries"),
+        (changed("images", 1, "file_name", None), "images[1]: 'file_name'"),
+        (changed("images", 1, "file_name", "gone.png"), "gone.png"),
+        (changed("categories", 0, "name", 5), "categories[0]: 'name'"),
+        (changed("annotations", 2, "id", 0), "annotations: two entries"),
+        (changed("annotations", 2, "id", None), "annotations[2]: 'id'"),
+        (changed("annotations", 2, "image_id", 99), "annotations[2] (id 2): no image has the id 99"),
+        (changed("annotations", 2, "category_id", 5), "no category has the id 5; there are 3, 7"),
+        (changed("annotations", 2, "bbox", [1, 2, 3]), "'bbox' must be [x, y, width, height]"),
+        (changed("annotations", 2, "bbox", [1, 2, 3, "4"]), "'bbox' must be"),
+        (changed("annotations", 2, "bbox", [1, 2, 3, float("nan")]), "'bbox' must be"),
         (lambda c: c["annotations"][2].pop("bbox"), "'bbox' must be"),
     ],
 )
-def test_what_is_malformed_is_named(coco_file, change, named):
+def test_malformed_entries_are_named(coco_file, change, named):
     path, images = coco_file(change)
 
     with pytest.raises(InputError) as caught:
@@ -84,20 +75,16 @@ def test_what_is_malformed_is_named(coco_file, change, named):
 
 
 @pytest.mark.parametrize("text", ["", '{"images": [', "[]", "not json", "[" * 100000])
-def test_what_is_no_coco_file_is_named(coco_file, text):
+def test_files_that_are_not_in_coco_format_are_named(coco_file, text):
     path, images = coco_file(text=text)
 
     with pytest.raises(InputError, match=path):
         load("malformed", coco_source(path, images))
 
 
-def test_a_missing_file_is_named():
+def test_a_missing_file_is_named_and_missing_images_are_counted(coco_file):
     with pytest.raises(InputError, match=r"nowhere\.json"):
         load("missing", coco_source("nowhere.json", "nowhere"))
-
-
-def test_missing_images_are_counted(coco_file):
     path, _ = coco_file()
-
     with pytest.raises(InputError, match=r"elsewhere/0\.png.*3 of 3"):
         load("missing", coco_source(path, "elsewhere"))

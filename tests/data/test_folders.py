@@ -1,4 +1,4 @@
-"""`DATASETS.FOLDER`: which layouts are known, what they give, and what a config makes of them."""
+"""`DATASETS.FOLDER`: the known layouts, what is read from them, and how a config is filled in from them."""
 
 import json
 import logging
@@ -12,9 +12,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import default_argument_parser
 from detectron2.utils import logger as detectron2_logger
 
-import train_net as train_net_module
+import train_net
 from atss.config import load_config
-from atss.data import read_dataset, register_folder
+from atss.data import check_data, read_dataset, register_folder, train_loader
+from atss.data import test_loader as loader_for_tests
 from atss.data.catalog import load
 from atss.data.folders import find_dataset
 from atss.errors import InputError
@@ -24,19 +25,29 @@ from tests.helpers import DEMO_CONFIG, TINY, pairs
 from tests.own_data import as_records, records, write_coco, write_text, write_voc, write_yolo
 
 YAML = "names: [cat, dog]\ntrain: {train}\nval: {val}\n"
+TRAIN, VAL = own_data.IMAGES["train"], own_data.IMAGES["val"]
 
 
 def read(folder):
-    """dict from part to what is read, see `own_data.records`."""
+    """dict from split to what is read, see `own_data.records`."""
     return {
-        part: as_records(read_dataset(name), MetadataCatalog.get(name).thing_classes)
-        for part, name in register_folder(str(folder)).items()
+        split: as_records(read_dataset(name), MetadataCatalog.get(name).thing_classes)
+        for split, name in register_folder(str(folder)).items()
     }
 
 
+def layout_of(folder):
+    return find_dataset(str(folder)).layout
+
+
+def configured(folder, **settings):
+    """The config of the tiny model with DATASETS.FOLDER."""
+    return load_config(DEMO_CONFIG, pairs({**TINY, "DATASETS.FOLDER": folder, **settings}))
+
+
 @pytest.fixture
-def said(caplog):
-    """Function: what the log has got so far; messages that come once a process come again."""
+def logged(caplog):
+    """Function: messages logged so far, including those that are logged once per process."""
     detectron2_logger._LOG_COUNTER.clear()
     caplog.set_level(logging.INFO)
     return lambda: [record.getMessage() for record in caplog.records]
@@ -45,53 +56,51 @@ def said(caplog):
 @pytest.mark.parametrize(
     "annotations, images",
     [
-        ("annotations/{part}.json", "{part}"),
-        ("annotations/instances_{part}2017.json", "{part}2017"),
-        ("annotations/{part}_annotations.json", "images/{part}"),
-        ("annotations/{part}.json", "images"),
-        ("{part}.json", "{part}"),
-        ("{part}.json", "."),
-        ("{part}.json", "photos"),
-        ("{part}/_annotations.coco.json", "{part}"),
-        ("{part}/labels.json", "{part}/images"),
-        ("annotations/{part}.json", "annotations"),
+        ("annotations/{split}.json", "{split}"),
+        ("annotations/instances_{split}2017.json", "{split}2017"),
+        ("annotations/{split}_annotations.json", "images/{split}"),
+        ("annotations/{split}.json", "images"),
+        ("{split}.json", "{split}"),
+        ("{split}.json", "."),
+        ("{split}.json", "photos"),
+        ("{split}/_annotations.coco.json", "{split}"),
+        ("{split}/labels.json", "{split}/images"),
+        ("annotations/{split}.json", "annotations"),
     ],
 )
-def test_coco_folders(tmp_path, annotations, images):
+def test_coco_layouts(tmp_path, annotations, images):
     write_coco(tmp_path, annotations, images)
 
-    assert find_dataset(str(tmp_path)).layout == "COCO"
+    assert layout_of(tmp_path) == "COCO"
     assert read(tmp_path) == records()
+
+
+IN_IMAGES = YAML.format(train="images/train", val="images/val")
 
 
 @pytest.mark.parametrize(
     "images, labels, yaml, layout",
     [
-        ("images/{part}", "labels/{part}", YAML.format(train="images/train", val="images/val"), "YOLO"),
-        ("{part}/images", "{part}/labels", YAML.format(train="../train/images", val="../val/images"), "YOLO"),
-        ("{part}/images", "{part}/labels", YAML.format(train="train", val="[val]"), "YOLO"),
-        ("data/{part}", "data/{part}", "path: data\n" + YAML.format(train="train", val="val"), "YOLO"),
-        (
-            "images/{part}",
-            "labels/{part}",
-            "path: /gone/x\n" + YAML.format(train="images/train", val="images/val"),
-            "YOLO",
-        ),
-        ("images/{part}", "labels/{part}", "names: {0: cat, 1: dog}\ntrain: images/train\nval: images/val\n", "YOLO"),
-        ("images/{part}", "labels/{part}", "names: [cat, dog]\n", "YOLO without a yaml file"),
-        ("images/{part}", "labels/{part}", None, "YOLO without a yaml file"),
-        ("{part}/images", "{part}/labels", None, "YOLO without a yaml file"),
+        ("images/{split}", "labels/{split}", IN_IMAGES, "YOLO"),
+        ("{split}/images", "{split}/labels", YAML.format(train="../train/images", val="../val/images"), "YOLO"),
+        ("{split}/images", "{split}/labels", YAML.format(train="train", val="[val]"), "YOLO"),
+        ("data/{split}", "data/{split}", "path: data\n" + YAML.format(train="train", val="val"), "YOLO"),
+        ("images/{split}", "labels/{split}", "path: /gone/x\n" + IN_IMAGES, "YOLO"),
+        ("images/{split}", "labels/{split}", IN_IMAGES.replace("[cat, dog]", "{0: cat, 1: dog}"), "YOLO"),
+        ("images/{split}", "labels/{split}", "names: [cat, dog]\n", "YOLO without a yaml file"),
+        ("images/{split}", "labels/{split}", None, "YOLO without a yaml file"),
+        ("{split}/images", "{split}/labels", None, "YOLO without a yaml file"),
     ],
 )
-def test_yolo_folders(tmp_path, images, labels, yaml, layout):
+def test_yolo_layouts(tmp_path, images, labels, yaml, layout):
     write_yolo(tmp_path, images, labels)
     write_text(*((tmp_path / "data.yaml", yaml) if yaml else (tmp_path / "classes.txt", "cat\ndog\n")))
 
-    assert find_dataset(str(tmp_path)).layout == layout
+    assert layout_of(tmp_path) == layout
     assert read(tmp_path) == records()
 
 
-def test_yolo_parts_as_lists_of_images(tmp_path):
+def test_yolo_splits_as_lists_of_images(tmp_path):
     write_yolo(tmp_path, "images", "labels")
     write_text(tmp_path / "train.txt", "./images/a.png\n./images/b.png\n")
     write_text(tmp_path / "val.txt", "./images/c.png\n./images/d.png\n")
@@ -104,42 +113,47 @@ def test_yolo_parts_as_lists_of_images(tmp_path):
     "settings",
     [
         {},
-        {"annotations": "{part}/Annotations", "images": "{part}/JPEGImages", "lists": False},
-        {"annotations": "{part}/annotations", "images": "{part}/images", "lists": False},
-        {"annotations": "{part}", "images": "{part}", "lists": False},
+        {"annotations": "{split}/Annotations", "images": "{split}/JPEGImages", "lists": False},
+        {"annotations": "{split}/annotations", "images": "{split}/images", "lists": False},
+        {"annotations": "{split}", "images": "{split}", "lists": False},
     ],
 )
-def test_voc_folders(tmp_path, settings):
+def test_voc_layouts(tmp_path, settings):
     write_voc(tmp_path, **settings)
 
-    assert find_dataset(str(tmp_path)).layout == "Pascal VOC"
+    assert layout_of(tmp_path) == "Pascal VOC"
     assert read(tmp_path) == records()
 
 
-def test_without_parts_all_is_train(tmp_path):
-    train = {"train": own_data.IMAGES["train"]}
-    write_coco(tmp_path / "coco", "annotations/instances_default.json", "images", train)
-    write_voc(tmp_path / "voc", lists=False, parts=train)
-    write_voc(tmp_path / "beside", ".", ".", False, train)
-    write_yolo(tmp_path / "yolo", "images", "labels", train)
-    write_text(tmp_path / "yolo/labels/classes.txt", "cat\ndog\n")
+@pytest.mark.parametrize(
+    "write, arguments",
+    [
+        (write_coco, ("annotations/instances_default.json", "images")),
+        (write_voc, ("Annotations", "JPEGImages", False)),
+        (write_voc, (".", ".", False)),
+        (write_yolo, ("images", "labels")),
+    ],
+)
+def test_a_dataset_without_splits_is_the_split_train(tmp_path, write, arguments):
+    write(tmp_path, *arguments, splits={"train": TRAIN})
+    if write is write_yolo:
+        write_text(tmp_path / "labels/classes.txt", "cat\ndog\n")
 
-    for folder in ("coco", "voc", "beside", "yolo"):
-        assert read(tmp_path / folder) == {"train": records()["train"]}
+    assert read(tmp_path) == {"train": records()["train"]}
 
 
-@pytest.mark.parametrize("called", ["val", "valid", "validation"])
-def test_names_of_the_part_to_validate_on(tmp_path, called):
-    parts = {"train": own_data.IMAGES["train"], called: own_data.IMAGES["val"]}
-    write_coco(tmp_path / "coco", parts=parts)
-    write_yolo(tmp_path / "yolo", parts=parts)
-    write_voc(tmp_path / "voc", "{part}", "{part}", False, parts=parts)
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_names_of_the_validation_split(tmp_path, name):
+    splits = {"train": TRAIN, name: VAL}
+    write_coco(tmp_path / "coco", splits=splits)
+    write_yolo(tmp_path / "yolo", splits=splits)
+    write_voc(tmp_path / "voc", "{split}", "{split}", False, splits=splits)
 
     for folder in ("coco", "yolo", "voc"):
         assert list(find_dataset(str(tmp_path / folder)).splits) == ["train", "val"]
 
 
-def test_the_trainval_list_of_voc_stands_in_for_train(tmp_path):
+def test_vocs_trainval_list_is_used_if_there_is_no_train_list(tmp_path):
     write_voc(tmp_path, lists=False)
     write_text(tmp_path / "ImageSets/Main/trainval.txt", "a\nb\n")
     write_text(tmp_path / "ImageSets/Main/test.txt", "c -1\nd  1\n")
@@ -148,8 +162,8 @@ def test_the_trainval_list_of_voc_stands_in_for_train(tmp_path):
     assert read(tmp_path) == {"train": records()["train"], "test": records()["val"]}
 
 
-def test_files_of_cocos_other_tasks_are_left_alone(tmp_path):
-    write_coco(tmp_path, "annotations/instances_{part}2017.json")
+def test_annotation_files_of_cocos_other_tasks_are_skipped(tmp_path):
+    write_coco(tmp_path, "annotations/instances_{split}2017.json")
     for task in ("captions", "person_keypoints", "panoptic", "stuff", "image_info"):
         write_text(tmp_path / f"annotations/{task}_train2017.json", "{}")
     write_text(tmp_path / "package.json", "{}")
@@ -157,18 +171,18 @@ def test_files_of_cocos_other_tasks_are_left_alone(tmp_path):
     assert list(find_dataset(str(tmp_path)).splits) == ["train", "val"]
 
 
-def test_of_several_layouts_cocos_is_taken_then_yolos_and_the_log_says_so(tmp_path, said):
+def test_coco_has_precedence_then_yolo_and_the_log_names_the_others(tmp_path, logged):
     write_voc(tmp_path)
     write_yolo(tmp_path)
-    write_text(tmp_path / "data.yaml", YAML.format(train="images/train", val="images/val"))
-    assert find_dataset(str(tmp_path)).layout == "YOLO"
+    write_text(tmp_path / "data.yaml", IN_IMAGES)
+    assert layout_of(tmp_path) == "YOLO"
 
     write_coco(tmp_path)
-    assert find_dataset(str(tmp_path)).layout == "COCO"
-    assert f"{tmp_path}: taken as COCO; it could also be YOLO, Pascal VOC" in said()[-1]
+    assert layout_of(tmp_path) == "COCO"
+    assert f"{tmp_path}: taken as COCO; it could also be YOLO, Pascal VOC" in logged()[-1]
 
 
-def test_two_files_of_the_same_part_are_refused_with_both_names(tmp_path):
+def test_two_files_of_the_same_split_are_refused_with_both_names(tmp_path):
     write_coco(tmp_path)
     shutil.copy(tmp_path / "annotations/train.json", tmp_path / "annotations/train_old.json")
 
@@ -176,40 +190,35 @@ def test_two_files_of_the_same_part_are_refused_with_both_names(tmp_path):
         find_dataset(str(tmp_path))
 
 
-def test_files_of_no_part_beside_others_are_parts_of_their_own(tmp_path):
-    write_coco(tmp_path, "fold_{part}.json", "images", {"one": own_data.IMAGES["train"], "two": own_data.IMAGES["val"]})
+def test_several_files_that_name_no_split_become_splits_of_their_own(tmp_path):
+    write_coco(tmp_path, "fold_{split}.json", "images", {"one": TRAIN, "two": VAL})
 
     with pytest.raises(InputError, match=r"has no split train, val or test, but fold_one, fold_two; .*DATASETS\.TRAIN"):
-        settled(tmp_path)
+        configured(tmp_path)
     name = f"{tmp_path.name}_fold_one"
-    assert (name,) == settled(tmp_path, **{"DATASETS.TRAIN": (name,)}).DATASETS.TRAIN
+    assert (name,) == configured(tmp_path, **{"DATASETS.TRAIN": (name,)}).DATASETS.TRAIN
 
 
-def test_roboflows_parent_category_is_no_class_unless_an_object_has_it(tmp_path):
+@pytest.mark.parametrize("is_used", [False, True])
+def test_roboflows_parent_category_is_a_class_only_if_an_annotation_uses_it(tmp_path, is_used):
     def add_parent(content):
-        content["categories"] = [
-            {"id": 0, "name": "pets", "supercategory": "none"},
-            *({**category, "supercategory": "pets"} for category in content["categories"]),
-        ]
+        children = [{**category, "supercategory": "pets"} for category in content["categories"]]
+        content["categories"] = [{"id": 0, "name": "pets", "supercategory": "none"}, *children]
+        if is_used:
+            content["annotations"][0]["category_id"] = 0
 
-    def use_parent(content):
-        add_parent(content)
-        content["annotations"][0]["category_id"] = 0
+    write_coco(tmp_path / "pets", "{split}/_annotations.coco.json", change=add_parent)
 
-    write_coco(tmp_path / "unused", "{part}/_annotations.coco.json", change=add_parent)
-    write_coco(tmp_path / "used", "{part}/_annotations.coco.json", change=use_parent)
+    found = read(tmp_path / "pets")
 
-    assert read(tmp_path / "unused") == records()
-    assert MetadataCatalog.get("unused_train").thing_classes == ["cat", "dog"]
-    read(tmp_path / "used")
-    assert MetadataCatalog.get("used_train").thing_classes == ["pets", "cat", "dog"]
+    assert is_used or found == records()
+    assert MetadataCatalog.get("pets_train").thing_classes == ["pets"] * is_used + ["cat", "dog"]
 
 
-def test_a_folder_of_no_known_layout_gets_a_line_that_says_what_was_looked_for(tmp_path):
+def test_a_folder_of_no_known_layout_is_refused_with_the_known_ones(tmp_path):
     write_text(tmp_path / "notes.txt", "")
-    with pytest.raises(
-        InputError, match=r"COCO.*annotations/\*\.json.*YOLO.*Pascal VOC.*Annotations/\*\.xml"
-    ) as caught:
+    known = r"COCO.*annotations/\*\.json.*YOLO.*Pascal VOC.*Annotations/\*\.xml"
+    with pytest.raises(InputError, match=known) as caught:
         find_dataset(str(tmp_path))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -226,16 +235,14 @@ def test_evaluators_get_a_json_file_with_the_same_objects(write, tmp_path):
     name = register_folder(str(tmp_path))["val"]
     dicts = read_dataset(name)
 
-    evaluator = BoxEvaluator(name, str(tmp_path / "out"))
+    coco = BoxEvaluator(name, str(tmp_path / "out"))._coco_api
 
-    objects = {image_id: evaluator._coco_api.imgToAnns[image_id] for image_id in evaluator._coco_api.imgs}
-    assert {d["image_id"]: [a["bbox"] for a in d["annotations"]] for d in dicts} == {
-        image_id: [a["bbox"] for a in of_image] for image_id, of_image in objects.items()
-    }
+    expected = {d["image_id"]: [a["bbox"] for a in d["annotations"]] for d in dicts}
+    assert {image_id: [a["bbox"] for a in coco.imgToAnns[image_id]] for image_id in coco.imgs} == expected
 
 
 @pytest.mark.slow
-def test_what_is_written_for_evaluators_is_gone_when_the_process_ends_and_not_when_its_workers_do(tmp_path):
+def test_the_json_file_for_evaluators_is_removed_when_the_process_ends_and_not_when_its_workers_do(tmp_path):
     write_voc(tmp_path / "pets")
     program = (
         "import os, torch\n"
@@ -253,109 +260,103 @@ def test_what_is_written_for_evaluators_is_gone_when_the_process_ends_and_not_wh
     assert was_there == "True" and not os.path.exists(os.path.dirname(path))
 
 
-def settled(folder, **settings):
-    return load_config(DEMO_CONFIG, pairs({**TINY, "DATASETS.FOLDER": folder, **settings}))
-
-
-def test_the_folder_alone_settles_datasets_and_classes(tmp_path):
+def test_datasets_and_classes_follow_from_the_folder(tmp_path):
     write_voc(tmp_path / "pets")
 
-    cfg = settled(tmp_path / "pets")
+    cfg = configured(tmp_path / "pets")
 
     assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("pets_train",), ("pets_val",))
     assert (cfg.MODEL.ATSS.NUM_CLASSES, cfg.MODEL.ATSS.CLASS_NAMES) == (2, ["cat", "dog"])
 
 
-def test_the_test_part_is_evaluated_on_where_there_is_no_val(tmp_path):
-    write_yolo(tmp_path / "pets", parts={"train": own_data.IMAGES["train"], "test": own_data.IMAGES["val"]})
+def test_the_test_split_is_evaluated_if_there_is_no_val(tmp_path):
+    write_yolo(tmp_path / "pets", splits={"train": TRAIN, "test": VAL})
 
-    assert settled(tmp_path / "pets").DATASETS.TEST == ("pets_test",)
-
-
-def test_with_neither_nothing_is_evaluated_and_a_warning_says_so(tmp_path, said):
-    write_coco(tmp_path / "pets", parts={"train": own_data.IMAGES["train"]})
-
-    assert settled(tmp_path / "pets").DATASETS.TEST == ()
-    assert any("nothing will be evaluated" in line and "DATASETS.TEST" in line for line in said())
+    assert configured(tmp_path / "pets").DATASETS.TEST == ("pets_test",)
 
 
-def test_datasets_named_on_the_command_line_stay(tmp_path):
+def test_without_val_and_test_nothing_is_evaluated_and_a_warning_is_logged(tmp_path, logged):
+    write_coco(tmp_path / "pets", splits={"train": TRAIN})
+
+    assert configured(tmp_path / "pets").DATASETS.TEST == ()
+    assert any("nothing will be evaluated" in line and "DATASETS.TEST" in line for line in logged())
+
+
+@pytest.mark.parametrize("names", [("pets_train",), ()])
+def test_datasets_named_on_the_command_line_have_precedence(tmp_path, names):
     write_coco(tmp_path / "pets")
 
-    assert settled(tmp_path / "pets", **{"DATASETS.TEST": ("pets_train",)}).DATASETS.TEST == ("pets_train",)
-    assert settled(tmp_path / "pets", **{"DATASETS.TEST": ()}).DATASETS.TEST == ()
+    assert names == configured(tmp_path / "pets", **{"DATASETS.TEST": names}).DATASETS.TEST
 
 
-def test_a_config_that_was_written_out_is_read_again_with_or_without_the_folder(tmp_path):
+def test_a_runs_config_is_read_again_with_or_without_the_folder(tmp_path):
     write_coco(tmp_path / "pets")
-    cfg = settled(tmp_path / "pets", **{"DATASETS.TEST": ("pets_train",)})
-    (tmp_path / "config.yaml").write_text(cfg.dump())
+    cfg = configured(tmp_path / "pets", **{"DATASETS.TEST": ("pets_train",)})
+    path = tmp_path / "config.yaml"
+    path.write_text(cfg.dump())
 
-    def same(other):
+    def is_same(other):
         return (other.DATASETS, other.MODEL.ATSS) == (cfg.DATASETS, cfg.MODEL.ATSS)
 
-    assert same(load_config(str(tmp_path / "config.yaml")))
-    lazily = load_config(str(tmp_path / "config.yaml"), read_datasets=False)
-    assert same(lazily) and len(read_dataset("pets_train")) == 2
+    assert is_same(load_config(str(path)))
+    assert is_same(load_config(str(path), read_datasets=False)) and len(read_dataset("pets_train")) == 2
     shutil.rmtree(tmp_path / "pets")
-    assert same(load_config(str(tmp_path / "config.yaml"), read_datasets=False))
+    assert is_same(load_config(str(path), read_datasets=False))
     with pytest.raises(InputError, match="pets: no such folder"):
-        load_config(str(tmp_path / "config.yaml"))
+        load_config(str(path))
 
 
-def test_both_ways_to_name_data_are_refused_together(tmp_path):
+def test_a_folder_and_registered_datasets_together_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"DATASETS\.FOLDER and DATASETS\.REGISTER"):
-        settled(tmp_path, **{"DATASETS.REGISTER": [["pets", "pets.json", "pets"]]})
+        configured(tmp_path, **{"DATASETS.REGISTER": [["pets", "pets.json", "pets"]]})
 
 
-def test_what_is_wrong_in_a_folder_names_the_command_that_lists_all(tmp_path):
+def test_errors_in_a_folder_name_the_command_that_lists_all_of_them(tmp_path):
     write_coco(tmp_path)
     (tmp_path / "train/b.png").unlink()
 
     with pytest.raises(InputError, match=rf"b\.png.*1 of 2.*python tools/check_dataset\.py {tmp_path}"):
-        settled(tmp_path)
+        configured(tmp_path)
 
 
-def test_large_datasets_are_read_once_for_the_classes_and_for_training(tmp_path, monkeypatch):
+def test_datasets_are_read_once_for_the_classes_and_for_training(tmp_path, monkeypatch):
     write_coco(tmp_path / "pets")
     reads = []
     monkeypatch.setattr("atss.data.catalog.load", lambda name, source: reads.append(name) or load(name, source))
-    from atss.data import check_data, train_loader
-    from atss.data import test_loader as loader_for_tests
 
-    cfg = settled(tmp_path / "pets")
+    cfg = configured(tmp_path / "pets")
     check_data(cfg)
     train_loader(cfg), loader_for_tests(cfg, "pets_val")
 
     assert sorted(reads) == ["pets_train", "pets_val"]
 
 
-def train_net(config_file, settings, *flags):
-    """The command, in this process."""
+def run_train_net(config_file, settings, *flags):
+    """Run train_net.py in this process."""
     arguments = ["--config-file", config_file, *flags, *pairs(settings)]
-    train_net_module.main(default_argument_parser().parse_args(arguments))
+    train_net.main(default_argument_parser().parse_args(arguments))
 
 
 @pytest.mark.slow
-def test_training_and_evaluation_again_from_the_runs_config(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_net_module, "report", lambda folder: None)
+def test_training_and_evaluation_from_the_runs_config(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_net, "report", lambda folder: None)
     write_voc(tmp_path / "pets")
     settings = {**TINY, "DATASETS.FOLDER": tmp_path / "pets", "OUTPUT_DIR": tmp_path / "out", "SOLVER.MAX_ITER": 2}
     settings |= {"SOLVER.IMS_PER_BATCH": 2, "DATALOADER.NUM_WORKERS": 1, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}
-    train_net(DEMO_CONFIG, settings)
-    boxes = "inference/coco_instances_results.json"
-    found = json.loads((tmp_path / "out" / boxes).read_text())
+    run_train_net(DEMO_CONFIG, settings)
+    results = "inference/coco_instances_results.json"
+    found = json.loads((tmp_path / "out" / results).read_text())
     assert {box["image_id"] for box in found} == {0, 1}
 
     again = {"MODEL.WEIGHTS": tmp_path / "out/model_final.pth", "OUTPUT_DIR": tmp_path / "again"}
-    train_net(str(tmp_path / "out/config.yaml"), again, "--eval-only")
+    run_train_net(str(tmp_path / "out/config.yaml"), again, "--eval-only")
 
-    assert json.loads((tmp_path / "again" / boxes).read_text()) == found
+    assert json.loads((tmp_path / "again" / results).read_text()) == found
 
 
-def test_the_command_refuses_a_folder_without_a_dataset_in_one_line(tmp_path, capsys):
+def test_train_net_refuses_a_folder_without_a_dataset_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
-        train_net(DEMO_CONFIG, {"DATASETS.FOLDER": tmp_path})
+        run_train_net(DEMO_CONFIG, {"DATASETS.FOLDER": tmp_path})
 
     assert caught.value.code == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

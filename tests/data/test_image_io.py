@@ -1,4 +1,4 @@
-"""Images of every mode that cameras, scanners and programs write, as a detector should see them."""
+"""Images of the modes that cameras, scanners and programs write, as three 8-bit channels."""
 
 from pathlib import Path
 
@@ -60,21 +60,13 @@ def test_ordinary_images_are_what_detectron2_reads(saved, photograph, name, form
 
 
 @pytest.mark.parametrize("name", ["clear.png", "clear.webp", "clear.tif"])
-def test_what_is_transparent_shows_white_and_not_the_colour_below(saved, name):
-    image = Image.new("RGBA", (3, 1))
-    image.putdata([(255, 0, 0, 0), (255, 0, 0, 255), (0, 0, 0, 128)])
+def test_transparent_pixels_become_white(saved, name):
+    image = with_pixels("RGBA", (255, 0, 0, 0), (255, 0, 0, 255), (0, 0, 0, 128))
 
     clear, opaque, half = read(saved(image, name, **({"lossless": True} if name.endswith("webp") else {})))[0]
 
     assert (clear, opaque) == (WHITE, RED)
     assert half == [127, 127, 127]
-
-
-def test_transparent_grey(saved):
-    image = Image.new("LA", (2, 1))
-    image.putdata([(0, 0), (90, 255)])
-
-    assert read(saved(image, "grey.png")) == [[WHITE, [90, 90, 90]]]
 
 
 def test_palettes(saved):
@@ -88,26 +80,33 @@ def test_palettes(saved):
 
 @pytest.mark.parametrize(("mode", "color"), [("L", 77), ("RGB", (1, 2, 3))])
 def test_a_single_colour_can_be_transparent(saved, mode, color):
-    image = Image.new(mode, (2, 1), color)
-    image.putpixel((1, 0), 0 if mode == "L" else (0, 0, 0))
+    image = with_pixels(mode, color, 0 if mode == "L" else (0, 0, 0))
 
     assert read(saved(image, "key.png", transparency=color)) == [[WHITE, BLACK]]
 
 
-@pytest.mark.parametrize("name", ["bits.png", "bits.tif"])
-def test_one_bit(saved, name):
-    image = Image.new("1", (2, 1))
-    image.putpixel((1, 0), 1)
+def with_pixels(mode, *pixels):
+    """An image of one row."""
+    image = Image.new(mode, (len(pixels), 1))
+    image.putdata(pixels)
+    return image
 
-    assert read(saved(image, name)) == [[BLACK, WHITE]]
 
-
-def test_grey(saved):
-    assert read(saved(Image.new("L", (1, 1), 77), "grey.png")) == [[[77, 77, 77]]]
+@pytest.mark.parametrize(
+    "image, name, expected",
+    [
+        (with_pixels("1", 0, 1), "bits.png", [BLACK, WHITE]),
+        (with_pixels("1", 0, 1), "bits.tif", [BLACK, WHITE]),
+        (with_pixels("L", 77), "grey.png", [[77, 77, 77]]),
+        (with_pixels("LA", (0, 0), (90, 255)), "transparent_grey.png", [WHITE, [90, 90, 90]]),
+    ],
+)
+def test_black_and_white_and_grey(saved, image, name, expected):
+    assert read(saved(image, name)) == [expected]
 
 
 @pytest.mark.parametrize("name", ["print.jpg", "print.tif"])
-def test_cmyk_of_printers(saved, name):
+def test_cmyk(saved, name):
     """Red is all magenta and yellow; JPEG files hold it inverted."""
     ((pixel, *_), *_) = read(saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), name))
 
@@ -130,7 +129,7 @@ def test_sixteen_bits_of_colour(tmp_path, name):
     assert read(path) == [[[255, 128, 0]]]
 
 
-def test_integers_of_32_bits_are_taken_as_16_or_refused(saved):
+def test_32_bit_integers_of_16_bit_range_are_read_and_others_refused(saved):
     def tiff(*values):
         return saved(Image.fromarray(np.array([values], dtype=np.int32)), "integers.tif")
 
@@ -155,7 +154,7 @@ def oriented(orientation):
 
 @pytest.mark.parametrize("name", ["camera.jpg", "camera.png"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_their_camera_was_held(saved, orientation, name):
+def test_images_are_rotated_by_their_exif_orientation(saved, orientation, name):
     """The upright image has a red corner at its top left and a green one at its top right."""
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:16, :16], upright[:16, 32:] = RED, GREEN
@@ -179,13 +178,13 @@ def test_images_are_turned_as_their_camera_was_held(saved, orientation, name):
 
 
 @pytest.mark.parametrize("exif", [oriented(99), b"Exif\0\0no such thing"])
-def test_exif_that_breaks_the_standard_is_passed_over(saved, photograph, exif):
+def test_malformed_exif_is_ignored(saved, photograph, exif):
     path = saved(photograph, "odd.jpg", exif=exif)
 
     assert np.array_equal(read_image(path), read_image(saved(photograph, "plain.jpg")))
 
 
-def test_exif_that_pillow_cannot_take_apart_is_passed_over(saved, photograph):
+def test_exif_that_pillow_cannot_parse_is_ignored(saved, photograph):
     info = PngInfo()
     info.add_text("Raw profile type exif", "\n\n\nno number")
     path = saved(photograph, "odd.png", pnginfo=info)
@@ -195,14 +194,14 @@ def test_exif_that_pillow_cannot_take_apart_is_passed_over(saved, photograph):
     assert np.array_equal(read_image(path, "RGB"), np.asarray(photograph))
 
 
-def test_the_first_image_of_an_animation(saved):
+def test_the_first_frame_of_an_animation_is_read(saved):
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "black")]
 
     assert read(saved(frames[0], "film.gif", save_all=True, append_images=frames[1:])) == [[RED] * 4] * 4
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "photo.png"])
-def test_half_a_image_is_refused(saved, photograph, tmp_path, name):
+def test_truncated_images_are_refused(saved, photograph, tmp_path, name):
     path = tmp_path / "half" / name
     path.parent.mkdir()
     whole = Path(saved(photograph, name)).read_bytes()
@@ -212,7 +211,7 @@ def test_half_a_image_is_refused(saved, photograph, tmp_path, name):
         read_image(path)
 
 
-def test_what_is_no_image_is_named(tmp_path):
+def test_files_that_are_not_images_are_named(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.png").touch()
 
@@ -223,5 +222,5 @@ def test_what_is_no_image_is_named(tmp_path):
         read_image(tmp_path / "none.jpg")
 
 
-def test_pillow_images_that_are_in_memory():
+def test_pillow_images_in_memory():
     assert to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0)) == tuple(WHITE)

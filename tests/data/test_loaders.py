@@ -1,3 +1,6 @@
+"""Loaders of a config: batches, crowds, empty images, and errors."""
+
+import itertools
 import os
 from pathlib import Path
 
@@ -5,6 +8,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
 from detectron2.utils import logger as detectron2_logger
 from PIL import Image
 
@@ -30,8 +34,13 @@ def config(coco_file):
     return make
 
 
+def take(cfg, number=3):
+    """The first batches of training."""
+    return list(itertools.islice(train_loader(cfg), number))
+
+
 def test_batches(tiny_config):
-    batch = next(iter(train_loader(tiny_config())))
+    (batch,) = take(tiny_config(), 1)
 
     assert len(batch) == 4
     for record in batch:
@@ -40,21 +49,17 @@ def test_batches(tiny_config):
         assert boxes.shape == (len(record["instances"]), 4)
 
 
-def without_second_object(content):
-    del content["annotations"][1]
-
-
 @pytest.mark.parametrize("filtered, number", [("False", 3), ("True", 2)])
-def test_images_without_objects_stay_unless_filtered(config, filtered, number):
-    cfg = config(without_second_object, **{"DATALOADER.FILTER_EMPTY_ANNOTATIONS": filtered})
+def test_images_without_objects_are_used_unless_filtered(config, filtered, number):
+    cfg = config(lambda content: content["annotations"].pop(1), **{"DATALOADER.FILTER_EMPTY_ANNOTATIONS": filtered})
 
     assert len(train_dicts(cfg)) == number
-    batches = iter(train_loader(cfg))
-    assert {len(r["instances"]) for _ in range(3) for r in next(batches)} == ({0, 1} if filtered == "False" else {1})
+    numbers = {len(record["instances"]) for batch in take(cfg) for record in batch}
+    assert numbers == ({0, 1} if filtered == "False" else {1})
 
 
 @pytest.mark.parametrize("ignore_crowd", [False, True])
-def test_crowd_boxes_are_no_objects_and_by_config_regions_without_loss(config, ignore_crowd):
+def test_crowd_boxes_are_no_objects_and_can_be_ignored_regions(config, ignore_crowd):
     def crowd(content):
         content["annotations"][1] |= {"iscrowd": 1, "segmentation": {"size": [48, 64], "counts": [0, 48 * 64]}}
 
@@ -67,7 +72,7 @@ def test_crowd_boxes_are_no_objects_and_by_config_regions_without_loss(config, i
             "INPUT.RANDOM_FLIP": "none",
         },
     )
-    records = {r["image_id"]: r for batch, _ in zip(train_loader(cfg), range(3), strict=False) for r in batch}
+    records = {record["image_id"]: record for batch in take(cfg) for record in batch}
 
     assert [len(records[i]["instances"]) for i in range(3)] == [1, 0, 1]
     if ignore_crowd:
@@ -97,8 +102,6 @@ def test_boxes_without_area_are_dropped_counted_and_reported_once(config, caplog
 
 
 def test_area_in_both_box_modes():
-    from detectron2.structures import BoxMode
-
     assert has_area({"bbox": [5, 5, 2, 2], "bbox_mode": BoxMode.XYWH_ABS})
     assert not has_area({"bbox": [5, 5, 2, 2], "bbox_mode": BoxMode.XYXY_ABS})
 
@@ -135,31 +138,38 @@ def test_classes_that_the_head_does_not_have_are_refused(config):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("damage", ["remove", "truncate", "text"])
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:60]), lambda path: path.write_bytes(b"no image")],
+    ids=["missing", "truncated", "text"],
+)
 def test_images_that_cannot_be_read_stop_training_by_name(config, damage, workers):
     cfg = config(**{"DATALOADER.NUM_WORKERS": workers})
     path = Path(train_dicts(cfg)[1]["file_name"])
     loader = train_loader(cfg)
-    if damage == "remove":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[:60] if damage == "truncate" else b"no image")
+    damage(path)
 
     with pytest.raises(InputError) as caught:
-        batches = iter(loader)
-        for _ in range(3):
-            next(batches)
+        list(itertools.islice(loader, 3))
 
     assert str(path) in str(caught.value).splitlines()[-1]
 
 
-def test_a_size_that_is_not_the_images_is_named(config):
-    cfg = config(lambda c: c["images"][1].update(width=640))
-
+def test_an_image_without_the_size_of_its_entry_is_named(config):
     with pytest.raises(InputError, match=r"1\.png.*width and height"):
-        batches = iter(train_loader(cfg))
-        for _ in range(3):
-            next(batches)
+        take(config(lambda c: c["images"][1].update(width=640)))
+
+
+def test_an_image_that_resizing_would_leave_without_pixels_is_named(config):
+    def narrow(content):
+        content["images"][1].update(width=20000, height=3)
+        content["annotations"][1]["bbox"] = [0, 0, 100, 3]
+
+    cfg = config(narrow)
+    Image.new("RGB", (20000, 3)).save(train_dicts(cfg)[1]["file_name"])
+
+    with pytest.raises(InputError, match=r"1\.png: 20000 x 3 pixels cannot be resized"):
+        take(cfg)
 
 
 def test_missing_files_of_built_in_datasets_are_named():
@@ -169,23 +179,9 @@ def test_missing_files_of_built_in_datasets_are_named():
         read_dataset("coco_2017_val")
 
 
-def test_what_was_checked_is_not_read_again(config, monkeypatch):
+def test_datasets_that_were_checked_are_not_read_again(config, monkeypatch):
     cfg = config()
     check_data(cfg)
     monkeypatch.setattr("atss.data.catalog.load", lambda name, source: pytest.fail("read twice"))
 
-    assert len(next(iter(train_loader(cfg)))) == 4
-
-
-def test_a_image_of_which_nothing_would_be_left_is_named(config):
-    def narrow(content):
-        content["images"][1].update(width=20000, height=3)
-        content["annotations"][1]["bbox"] = [0, 0, 100, 3]
-
-    cfg = config(narrow)
-    Image.new("RGB", (20000, 3)).save(train_dicts(cfg)[1]["file_name"])
-
-    with pytest.raises(InputError, match=r"1\.png: 20000 x 3 pixels cannot be resized"):
-        batches = iter(train_loader(cfg))
-        for _ in range(3):
-            next(batches)
+    assert len(take(cfg, 1)[0]) == 4

@@ -1,4 +1,4 @@
-"""Images come to the size, and to the pixels, that each codebase gives them."""
+"""Images are resized to the same sizes and pixels as by each codebase."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ def image(height, width):
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 427), (427, 640), (100, 1000), (333, 500), (800, 1333)])
-def test_like_detectron2_it_is_detectron2s(size):
+def test_like_detectron2(size):
     theirs = T.ResizeShortestEdge([800, 800], 1333).get_transform(image(*size)).apply_image(image(*size))
 
     ours = EvalResize(800, 1333).get_transform(image(*size)).apply_image(image(*size))
@@ -48,7 +48,7 @@ def test_like_mmdetection_opencv_resizes():
     assert np.array_equal(resized, expected)
 
 
-def test_a_size_of_zero_leaves_images_as_they_are():
+def test_a_size_of_zero_leaves_images_unchanged():
     assert np.array_equal(EvalResize(0, 0).get_transform(image(9, 7)).apply_image(image(9, 7)), image(9, 7))
 
 

@@ -1,4 +1,4 @@
-"""The order of the images to train on: a function of the seed, whatever happens to the run and its workers."""
+"""The order of the training images: a function of the seed, whatever happens to the run and its workers."""
 
 import itertools
 import os
@@ -50,7 +50,7 @@ def test_images_and_augmentation_do_not_depend_on_workers(config, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_it_goes_on_with_any_batch(config, workers):
+def test_an_iteration_can_start_with_any_batch(config, workers):
     expected = first(train_loader(config()), 12)
     loader = train_loader(config(**{"DATALOADER.NUM_WORKERS": workers}))
 
@@ -65,7 +65,7 @@ def test_another_seed_gives_another_order(config):
     assert names[0] != names[1]
 
 
-def test_what_the_model_draws_is_left_alone(config):
+def test_loading_draws_none_of_the_models_random_numbers(config):
     torch.manual_seed(5), np.random.seed(5)
     expected = torch.rand(3).tolist(), np.random.rand()
     torch.manual_seed(5), np.random.seed(5)
@@ -75,7 +75,7 @@ def test_what_the_model_draws_is_left_alone(config):
     assert (torch.rand(3).tolist(), np.random.rand()) == expected
 
 
-def test_batches_are_of_wide_or_of_tall_images(config):
+def test_wide_and_tall_images_are_in_different_batches(config):
     for batch in first(train_loader(config()), 20):
         assert len({r["width"] > r["height"] for r in batch}) == 1
     mixed = first(train_loader(config(**{"DATALOADER.ASPECT_RATIO_GROUPING": False})), 20)
@@ -177,7 +177,7 @@ def test_workers_that_die_again_and_again_end_the_loading():
         next(batches)
 
 
-def test_errors_of_the_data_are_no_deaths():
+def test_errors_of_the_data_are_not_deaths_of_workers():
     def loader(number):
         yield 0
         raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")

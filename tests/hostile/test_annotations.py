@@ -1,4 +1,4 @@
-"""Annotations from strangers in the three formats, through train_net.py and tools/check_dataset.py."""
+"""Hostile annotations in the three formats, through train_net.py and tools/check_dataset.py."""
 
 import json
 import os
@@ -82,11 +82,14 @@ CHANGES = {
 }  # fmt: skip
 
 
-def refused(doors, annotations, images, quick="--quick"):
-    """The line of training, after a look with check_dataset, which must find an error, too."""
-    entries = [["hostile", annotations, images]]
-    settings = {"DATASETS.REGISTER": entries, "DATASETS.TRAIN": ("hostile",), "DATASETS.TEST": ()}
-    doors.check(quick, "--config-file", DEMO_CONFIG, *pairs({**TINY, **settings}))
+def registered(name, annotations, images):
+    return {"DATASETS.REGISTER": [[name, annotations, images]], "DATASETS.TRAIN": (name,), "DATASETS.TEST": ()}
+
+
+def refused(doors, annotations, images):
+    """The error of training; tools/check_dataset.py must find an error, too."""
+    settings = registered("hostile", annotations, images)
+    assert "error: hostile" in doors.check("--quick", "--config-file", DEMO_CONFIG, *pairs({**TINY, **settings}))
     return doors.train(settings, data=False)
 
 
@@ -98,7 +101,7 @@ def test_coco_entries(doors, coco_file, change):
 
 
 @pytest.mark.parametrize("name", [name for name in PATHS if "above" in name or "absolute" in name or "system" in name])
-def test_images_outside_of_their_folder_are_said_to_be(doors, coco_file, name):
+def test_images_outside_of_their_folder_are_named(doors, coco_file, name):
     line = refused(doors, *coco_file(changed("images", "file_name", PATHS[name])))
 
     assert "'file_name' must start from the image folder and stay in it" in line
@@ -139,7 +142,7 @@ def test_coco_files_that_are_not_utf_8(doors, coco_file, tmp_path):
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: None],
                          ids=["folder", "pipe", "device", "missing"])  # fmt: skip
-def test_coco_files_that_are_none(doors, tmp_path, make):
+def test_coco_files_that_are_not_regular(doors, tmp_path, make):
     make(tmp_path / "a.json")
 
     assert "a.json" in refused(doors, str(tmp_path / "a.json"), str(tmp_path))
@@ -151,7 +154,7 @@ def test_coco_files_that_are_too_large(doors, coco_file, monkeypatch):
     assert "annotations.json: more than the 100 bytes" in refused(doors, *coco_file())
 
 
-def test_coco_files_that_memory_does_not_hold(doors, coco_file, monkeypatch):
+def test_coco_files_larger_than_the_memory(doors, coco_file, monkeypatch):
     def load(file):
         raise MemoryError
 
@@ -161,29 +164,47 @@ def test_coco_files_that_memory_does_not_hold(doors, coco_file, monkeypatch):
     assert "larger than this machine's memory" in refused(doors, annotations, images)
 
 
-def test_keys_that_come_twice_count_once(coco_file, tmp_path):
+def test_the_last_of_repeated_keys_counts(coco_file, tmp_path):
     annotations, images = coco_file()
     text = (tmp_path / "annotations.json").read_text().replace('"width": 64', '"width": "wide", "width": 64')
     (tmp_path / "annotations.json").write_text(text)
 
-    cfg = load_config(DEMO_CONFIG, pairs({**TINY, "DATASETS.REGISTER": [["twice", annotations, images]],
-                                          "DATASETS.TRAIN": ("twice",), "DATASETS.TEST": ()}))  # fmt: skip
+    cfg = load_config(DEMO_CONFIG, pairs({**TINY, **registered("twice", annotations, images)}))
 
     assert cfg.MODEL.ATSS.NUM_CLASSES == 2
 
 
 def folder_refused(doors, folder):
-    """Lines of both commands on a folder."""
-    settings = {"DATASETS.FOLDER": folder, "DATASETS.TEST": ()}
-    said = doors.check(folder, "--config-file", DEMO_CONFIG, *pairs(TINY))
-    return doors.train(settings, data=False), said
+    """The error of training and the output of tools/check_dataset.py; both name the folder."""
+    printed = doors.check(folder, "--config-file", DEMO_CONFIG, *pairs(TINY))
+    line = doors.train({"DATASETS.FOLDER": folder, "DATASETS.TEST": ()}, data=False)
+    assert "pets" in line and len(line) < 1000 and len(printed) < 20_000
+    return line, printed
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """A folder with an image and its label file."""
+    folder = tmp_path / "pets"
+    write_image(folder / "images/a.png", (64, 48))
+    write_text(folder / "labels/a.txt", "0 0.5 0.5 0.2 0.2")
+    return folder
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """A folder with an image and its xml file."""
+    folder = tmp_path / "pets"
+    write_image(folder / "JPEGImages/a.png", (64, 48))
+    write_text(folder / "Annotations/a.xml", xml())
+    return folder
 
 
 BOX = "<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
 SIZE = "<size><width>64</width><height>48</height></size>"
 
 
-def voc(objects=f"<object><name>cat</name>{BOX}</object>", size=SIZE, name="a.png", head=""):
+def xml(objects=f"<object><name>cat</name>{BOX}</object>", size=SIZE, name="a.png", head=""):
     return f"{head}<annotation><filename>{name}</filename>{size}{objects}</annotation>"
 
 
@@ -192,7 +213,7 @@ def with_box(**sides):
     for side, value in sides.items():
         start, end = box.index(f"<{side}>") + len(side) + 2, box.index(f"</{side}>")
         box = box[:start] + value + box[end:]
-    return voc(f"<object><name>cat</name>{box}</object>")
+    return xml(f"<object><name>cat</name>{box}</object>")
 
 
 LAUGHS = '<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 30))
@@ -204,71 +225,59 @@ XMLS = {
     "unclosed": "<annotation>",
     "nested": "<annotation>" * DEEP,
     "nested and closed": "<annotation>" * DEEP + "</annotation>" * DEEP,
-    "entities that grow": voc(head=f"<!DOCTYPE lolz [{LAUGHS}]>", name="&a29;"),
-    "one entity that is long": voc(head='<!DOCTYPE a [<!ENTITY a "' + "a" * 100_000 + '">]>', name="&a;" * 10_000),
-    "entity of a file": voc(head='<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>', name="&a;"),
-    "entity of an address": voc(head='<!DOCTYPE a SYSTEM "http://127.0.0.1:1/a.dtd">'),
-    "unknown entity": voc(name="&nobody;"),
-    "unknown encoding": '<?xml version="1.0" encoding="nobody"?>' + voc(),
-    "encoding of many bytes": '<?xml version="1.0" encoding="utf-7"?>' + voc(),
-    "nul byte": voc(name="a\0.png"),
-    "no name": voc(f"<object>{BOX}</object>"),
-    "no box": voc("<object><name>cat</name></object>"),
+    "entities that grow": xml(head=f"<!DOCTYPE lolz [{LAUGHS}]>", name="&a29;"),
+    "one entity that is long": xml(head='<!DOCTYPE a [<!ENTITY a "' + "a" * 100_000 + '">]>', name="&a;" * 10_000),
+    "entity of a file": xml(head='<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>', name="&a;"),
+    "entity of an address": xml(head='<!DOCTYPE a SYSTEM "http://127.0.0.1:1/a.dtd">'),
+    "unknown entity": xml(name="&nobody;"),
+    "unknown encoding": '<?xml version="1.0" encoding="nobody"?>' + xml(),
+    "encoding of many bytes": '<?xml version="1.0" encoding="utf-7"?>' + xml(),
+    "nul byte": xml(name="a\0.png"),
+    "no name": xml(f"<object>{BOX}</object>"),
+    "no box": xml("<object><name>cat</name></object>"),
     "text as a number": with_box(xmin="left"),
     "not a number": with_box(xmin="nan"),
     "infinite": with_box(xmax="inf"),
     "huge": with_box(ymax="1e300"),
     "long number": with_box(ymax="9" * 5000),
-    "huge size": voc(size="<size><width>1e300</width><height>48</height></size>"),
-    "size beyond any image": voc(size="<size><width>999999999</width><height>48</height></size>"),
+    "huge size": xml(size="<size><width>1e300</width><height>48</height></size>"),
+    "size beyond any image": xml(size="<size><width>999999999</width><height>48</height></size>"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", XMLS.values(), ids=XMLS)
-def test_voc_files(doors, tmp_path, text):
-    folder = tmp_path / "pets"
-    write_image(folder / "JPEGImages/a.png", (64, 48))
-    write_text(folder / "Annotations/a.xml", text)
+def test_voc_files(doors, voc, text):
+    write_text(voc / "Annotations/a.xml", text)
 
-    line, said = folder_refused(doors, folder)
-
-    assert "pets" in line and len(said) < 20_000
+    folder_refused(doors, voc)
 
 
 @pytest.mark.parametrize("name", ["../../secret.png", "/etc/secret.png", "..\\..\\secret.png", "..", ""])
-def test_voc_files_name_no_image_outside(doors, tmp_path, name):
-    """An image of that name lies outside; the one inside is missing."""
-    folder = tmp_path / "pets"
-    write_image(tmp_path / "secret.png", (64, 48))
-    write_image(folder / "JPEGImages/b.png", (64, 48))
-    write_text(folder / "Annotations/a.xml", voc(name=name))
+def test_voc_files_cannot_name_images_outside_of_the_folder(doors, voc, name):
+    """An image with that name exists outside; the one inside is missing."""
+    write_image(voc.parent / "secret.png", (64, 48))
+    (voc / "JPEGImages/a.png").rename(voc / "JPEGImages/b.png")
+    write_text(voc / "Annotations/a.xml", xml(name=name))
 
-    line, _ = folder_refused(doors, folder)
+    line, _ = folder_refused(doors, voc)
 
-    assert "missing" in line and "pets" in line and str(tmp_path / "secret.png") not in line
-
-
-def test_voc_lists_name_no_file_outside(doors, tmp_path):
-    folder = tmp_path / "pets"
-    write_image(folder / "JPEGImages/a.png", (64, 48))
-    write_text(folder / "Annotations/a.xml", voc())
-    write_text(tmp_path / "secret.xml", "top secret")
-    write_text(folder / "ImageSets/Main/train.txt", "a\n../../secret\n..\\..\\secret\n/etc/passwd\n")
-
-    line, said = folder_refused(doors, folder)
-
-    assert "is missing, but ImageSets lists it" in line and "top secret" not in said
+    assert "missing" in line and str(voc.parent / "secret.png") not in line
 
 
-def test_files_of_voc_and_yolo_that_are_too_large(doors, tmp_path, monkeypatch):
-    folder = tmp_path / "pets"
-    write_image(folder / "JPEGImages/a.png", (64, 48))
-    with open(tmp_path / "large", "wb") as file:
-        file.truncate(sources.MAX_TEXT + 1)  # takes no room on the disk
-    (folder / "Annotations").mkdir()
-    (tmp_path / "large").rename(folder / "Annotations/a.xml")
+def test_voc_lists_cannot_name_files_outside_of_the_folder(doors, voc):
+    write_text(voc.parent / "secret.xml", "top secret")
+    write_text(voc / "ImageSets/Main/train.txt", "a\n../../secret\n..\\..\\secret\n/etc/passwd\n")
 
-    assert "more than the" in folder_refused(doors, folder)[0]
+    line, printed = folder_refused(doors, voc)
+
+    assert "is missing, but ImageSets lists it" in line and "top secret" not in printed
+
+
+def test_voc_files_that_are_too_large(doors, voc):
+    with open(voc / "Annotations/a.xml", "wb") as file:
+        file.truncate(sources.MAX_TEXT + 1)  # needs no space on the disk
+
+    assert "more than the" in folder_refused(doors, voc)[0]
 
 
 YAMLS = {
@@ -278,10 +287,10 @@ YAMLS = {
     "names that grow": "train: images\nx0: &x0 [a]\n"
     + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 15)) + "names: *x14",
     "names of themselves": "train: images\nnames: &a [*a]",
-    "part that grows": "names: [a]\nx0: &x0 [a]\n"
+    "split that grows": "names: [a]\nx0: &x0 [a]\n"
     + "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 15)) + "train: *x14",
-    "part that is a mapping": "names: [a]\ntrain: {a: b}",
-    "part that is nowhere": "names: [a]\ntrain: nowhere",
+    "split that is a mapping": "names: [a]\ntrain: {a: b}",
+    "split that is nowhere": "names: [a]\ntrain: nowhere",
     "tag that calls": "names: !!python/object/apply:os.system ['true']\ntrain: [",
     "long": "names: [a]\ntrain: images\nx: " + "x" * (1 << 20),
     "brackets": "[" * DEEP,
@@ -292,15 +301,10 @@ YAMLS = {
 
 
 @pytest.mark.parametrize("text", YAMLS.values(), ids=YAMLS)
-def test_yolo_yaml_files(doors, tmp_path, text):
-    folder = tmp_path / "pets"
-    write_image(folder / "images/a.png", (64, 48))
-    write_text(folder / "labels/a.txt", "0 0.5 0.5 0.2 0.2")
-    write_text(folder / "data.yaml", text)
+def test_yolo_yaml_files(doors, yolo, text):
+    write_text(yolo / "data.yaml", text)
 
-    line, said = folder_refused(doors, folder)
-
-    assert "pets" in line and len(said) < 20_000
+    folder_refused(doors, yolo)
 
 
 LABELS = {
@@ -325,27 +329,20 @@ LABELS = {
 
 
 @pytest.mark.parametrize("text", LABELS.values(), ids=LABELS)
-def test_yolo_labels(doors, tmp_path, text):
-    folder = tmp_path / "pets"
-    write_image(folder / "images/a.png", (64, 48))
-    write_text(folder / "labels/a.txt", text)
-    write_text(folder / "data.yaml", "train: images\nnames: [cat, dog]")
+def test_yolo_label_files(doors, yolo, text):
+    write_text(yolo / "labels/a.txt", text)
+    write_text(yolo / "data.yaml", "train: images\nnames: [cat, dog]")
 
-    line, said = folder_refused(doors, folder)
-
-    assert "pets" in line and len(line) < 1000 and len(said) < 20_000
+    folder_refused(doors, yolo)
 
 
 @pytest.mark.parametrize("listed", ["/etc/passwd", "../secret.png", "..\\secret.png", "images/../../secret.png"])
-def test_yolo_lists_name_no_image_outside(doors, tmp_path, listed):
-    folder = tmp_path / "pets"
-    write_image(folder / "images/a.png", (64, 48))
-    write_text(folder / "labels/a.txt", "0 0.5 0.5 0.2 0.2")
-    write_image(tmp_path / "secret.png", (64, 48))
-    write_text(folder / "train.txt", f"images/a.png\n{listed}\n")
-    write_text(folder / "data.yaml", "train: train.txt\nnames: [cat]")
+def test_yolo_lists_cannot_name_images_outside_of_the_folder(doors, yolo, listed):
+    write_image(yolo.parent / "secret.png", (64, 48))
+    write_text(yolo / "train.txt", f"images/a.png\n{listed}\n")
+    write_text(yolo / "data.yaml", "train: train.txt\nnames: [cat]")
 
-    assert "outside of the dataset's folder" in folder_refused(doors, folder)[0]
+    assert "outside of the dataset's folder" in folder_refused(doors, yolo)[0]
 
 
 def test_a_yaml_file_may_name_folders_anywhere(tmp_path):
@@ -364,13 +361,9 @@ def test_a_yaml_file_may_name_folders_anywhere(tmp_path):
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)],
                          ids=["folder", "pipe", "device"])  # fmt: skip
 @pytest.mark.parametrize("name", ["annotations/train.json", "train.json", "data.yaml", "labels/a.txt"])
-def test_folders_with_what_is_no_file(doors, tmp_path, name, make):
-    folder = tmp_path / "pets"
-    write_image(folder / "images/a.png", (64, 48))
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / "labels").mkdir(exist_ok=True)
-    make(folder / name)
+def test_folders_with_files_that_are_not_regular(doors, yolo, name, make):
+    (yolo / "labels/a.txt").unlink()
+    (yolo / name).parent.mkdir(exist_ok=True)
+    make(yolo / name)
 
-    line, _ = folder_refused(doors, folder)
-
-    assert "pets" in line
+    folder_refused(doors, yolo)

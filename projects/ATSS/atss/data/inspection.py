@@ -39,36 +39,29 @@ class Table(NamedTuple):
 
     @classmethod
     def of(cls, name, dicts, classes):
-        """The table of dicts in Detectron2's standard form."""
-        counts, boxes, modes, labels, crowds = [], [], [], [], []
-        for record in dicts:
-            annotations = record.get("annotations", ())
-            counts.append(len(annotations))
-            for annotation in annotations:
-                boxes += annotation["bbox"]
-                modes.append(annotation["bbox_mode"])
-                labels.append(annotation["category_id"])
-                crowds.append(bool(annotation.get("iscrowd", 0)))
-        boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-        ends = np.array(modes) == BoxMode.XYXY_ABS
-        boxes[ends, 2:] -= boxes[ends, :2]
+        """Make a table from dicts in Detectron2's standard form."""
+        per_image = [record.get("annotations", ()) for record in dicts]
+        annotations = [annotation for of_image in per_image for annotation in of_image]
+        boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
+        is_xyxy = np.array([annotation["bbox_mode"] == BoxMode.XYXY_ABS for annotation in annotations], dtype=bool)
+        boxes[is_xyxy, 2:] -= boxes[is_xyxy, :2]
         return cls(
             name,
             list(classes),
             [record["file_name"] for record in dicts],
             np.array([(r.get("width", 0), r.get("height", 0)) for r in dicts], dtype=np.int64).reshape(-1, 2),
-            np.repeat(np.arange(len(dicts)), counts),
-            np.array(labels, dtype=np.int64),
+            np.repeat(np.arange(len(dicts)), [len(of_image) for of_image in per_image]),
+            np.array([annotation["category_id"] for annotation in annotations], dtype=np.int64),
             boxes,
-            np.array(crowds, dtype=bool),
+            np.array([annotation.get("iscrowd", 0) for annotation in annotations], dtype=bool),
         )
 
     def has_area(self):
-        """(N,) bool: whether a box has width and height."""
+        """(N,) bool, whether a box has width and height."""
         return (self.boxes[:, 2:] > 0).all(axis=1)
 
     def describe(self, i):
-        """Annotation i as a line."""
+        """Describe annotation i in one line."""
         path, (width, height) = self.file_names[self.image[i]], self.sizes[self.image[i]]
         label, box = self.label[i], [round(x, 2) for x in self.boxes[i].tolist()]
         name = self.classes[label] if 0 <= label < len(self.classes) else f"class {label}"

@@ -87,7 +87,10 @@ def find_yolo_folders(folder):
     if path:
         names = class_names(config["names"], path)
     else:
-        names = names_from_file([folder, labels, *map(label_folder, places.values())])
+        inside = filter(None, (folder, labels, *map(label_folder, places.values())))
+        files = [os.path.join(place, name) for place in inside for name in NAME_FILES]
+        found = next(filter(os.path.isfile, files), None)
+        names = dict(enumerate(read_lines(found).values())) if found else None
     return yolo_sources(folder, places, lambda split: images_in(places[split]), names)
 
 
@@ -145,16 +148,6 @@ def class_names(names, path):
         return dict(sorted((int(number), name) for number, name in named.items()))
     except (AttributeError, ValueError, TypeError):
         raise InputError(f"{path}: 'names' must be a list of names, or numbers with names") from None
-
-
-def names_from_file(folders):
-    """dict from class number to name, from the first of NAME_FILES in the folders; None if there is none."""
-    for folder in filter(None, folders):
-        for name in NAME_FILES:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path):
-                return dict(enumerate(read_lines(path).values()))
-    return None
 
 
 def resolve(text, bases):
