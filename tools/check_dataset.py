@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Look at a dataset before training: its content, its problems, and which anchors ATSS assigns to its objects.
+"""Check a dataset before training: print its content, its problems, and the label assignment of its objects.
 
     python tools/check_dataset.py cells/ --output drawn/
 
-reads a folder in COCO's, YOLO's or Pascal VOC's format and opens all of its images; with --output it draws some of
-them with their boxes. With --config-file and without a folder it looks at DATASETS.TRAIN and DATASETS.TEST. The exit
-status is 1 where training would refuse the dataset.
+reads a folder in COCO, YOLO or Pascal VOC format and opens all of its images; with --output it draws some of them with
+their boxes. Without a folder it checks DATASETS.TRAIN and DATASETS.TEST of --config-file. The exit status is 1 if
+training would refuse the dataset.
 """
 
 import argparse
@@ -40,18 +40,16 @@ from atss.study.positives import Geometry, on_cpu
 from atss.utils.drawing import class_colors, draw_boxes, mosaic
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/atss_R_50_FPN_1x.yaml"
-# Lower edges of the bins of the histograms. Sizes are roots of areas in pixels; COCO's are small, medium and large.
+# Lower edges of the histograms' bins. Sizes are square roots of areas in pixels, SIZES those of COCO.
 SIZES = {0: "small", 32: "medium", 96: "large"}
 SIDES = (0, 8, 16, 32, 64, 96, 128, 256, 512)
 RATIOS = (0, 1 / 8, 1 / 4, 1 / 2, 1 / 1.25, 1.25, 2, 4, 8)
 PER_IMAGE = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 NUMBERS = ["0", "1", "2", "3 to 4", "5 to 9", "10 to 19", "20 to 49", "50 to 99", "100 and more"]
-# Characters of the longest bar.
-BAR = 40
-# Images whose objects are given to the assigner, and images that are drawn.
-MAX_ASSIGNED, MAX_DRAWN, COLUMNS = 1000, 12, 4
-# Classes that are named below their bars.
-MAX_NAMED = 40
+BAR = 40  # characters of the longest bar
+MAX_ASSIGNED = 1000  # images whose anchors are assigned
+MAX_DRAWN, COLUMNS = 12, 4  # images that are drawn
+MAX_NAMED = 40  # classes with a name below their bar
 ORDER = ("error", "warning", "note")
 
 
@@ -66,13 +64,12 @@ def get_parser():
 
 
 def main(args):
-    """Returns the exit status."""
-    # With the number and names of the classes given, the config does not depend on the datasets.
+    """Return the exit status."""
+    # With the number and names of the classes given, loading the config does not read the datasets.
     settled = ["MODEL.DEVICE", "cpu", "MODEL.ATSS.NUM_CLASSES", "1", "MODEL.ATSS.CLASS_NAMES", "['any']"]
     cfg = load_config(args.config_file, [*args.opts, *settled], read_datasets=False)
     folder = args.folder or cfg.DATASETS.FOLDER
     sources, to_learn = find_sources(folder, cfg)
-
     tables, records = [], []
     problems = missing_splits(folder, sources) if folder else []
     for name, source in sources.items():
@@ -83,7 +80,7 @@ def main(args):
             records += dicts
     problems += inspect(tables, to_learn) + unnamed_images(tables)
     if not args.quick:
-        # Shared images are then found by their bytes.
+        # inspect_images finds shared images by their bytes.
         problems = [problem for problem in problems if problem.kind != "images in both"] + inspect_images(tables)
 
     print(f"\n{contents(tables)}")
@@ -99,7 +96,7 @@ def main(args):
 
 
 def find_sources(folder, cfg):
-    """dict from name to `Source`, None where the dataset has none; and the names of the datasets to train on."""
+    """dict from dataset name to `Source`, or None if it has none; and the names of the datasets to train on."""
     if folder:
         dataset = find_dataset(folder)
         print(f"{folder}: {dataset.layout}, with {', '.join(dataset.splits)}")
@@ -116,19 +113,19 @@ def find_sources(folder, cfg):
 
 def missing_splits(folder, names):
     """Problems of a folder that has no split to train on, or none to evaluate on."""
-    splits = sorted({name.rpartition("_")[2] for name in names})
-    problems = []
-    for kind, wanted in {"no split train": ["train"], "no split val or test": ["val", "test"]}.items():
-        if not any(split in splits for split in wanted):
-            problems += problems_of(kind, [f"it has {', '.join(splits)}"], 1, where=folder)
-    return problems
+    splits = {name.rpartition("_")[2] for name in names}
+    has = [f"it has {', '.join(sorted(splits))}"]
+    problems = [] if "train" in splits else problems_of("no split train", has, 1, where=folder)
+    return (
+        problems if splits & {"val", "test"} else problems + problems_of("no split val or test", has, 1, where=folder)
+    )
 
 
 def read_one(name, source):
-    """As much of a dataset as can be read.
+    """Read the valid entries of a dataset.
 
     Returns:
-        `Table`, None where nothing can be read; list of dicts in Detectron2's standard form; list of `Problem`.
+        `Table`, or None if nothing can be read; list of dicts in Detectron2's standard form; list of `Problem`.
     """
     try:
         if source is None:
@@ -150,12 +147,12 @@ def names_of(tables):
 
 
 def numbers_in(names, table):
-    """(K,) int: number of each class of a dataset in `names`."""
+    """(K,) int, index of each class of a dataset in `names`."""
     return np.array([names.index(name) for name in table.classes], dtype=int)
 
 
 def contents(tables):
-    """Text: images and objects of each dataset, and of each of its classes."""
+    """Tables of the numbers of images and objects per dataset and per class, as text."""
     rows = []
     for table in tables:
         images, objects = len(table.file_names), len(table.boxes)
@@ -176,14 +173,14 @@ def contents(tables):
 
 
 class Histogram(NamedTuple):
-    """Counts between edges, with labels of the bins."""
+    """Labels and counts of bins."""
 
     labels: list
     counts: list
 
 
 def histograms_of(tables):
-    """dict from title to `Histogram`, over all datasets; without boxes that have no area."""
+    """dict from title to `Histogram` of all datasets together, without boxes without area."""
     boxes = np.concatenate([table.boxes[table.has_area()] for table in tables] or [np.empty((0, 4))])
     sides, ratios = np.sqrt(boxes[:, 2] * boxes[:, 3]), boxes[:, 3] / boxes[:, 2]
     per_image = [np.bincount(table.image, minlength=len(table.file_names)) for table in tables]
@@ -197,18 +194,18 @@ def histograms_of(tables):
 
 
 def counted(values, edges, labels):
-    """`Histogram` of values, with bins from each edge to below the next, and from the last one on."""
+    """`Histogram` of values; a bin includes its lower edge, and the last one has no upper edge."""
     return Histogram(labels, np.histogram(values, [*edges, np.finfo(np.float64).max])[0].tolist())
 
 
 def ranges(edges):
-    """Labels of the bins that begin at these edges."""
+    """Labels of the bins with these lower edges."""
     texts = [f"{edge:g}" if edge >= 1 or edge == 0 else f"1/{1 / edge:g}" for edge in edges]
     return [f"{low} to {high}" for low, high in pairwise(texts)] + [f"{texts[-1]} and more"]
 
 
 def bars(histogram):
-    """One line per bin, with a bar in proportion to the longest."""
+    """The histogram as text, one line per bin."""
     most, wide = max([*histogram.counts, 1]), max(map(len, histogram.labels))
     lines = []
     for label, count in zip(histogram.labels, histogram.counts, strict=True):
@@ -218,13 +215,13 @@ def bars(histogram):
 
 
 class Levels(NamedTuple):
-    """Positive anchors of G objects on L levels.
+    """Numbers of positive anchors of G objects on L levels.
 
     assigner: name of the assigner.
-    rows: one list per level: name, stride, sides of the anchors in pixels of the resized image.
+    rows: one list per level: name, stride, side of the anchors in pixels of the resized image.
     positives: (G, L) int64.
-    size: size of the resized images, as text.
-    images, total: number of images that were looked at, and of images with objects.
+    size: description of the images' size.
+    images, total: number of images with assigned anchors, and of images with objects.
     """
 
     assigner: str
@@ -249,7 +246,7 @@ class Levels(NamedTuple):
 
 
 def assign_levels(cfg, records):
-    """`Levels` of the objects of some images, which are picked evenly from `records`."""
+    """`Levels` of the objects of up to MAX_ASSIGNED images, evenly spaced in `records`."""
     geometry = Geometry(on_cpu(cfg))
     records = [record for record in records if record["annotations"]]
     picked = np.linspace(0, len(records) - 1, min(len(records), MAX_ASSIGNED)).astype(int)
@@ -272,7 +269,7 @@ def assign_levels(cfg, records):
 
 
 def listing(problems):
-    """Text: every problem, the worst first, with examples and what to do."""
+    """All problems as text, errors first, with examples and remedies."""
     numbers = {severity: sum(problem.severity == severity for problem in problems) for severity in ORDER}
     lines = [", ".join(f"{number} {severity}{'s' * (number != 1)}" for severity, number in numbers.items())]
     for problem in sorted(problems, key=lambda problem: ORDER.index(problem.severity)):
@@ -300,10 +297,10 @@ def write(output, tables, histograms, levels):
 
 
 def draw_labels(tables):
-    """Draw some images with their boxes, chosen to show every class if they can.
+    """Draw some images with their boxes.
 
     Returns:
-        list of (H, W, 3) uint8, RGB, and a list of their titles. Images that cannot be read are skipped.
+        list of (H, W, 3) uint8 arrays, RGB, and a list of their titles. Images that cannot be read are skipped.
     """
     names = names_of(tables)
     colors = dict(zip(names, class_colors(len(names)), strict=True))
@@ -324,7 +321,7 @@ def draw_labels(tables):
 
 
 def chosen_images(tables, names):
-    """Images as (table, number): first those with the most classes that none before them has, then others, evenly."""
+    """List of (table, image index): images that together show every class, then others with objects, evenly spaced."""
     shown = [np.zeros((0, len(names)), dtype=bool)]
     for table in tables:
         has = np.zeros((len(table.file_names), len(names)), dtype=bool)
@@ -336,7 +333,7 @@ def chosen_images(tables, names):
         order.append(int(new.sum(1).argmax()))
         new[:, new[order[-1]]] = False
     others = np.flatnonzero(shown.any(1))
-    # More than are drawn, as some may be unreadable.
+    # More than MAX_DRAWN, as some may be unreadable.
     for number in (MAX_DRAWN - len(order), len(others)):
         order += others[np.linspace(0, len(others) - 1, min(len(others), max(0, number))).astype(int)].tolist()
     numbers = [(table, number) for table in tables for number in range(len(table.file_names))]
@@ -344,7 +341,7 @@ def chosen_images(tables, names):
 
 
 def plot(tables, histograms, levels):
-    """matplotlib figure: objects per class, the histograms, and positives per level."""
+    """matplotlib figure of objects per class, the histograms, and positives per level."""
     figure = Figure(figsize=(13, 7), dpi=100, layout="constrained")
     panels = figure.subplots(2, 3).flatten()
     names = names_of(tables)
