@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Draw which anchors the rules make positive, and plot how many an object gets by its size and shape (section 3.2).
+"""Draw the positives of label assignment rules, and plot positives per object by size and shape (section 3.2).
 
     python tools/visualize_assignments.py --config-file configs/atss_R_50_FPN_1x.yaml --output drawn/
 
-draws some images of the dataset, a column a rule and a row a pyramid level, and writes positives.png and
-positives.csv over all of its objects. No weights are needed.
+draws some images of the dataset, one column per rule and one row per level, and writes positives.png and positives.csv
+for all of its objects. No weights are needed.
 """
 
 import argparse
@@ -34,19 +34,19 @@ from atss.modeling.assigners import ASSIGNER_REGISTRY
 from atss.modeling.head import build_assigner
 from atss.study.positives import Bin, Geometry, binned, count_positives, on_cpu
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; those that stand out from photographs come first.
+# Okabe and Ito's palette for colour-blind readers; colours that stand out from photographs come first.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Images are drawn in grey, and so much of them, so that colours stand for objects only.
+# Opacity of the image, which is drawn in grey: colours are for objects only.
 IMAGE_ALPHA = 0.6
-# Root of a panel's area.
+# Square root of a panel's area.
 PANEL_INCHES = 2.4
 DPI = 120
-# Diameters of the dots: so much of the distance between the anchors of a level, within these limits, in points.
+# Diameter of the dots as a fraction of the distance between anchors, and its limits in points.
 DOT, MIN_DOT, MAX_DOT = 0.75, 1.1, 4.0
-# Panels with at most this many positives show their anchor boxes, too.
+# Panels with at most this many positives also show the anchor boxes.
 MAX_OUTLINED = 12
-# Bins with fewer objects are in the table, not in the plot.
+# Bins with fewer objects are not plotted.
 MIN_PLOTTED = 5
 # COCO's limits of small and medium areas, in pixels of the original image.
 SMALL, MEDIUM = 32**2, 96**2
@@ -61,7 +61,7 @@ def get_parser():
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--images", type=int, default=4, metavar="N", help="draw the first N images with objects")
     chosen.add_argument("--file-name", nargs="+", metavar="NAME", help="draw these images of the dataset")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for what is drawn")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the images")
     parser.add_argument("--no-plot", action="store_true", help="draw images only")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
@@ -97,7 +97,7 @@ def check_rules(rules):
 
 
 def dataset_of(cfg, name):
-    """The dataset to look at."""
+    """The dataset to use: `name`, or the first of DATASETS.TEST."""
     if not name and not cfg.DATASETS.TEST:
         raise InputError("--dataset: name one, DATASETS.TEST has none")
     name = name or cfg.DATASETS.TEST[0]
@@ -107,7 +107,7 @@ def dataset_of(cfg, name):
 
 
 def choose(records, file_names):
-    """The images of these names; a name may leave out the folder."""
+    """The images with these names, with or without their folder."""
     chosen = []
     for name in file_names:
         found = [r for r in records if name in (r["file_name"], os.path.basename(r["file_name"]))]
@@ -130,10 +130,10 @@ def make_folder(path):
 
 
 def draw_assignments(record, geometry, rules, levels):
-    """An image with the positives of its objects, a column a rule and a row a level that has any.
+    """Draw the positives of an image, one column per rule and one row per level that has any.
 
     Args:
-        record: dict of the image in Detectron2's standard form.
+        record: dict of the image in Detectron2's standard format.
         geometry: `Geometry` of the detector.
         rules: dict from name to assigner.
         levels: names of the levels, finest first.
@@ -142,7 +142,7 @@ def draw_assignments(record, geometry, rules, levels):
         matplotlib figure.
 
     Raises:
-        InputError: the image is missing, cannot be read, or has another size than its dict says.
+        InputError: the image is missing, cannot be read, or does not have the size in its dict.
     """
     image = read_image(record["file_name"])
     check_size(record, image)
@@ -169,21 +169,21 @@ def draw_assignments(record, geometry, rules, levels):
 
 
 def draw_panel(axes, image, boxes, anchors, matches, dot):
-    """One level of one rule: boxes of objects with positives here are solid, the others dotted."""
+    """Draw one level of one rule: ground truth boxes with positives on it are solid, the others dotted."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, alpha=IMAGE_ALPHA)
     axes.set(xticks=[], yticks=[], xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     positive = matches >= 0
     for index, box in enumerate(boxes.tolist()):
         solid = (matches == index).any()
         axes.add_patch(outline(box, color_of(index), 1.3 if solid else 0.9, "-" if solid else ":"))
-    owners, anchors = matches[positive].tolist(), anchors[positive]
-    if len(owners) <= MAX_OUTLINED:
-        for owner, anchor in zip(owners, anchors.tolist(), strict=True):
-            axes.add_patch(outline(anchor, color_of(owner), 0.7, "-", alpha=0.45))
+    matched, anchors = matches[positive].tolist(), anchors[positive]
+    if len(matched) <= MAX_OUTLINED:
+        for gt, anchor in zip(matched, anchors.tolist(), strict=True):
+            axes.add_patch(outline(anchor, color_of(gt), 0.7, "-", alpha=0.45))
     x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).t().tolist()
-    axes.scatter(x, y, s=dot**2, c=[color_of(owner) for owner in owners], linewidths=0, zorder=3)
+    axes.scatter(x, y, s=dot**2, c=[color_of(gt) for gt in matched], linewidths=0, zorder=3)
     plate = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    axes.text(0.02, 0.03, str(len(owners)), transform=axes.transAxes, fontsize=9, bbox=plate)
+    axes.text(0.02, 0.03, str(len(matched)), transform=axes.transAxes, fontsize=9, bbox=plate)
 
 
 def outline(box, color, width, style, alpha=1.0):
@@ -196,7 +196,7 @@ def color_of(index):
 
 
 def save_small(figure, path):
-    """Write a drawn image as a PNG with 256 colours, half of them greys: a fraction of the size in full colour."""
+    """Write a PNG with 256 colours, half of them greys, which is far smaller than in full colour."""
     figure.savefig(path)
     shades = [LinearSegmentedColormap.from_list("", ["0.8", color])(np.linspace(0.1, 1, 20)) for color in COLORS[:-1]]
     greys = LinearSegmentedColormap.from_list("", ["black", "white"])(np.linspace(0, 1, 136))
@@ -208,7 +208,7 @@ def save_small(figure, path):
 
 
 def bins_of(positives):
-    """dict from the name of an axis to the `Bin`s of `Positives` along it."""
+    """The `Bin`s of `Positives`, by name of the axis."""
     return {
         "size": binned(positives.sides(), positives.counts),
         "aspect ratio": binned(positives.aspect_ratios(), positives.counts),
@@ -216,7 +216,7 @@ def bins_of(positives):
 
 
 def write_bins(positives, path):
-    """Write what `plot` shows, a line a rule, axis and bin."""
+    """Write the data of `plot` as CSV, one line per rule, axis and bin."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["rule", "axis", *Bin._fields])
@@ -226,11 +226,11 @@ def write_bins(positives, path):
 
 
 def plot(positives, typical):
-    """Positives per object against size and aspect ratio: means, and bands from the lower to the upper quartile.
+    """Plot positives per object against size and aspect ratio: means, and bands between the quartiles.
 
     Args:
         positives: dict from the name of a rule to its `Positives`.
-        typical: the number that section 3.2 expects of ATSS, 0.2 k L (times A), drawn as a dashed line.
+        typical: the number that section 3.2 expects for ATSS, 0.2 k L (times A), drawn as a dashed line.
 
     Returns:
         matplotlib figure.
@@ -255,7 +255,7 @@ def plot(positives, typical):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.grid(alpha=0.25)
     panels["size"].set(
-        xlabel="root of the object's area, in pixels of the resized image", ylabel="positives per object"
+        xlabel="square root of the object's area, in pixels of the resized image", ylabel="positives per object"
     )
     panels["aspect ratio"].set(xlabel="height / width of the object")
     panels["size"].legend(frameon=False, fontsize=9)
@@ -263,7 +263,7 @@ def plot(positives, typical):
 
 
 def table(positives):
-    """Text: a line a rule."""
+    """Text with one line per rule."""
     rows = []
     for name, of_rule in positives.items():
         counts, areas = of_rule.counts.double(), of_rule.widths * of_rule.heights / of_rule.scales**2
@@ -276,7 +276,7 @@ def table(positives):
         [
             tabulate(rows, columns, floatfmt=".1f"),
             "Positives per object; small, medium and large by the area of its box in the original image (32^2, 96^2);",
-            "without: objects that have no positive.",
+            "without %: objects without positives.",
         ]
     )
 

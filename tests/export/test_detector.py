@@ -91,7 +91,7 @@ def test_with_suppression_the_best_come_first(images):
     assert (scores[:, 1:] <= scores[:, :-1]).all()
 
 
-def test_what_lies_beside_a_image_does_not_count_and_neither_how_much(images):
+def test_the_padding_and_its_size_do_not_matter(images):
     exported, (batch, sizes) = ExportedATSS(make_detector(), suppress), side_by_side(images)
     wider = torch.full((4, 3, 200, 170), 77, dtype=torch.uint8)
     for number, (height, width) in enumerate(sizes.tolist()):

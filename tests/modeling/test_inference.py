@@ -71,7 +71,7 @@ def test_boxes_end_at_the_image():
     assert found.boxes.tolist() == [[24.0, 0.0, 28.0, 8.0]]
 
 
-def test_a_image_without_any_box():
+def test_an_image_without_any_box():
     found = select({})
 
     assert found.boxes.shape == (0, 4) and found.scores.shape == (0,) and found.classes.shape == (0,)

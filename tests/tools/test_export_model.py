@@ -125,7 +125,7 @@ def test_the_example_draws(config, exported, tmp_path):
         assert (np.asarray(drawn) != np.asarray(image)).any()
 
 
-def test_the_example_names_a_image_that_cannot_be_read(exported, tmp_path):
+def test_the_example_names_an_image_that_cannot_be_read(exported, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
 
     result = example(exported[0], tmp_path / "bad.jpg", check=False)
@@ -185,7 +185,7 @@ def test_images_of_any_size_in_batches_of_any_number(config, exported):
     assert comparison.box_difference < 1e-2 and comparison.score_difference < 1e-4
 
 
-def test_what_lies_beside_a_image_does_not_count(exported):
+def test_the_padding_does_not_matter(exported):
     model, random = load_onnx(exported[0] / "model.onnx"), torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 100, 140), dtype=torch.uint8, generator=random)
     sizes = torch.tensor([[100, 90], [70, 140]])

@@ -96,7 +96,7 @@ def test_rows_are_the_levels_with_positives(tiny_config):
     assert [axes.get_ylabel() for axes in figure.axes] == used
 
 
-def test_a_image_without_objects_is_drawn(tiny_config):
+def test_an_image_without_objects_is_drawn(tiny_config):
     geometry, record = Geometry(tiny_config()), DatasetCatalog.get("tiny_val")[0]
 
     figure = tool.draw_assignments({**record, "annotations": []}, geometry, {"ATSS": geometry.assigner}, ["P3"] * 5)
@@ -127,7 +127,7 @@ def test_bad_input_is_named(shapes, tmp_path, flags, what):
         main(shapes, "--output", tmp_path, *flags)
 
 
-def test_a_image_that_cannot_be_read_takes_one_line(config_with_a_bad_image, tmp_path):
+def test_an_unreadable_image_is_one_line_of_error(config_with_a_bad_image, tmp_path):
     command = arguments(config_with_a_bad_image, "--output", tmp_path / "out")
 
     line = error_line(run("tools/visualize_assignments.py", *command, check=False))
