@@ -102,6 +102,21 @@ def test_calibration_compares_scores_with_precision():
     assert (filled["bin_lower"], filled["count"], filled["avg_accuracy"]) == (pytest.approx(0.7), 4, 0.25)
 
 
+def test_negative_ids_change_nothing():
+    content, results = random_boxes(0)
+    dataset = read_content("made", content, "")
+    before = analyze(dataset, detections_of(dataset, results))
+
+    for entry in [*content["annotations"], *results]:
+        entry["image_id"] -= 1000
+    for image in content["images"]:
+        image["id"] -= 1000
+    dataset = read_content("made", content, "")
+    after = analyze(dataset, detections_of(dataset, results))
+
+    assert (after.metrics, after.tide, after.calibration) == (before.metrics, before.tide, before.calibration)
+
+
 def test_without_hotcoco_only_tide_and_calibration_are_missing(monkeypatch):
     content, results = random_boxes(0)
     dataset = read_content("made", content, "")
