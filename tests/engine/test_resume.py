@@ -143,7 +143,7 @@ def test_a_finished_run_that_is_resumed_changes_nothing(undisturbed, shapes, tmp
 
 
 def test_two_killed_processes_resume_to_the_same_weights(tmp_path):
-    """The soak test with one round: seed 9 kills a process after 1.4 seconds. See docs/reliability.md for a long run."""
+    """One round of the soak test: seed 9 kills a process after 1.4 seconds. See docs/reliability.md for a long run."""
     result = soak(tmp_path / "soak", rounds=1, processes=2, iterations=30, cut_every=0, seed=9)
 
     assert result["rounds"] >= 1 and result["launcher"] + result["process"] >= 1
