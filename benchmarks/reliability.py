@@ -1,12 +1,12 @@
-"""What surviving costs: a step of this project's trainer beside one of Detectron2's DefaultTrainer, in turns.
+"""Time of a training step and of a checkpoint, of this project's trainer and of Detectron2's DefaultTrainer.
 
     python benchmarks/reliability.py
     python benchmarks/reliability.py --steps 30 --config-file configs/atss_R_50_FPN_1x.yaml DATASETS.FOLDER cells/ ...
 
-Both train the same model from the same weights with the same optimizer, on the same images in orders of their own;
-images are of one size by default, so that steps cost the same. What a step does besides: it seeds the random numbers
-of the step and of every image, looks at the gradient, and tells all processes of the losses. Checkpoints are written
-to the disk and checked for numbers that are not finite.
+Both train the same model from the same weights with the same optimizer, in turns, on the same images in different
+orders; the default dataset has images of one size, so all steps cost the same. In addition to Detectron2's, this
+project's step seeds the random numbers of the step and of every image, checks the gradient, and exchanges the losses of
+all processes. Its checkpoints are flushed to disk and checked for values that are not finite.
 """
 
 import argparse
@@ -35,7 +35,7 @@ WARMUP = 5
 
 
 class Plain(DefaultTrainer):
-    """Detectron2's trainer and loader as they are, with this project's model, optimizer and images."""
+    """Detectron2's trainer and loader, with this project's model, optimizer and images."""
 
     @classmethod
     def build_train_loader(cls, cfg):
@@ -52,14 +52,14 @@ class Plain(DefaultTrainer):
 def get_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default=str(STUDY), metavar="FILE")
-    parser.add_argument("--steps", type=int, default=300, help="of each")
-    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--steps", type=int, default=300, help="steps per trainer")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
 
 
 def step(trainer, number):
-    """Seconds of one iteration with its hooks."""
+    """Run one iteration with its hooks; return the seconds that it took."""
     start = time.perf_counter()
     with trainer.storage:
         trainer.iter = number
@@ -84,7 +84,7 @@ def main(args):
         trainers = {"DefaultTrainer": Plain(cfg), "Trainer": Trainer(cfg)}
         plain, ours = trainers.values()
         ours.model.load_state_dict(plain.model.state_dict())
-        # In 0.6 it leaves the optimizer out.
+        # Detectron2 0.6 does not save the optimizer.
         plain.checkpointer = DetectionCheckpointer(plain.model, folder, optimizer=plain.optimizer)
         for trainer in trainers.values():
             trainer.max_iter, trainer.storage = cfg.SOLVER.MAX_ITER, EventStorage(0)
@@ -92,21 +92,20 @@ def main(args):
                 trainer.before_train()
         seconds = {name: [] for name in trainers}
         for number in range(WARMUP + args.steps):
-            # Each goes first in every second turn.
+            # The trainers take turns in being first.
             for name in list(trainers)[:: 1 if number % 2 else -1]:
                 seconds[name].append(step(trainers[name], number))
         saving = {name: statistics.median(save(trainer) for _ in range(7)) for name, trainer in trainers.items()}
-    told = {name: statistics.median(values[WARMUP:]) * 1e3 for name, values in seconds.items()}
-    more = statistics.median(
-        mine - theirs for theirs, mine in zip(*(values[WARMUP:] for values in seconds.values()), strict=True)
-    )
+    step_ms = {name: statistics.median(values[WARMUP:]) * 1e3 for name, values in seconds.items()}
+    pairs = zip(seconds["DefaultTrainer"][WARMUP:], seconds["Trainer"][WARMUP:], strict=True)
+    difference = statistics.median(ours - theirs for theirs, ours in pairs) * 1e3
     print(f"{Path(args.config_file).name}, batches of {cfg.SOLVER.IMS_PER_BATCH}, {cfg.MODEL.DEVICE}, "
-          f"{torch.get_num_threads()} threads, {args.steps} steps of each")  # fmt: skip
-    for name, value in told.items():
-        print(f"{name:>15}: {value:8.2f} ms a step, {saving[name] * 1e3:7.1f} ms a checkpoint")
-    print(f"median of the differences: {more * 1e3:+.2f} ms a step, {more * 1e5 / told['DefaultTrainer']:+.2f} %")
+          f"{torch.get_num_threads()} threads, {args.steps} steps per trainer")  # fmt: skip
+    for name, value in step_ms.items():
+        print(f"{name:>15}: {value:8.2f} ms per step, {saving[name] * 1e3:7.1f} ms per checkpoint")
+    print(f"median difference: {difference:+.2f} ms per step, {difference * 100 / step_ms['DefaultTrainer']:+.2f} %")
     extra = (saving["Trainer"] - saving["DefaultTrainer"]) / 5000
-    print(f"a checkpoint every 5,000 steps: {extra * 1e3:+.4f} ms a step")
+    print(f"with a checkpoint every 5,000 steps: {extra * 1e3:+.4f} ms per step")
 
 
 if __name__ == "__main__":

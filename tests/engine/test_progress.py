@@ -1,17 +1,16 @@
-"""Progress: a line in the log, and one that is always up to date on a terminal."""
+"""Progress lines in the log and on a terminal."""
 
 import io
 import logging
 import sys
 
-import pytest
 from detectron2.utils.events import EventStorage
 
 from atss.engine.progress import LogLine, TerminalLine
 
 
 def train(writer, iterations, every=1):
-    """Iterations of made-up figures, and the evaluation of the 30th."""
+    """Write made-up scalars of some iterations, and an evaluation after the 30th."""
     with EventStorage(0) as storage:
         for i in range(iterations):
             storage.iter = i
@@ -22,19 +21,13 @@ def train(writer, iterations, every=1):
                 writer.write()
         writer.write()
         writer.close()
-    return storage
 
 
-@pytest.fixture
-def log(caplog):
+def test_the_log_line_has_detectron2s_values_and_more(caplog):
     caplog.set_level(logging.INFO, logger="atss.engine.progress")
-    return caplog
-
-
-def test_a_line_of_the_log_has_what_detectron2_says_and_more(log):
     train(LogLine(100, "bbox/AP", batch_size=16), 40, every=20)
 
-    first, second = (record.message.split("  ") for record in log.records)
+    first, second = (record.message.split("  ") for record in caplog.records)
     assert first[:2] == [" eta: 0:00:40", "iter: 19"], "80 iterations of half a second are left"
     assert {"total_loss: 3", "loss_cls: 1", "loss_box: 2"} <= set(first)
     assert {"time: 0.5000", "data_time: 0.1000", "lr: 0.01"} <= set(first)
@@ -43,14 +36,14 @@ def test_a_line_of_the_log_has_what_detectron2_says_and_more(log):
     assert "AP: 12.3" in second
 
 
-def test_before_there_are_times_it_says_what_there_is():
+def test_only_known_values_are_shown():
     with EventStorage(0) as storage:
         storage.put_scalars(total_loss=3.0)
 
         assert set(LogLine(100, "bbox/AP", 16).describe()) == {"total_loss", "max_mem"}
 
 
-def test_the_terminals_line_is_drawn_again_in_the_same_place():
+def test_the_terminal_line_stays_in_the_same_place():
     terminal = io.StringIO()
 
     train(TerminalLine(40, "bbox/AP", 16, file=terminal), 40)
@@ -62,7 +55,7 @@ def test_the_terminals_line_is_drawn_again_in_the_same_place():
     assert shown.count("\n") == 1, "one line, ended at the end"
 
 
-def test_other_records_of_the_log_go_above_it_and_its_own_nowhere(monkeypatch):
+def test_other_log_records_appear_above_the_terminal_line(monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(sys, "stdout", terminal)
     logger = logging.getLogger("atss")

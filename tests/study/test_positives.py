@@ -1,4 +1,4 @@
-"""Positives per object: counted on the boxes and anchors that training sees."""
+"""Positives per object, counted on the boxes and anchors of training."""
 
 import math
 
@@ -58,26 +58,25 @@ def test_counts_are_those_of_a_training_step(tiny_config):
     assert positives.counts.tolist() == counts
 
 
-def test_datasets_come_one_after_another_and_the_rule_can_be_given(tiny_config):
-    cfg, rule = tiny_config(), CenterSamplingAssigner()
-    train, val = (positives_of(cfg, [name], rule) for name in ("tiny_train", "tiny_val"))
+def test_datasets_in_order_with_a_given_assigner(tiny_config):
+    cfg, assigner = tiny_config(), CenterSamplingAssigner()
+    train, val = (positives_of(cfg, [name], assigner) for name in ("tiny_train", "tiny_val"))
 
-    both = positives_of(cfg, ["tiny_train", "tiny_val"], rule)
+    both = positives_of(cfg, ["tiny_train", "tiny_val"], assigner)
 
     assert both.counts.tolist() == [*train.counts.tolist(), *val.counts.tolist()]
     assert positives_of(cfg, ["tiny_val"]).counts.tolist() != val.counts.tolist()
 
 
-def test_mean_over_the_training_datasets_with_the_rule_of_the_config(tiny_config):
-    rule = ScaleRangeAssigner()
+def test_mean_over_the_training_datasets_with_the_configs_assigner(tiny_config):
     cfg = tiny_config({"MODEL.ATSS.ASSIGNER": "ScaleRangeAssigner"})
 
-    expected = positives_of(tiny_config(), ["tiny_train"], rule).counts.double().mean().item()
+    expected = positives_of(tiny_config(), ["tiny_train"], ScaleRangeAssigner()).counts.double().mean().item()
 
     assert positives_per_object(cfg) == pytest.approx(expected)
 
 
-def test_sizes_are_those_that_the_loader_resizes_to(config_of):
+def test_sizes_are_those_of_the_resized_image(config_of):
     # 64 x 48 images become 160 x 120; the boxes are 20 x 30.
     cfg = config_of(settings={"INPUT.MIN_SIZE_TEST": 120, "INPUT.MAX_SIZE_TEST": 400})
 
@@ -89,34 +88,32 @@ def test_sizes_are_those_that_the_loader_resizes_to(config_of):
     assert positives.sides().tolist() == pytest.approx([math.sqrt(50 * 75)] * 3)
     assert positives.aspect_ratios().tolist() == [1.5] * 3
 
-
-def test_without_resizing_sizes_are_those_of_the_file(config_of):
-    positives = positives_of(config_of(settings={"INPUT.MIN_SIZE_TEST": 0}), ["positives_small"])
-
-    assert positives.widths.tolist() == [20] * 3
+    unresized = positives_of(config_of(settings={"INPUT.MIN_SIZE_TEST": 0}), ["positives_small"])
+    assert unresized.widths.tolist() == [20] * 3
 
 
-def test_crowds_and_boxes_without_area_are_no_objects(config_of):
-    def change(content):
-        content["annotations"][0]["iscrowd"] = 1
-        content["annotations"][1]["bbox"] = [5, 5, 0, 30]
-
-    assert len(positives_of(config_of(change), ["positives_small"]).counts) == 1
+def crowd_and_box_without_area(content):
+    content["annotations"][0]["iscrowd"] = 1
+    content["annotations"][1]["bbox"] = [5, 5, 0, 30]
 
 
-def test_images_are_not_opened(config_of):
-    def change(content):
-        for image in content["images"]:
-            image["width"] = image["height"] = 4000
-
-    # The images in the folder are 64 x 48.
-    assert len(positives_of(config_of(change), ["positives_small"]).counts) == 3
+def other_sizes_than_in_the_files(content):
+    for image in content["images"]:
+        image["width"] = image["height"] = 4000
 
 
-def test_without_objects_the_mean_is_not_a_number(config_of):
-    cfg = config_of(lambda content: content["annotations"].clear())
+def no_annotations(content):
+    content["annotations"].clear()
 
-    assert math.isnan(positives_per_object(cfg))
+
+@pytest.mark.parametrize(
+    "change, objects", [(crowd_and_box_without_area, 1), (other_sizes_than_in_the_files, 3), (no_annotations, 0)]
+)
+def test_objects_that_are_counted(config_of, change, objects):
+    cfg = config_of(change)
+
+    assert len(positives_of(cfg, ["positives_small"]).counts) == objects
+    assert math.isnan(positives_per_object(cfg)) == (objects == 0)
 
 
 @pytest.fixture
@@ -126,8 +123,8 @@ def geometry(tiny_config):
     return Geometry(tiny_config({**sizes, "MODEL.ATSS.ANCHOR_SCALE": 8.0}))
 
 
-def lone_objects(sides, ratio=1.0, number=60):
-    """Dicts of 800 x 1200 images with an object each: sides at random between two, height / width as given."""
+def lone_objects(sides, ratio, number=60):
+    """Return dicts of 1200 x 800 images with one object each: a random side within `sides`, height / width `ratio`."""
     random = torch.Generator().manual_seed(1)
     records = []
     for _ in range(number):
@@ -140,18 +137,18 @@ def lone_objects(sides, ratio=1.0, number=60):
     return records
 
 
-def mean_count(geometry, rule, *args, **kwargs):
-    return count_positives(geometry, lone_objects(*args, **kwargs), rule).counts.double().mean().item()
+def mean_count(geometry, assigner, sides, ratio=1.0):
+    return count_positives(geometry, lone_objects(sides, ratio), assigner).counts.double().mean().item()
 
 
 @pytest.mark.parametrize("ratio", [1 / 3, 1, 3])
 @pytest.mark.parametrize("sides", [(48, 96), (96, 200), (200, 400)])
-def test_atss_gives_an_object_about_a_fifth_of_its_candidates_whatever_its_size_and_shape(geometry, sides, ratio):
+def test_atss_makes_a_fifth_of_the_candidates_positive_for_all_sizes_and_shapes(geometry, sides, ratio):
     """Section 3.2: about 0.2 k L positives, 9 for k = 9 on five levels."""
     assert mean_count(geometry, ATSSAssigner(topk=9), sides, ratio) == pytest.approx(9, rel=0.4)
 
 
-def test_the_range_of_scales_gives_large_objects_more(geometry):
+def test_scale_ranges_give_large_objects_more_positives(geometry):
     """Section 3.2: the strategies of RetinaNet and FCOS tend to have many more positives for larger objects."""
     small, large = (mean_count(geometry, ScaleRangeAssigner(), sides) for sides in ((16, 32), (200, 400)))
 

@@ -35,6 +35,10 @@ class Trainer(DefaultTrainer):
     one would have done.
     """
 
+    build_train_loader = staticmethod(train_loader)
+    build_test_loader = staticmethod(test_loader)
+    build_evaluator = staticmethod(build_coco_evaluator)
+
     def __init__(self, cfg):
         TrainerBase.__init__(self)
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
@@ -122,18 +126,6 @@ class Trainer(DefaultTrainer):
         super().load_state_dict(state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
         self.loader.seed = state_dict.get("seed", self.loader.seed)
-
-    @classmethod
-    def build_train_loader(cls, cfg):
-        return train_loader(cfg)
-
-    @classmethod
-    def build_test_loader(cls, cfg, dataset_name):
-        return test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_evaluator(cls, cfg, dataset_name):
-        return build_coco_evaluator(cfg, dataset_name)
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):

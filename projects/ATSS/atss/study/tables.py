@@ -116,7 +116,7 @@ TABLES = {
     table.number: table
     for table in (
         Table(1, "From RetinaNet to FCOS", RETINANET_TO_FCOS),
-        Table(2, "Label assignment against the start of the regression", ASSIGNMENT_AND_REGRESSION),
+        Table(2, "Label assignment and regression starting status", ASSIGNMENT_AND_REGRESSION),
         Table(3, "ATSS", ATSS),
         Table(4, "Candidates per level", k_rows, "k"),
         Table(5, "Side of the anchor", side_rows, "side of the anchor in strides"),
