@@ -24,7 +24,7 @@ from atss import export
 from atss.config import load_config, parse_with_opts
 from atss.data import read_dataset
 from atss.data.image_io import read_image, upright_size
-from atss.data.sources import EXTENSIONS, list_folder, with_extension
+from atss.data.sources import EXTENSIONS, list_folder
 from atss.errors import InputError, first_line, one_line_errors
 from atss.predictor import Predictor
 
@@ -98,7 +98,7 @@ def named(names):
     for name in names:
         found = [name]
         if os.path.isdir(name):
-            found = [os.path.join(name, file) for file in with_extension(list_folder(name), *EXTENSIONS)]
+            found = [os.path.join(name, file) for file in list_folder(name, *EXTENSIONS)]
         if not found or not os.path.exists(found[0]):
             raise InputError(f"--images {name}: no image there")
         paths += found

@@ -20,7 +20,6 @@ from .sources import (
     split_of,
     stem_of,
     subfolder,
-    with_extension,
 )  # fmt: skip
 
 # Prefixes of COCO's annotation files for tasks other than object detection.
@@ -97,7 +96,7 @@ def find_coco(folder):
     for places in ({None: subfolder(folder, "annotations")}, {None: folder}, split_folders(folder)):
         files = []
         for split, place in places.items():
-            names = [name for name in with_extension(list_folder(place), ".json") if not name.startswith(OTHER_TASKS)]
+            names = [name for name in list_folder(place, ".json") if not name.startswith(OTHER_TASKS)]
             files += [(os.path.join(place, name), split or split_of(stem_of(name))) for name in names]
         files = [(path, split) for path, split in files if is_coco(path)]
         if files:

@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from .problems import located, problems_of
-from .sources import EXTENSIONS, list_folder, with_extension
+from .sources import EXTENSIONS, list_folder
 
 # Boxes may extend this far beyond their image, in pixels, because of rounding.
 ROUNDING = 0.5
@@ -191,6 +191,6 @@ def unnamed_images(tables):
     named = {(real(folder), name) for table in tables for folder, name in map(os.path.split, table.file_names)}
     unnamed = []
     for folder in sorted({os.path.dirname(path) for table in tables for path in table.file_names}):
-        names = with_extension(list_folder(folder or "."), *EXTENSIONS)
+        names = list_folder(folder or ".", *EXTENSIONS)
         unnamed += [os.path.join(folder, name) for name in names if (real(folder), name) not in named]
     return problems_of("images that no entry names", unnamed, len(unnamed) + len(named), where=names_of(tables))

@@ -83,16 +83,16 @@ def split_of(name):
     return splits[0] if len(splits) == 1 else None
 
 
-def list_folder(path):
-    """Sorted names in a folder; an empty list if `path` is None or cannot be listed."""
+def list_folder(path, *extensions):
+    """Sorted names in a folder, only those with one of the extensions if any are given.
+
+    Returns an empty list if `path` is None or cannot be listed.
+    """
     try:
-        return sorted(os.listdir(path)) if path else []
+        names = sorted(os.listdir(path)) if path else []
     except (OSError, ValueError):
         return []
-
-
-def with_extension(names, *extensions):
-    return [name for name in names if name.lower().endswith(extensions)]
+    return [name for name in names if name.lower().endswith(extensions)] if extensions else names
 
 
 def stem_of(path):

@@ -24,7 +24,6 @@ from .sources import (
     split_folders,
     stem_of,
     subfolder,
-    with_extension,
 )  # fmt: skip
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -42,20 +41,19 @@ def listed_by_sets(folder):
     """Files in Annotations/ and JPEGImages/, with the splits of ImageSets/Main/, as in the VOC datasets.
 
     Returns:
-        dict from split to a list of pairs: path of an xml file, and the folder of its image. All files are "train" if
-        there are no lists.
+        dict from split to (paths of xml files, folder of their images). All files are "train" if there are no lists.
     """
     annotations, images = subfolder(folder, "Annotations"), image_folder(folder)
-    files = with_extension(list_folder(annotations), ".xml")
+    files = list_folder(annotations, ".xml")
     if not files or not images:
         return {}
     lists = os.path.join(folder, "ImageSets", "Main")
-    names = {stem_of(name) for name in with_extension(list_folder(lists), ".txt")}
+    names = {stem_of(name) for name in list_folder(lists, ".txt")}
     list_names = {split: split for split in SPLITS if split in names}
     if "trainval" in names:
         list_names.setdefault("train", "trainval")
     if not list_names:
-        return {"train": [(os.path.join(annotations, name), images) for name in files]}
+        return {"train": ([os.path.join(annotations, name) for name in files], images)}
     stems = {stem_of(name) for name in files}
     found = {}
     for split, name in list_names.items():
@@ -64,7 +62,7 @@ def listed_by_sets(folder):
         listed = [line if line in stems else line.split()[0] for line in lines]
         # Names must not lead out of the folder.
         listed = dict.fromkeys(os.path.basename(stem.replace("\\", "/")) for stem in listed)
-        found[split] = [(os.path.join(annotations, f"{stem}.xml"), images) for stem in listed]
+        found[split] = [os.path.join(annotations, f"{stem}.xml") for stem in listed], images
     return found
 
 
@@ -79,9 +77,9 @@ def listed_by_split(folder):
         annotations, images = subfolder(place, "Annotations"), image_folder(place)
         if not (annotations and images and split):
             annotations, images = place, place
-        files = with_extension(list_folder(annotations), ".xml")
-        if files and with_extension(list_folder(images), *EXTENSIONS) and (split or not found):
-            found[split or "train"] = [(os.path.join(annotations, name), images) for name in files]
+        files = list_folder(annotations, ".xml")
+        if files and list_folder(images, *EXTENSIONS) and (split or not found):
+            found[split or "train"] = [os.path.join(annotations, name) for name in files], images
     return found
 
 
@@ -100,9 +98,9 @@ def read_voc(folder, splits):
         dict from split to `Content`.
     """
     found, problems = {}, {}
-    for split, files in splits.items():
+    for split, (files, images) in splits.items():
         found[split], reasons = {}, []
-        for xml, images in files:
+        for xml in files:
             place = os.path.relpath(xml, folder)
             try:
                 found[split][place] = read_annotation(xml, images)

@@ -21,7 +21,6 @@ from .sources import (
     split_of,
     stem_of,
     subfolder,
-    with_extension,
 )  # fmt: skip
 
 # Files with one class name per line, used if no yaml file has the names.
@@ -116,7 +115,7 @@ def find_yaml(folder, needed):
     Raises:
         InputError: data.yaml or dataset.yaml cannot be read; other files are skipped.
     """
-    names = with_extension(list_folder(folder), ".yaml", ".yml")
+    names = list_folder(folder, ".yaml", ".yml")
     usual = [name for name in names if stem_of(name) in ("data", "dataset")]
     for name in dict.fromkeys(usual + names):
         path = os.path.join(folder, name)
@@ -168,9 +167,9 @@ def resolve(text, bases):
 def images_in(folder):
     """Paths of the images in a folder and its subfolders."""
     found = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, _ in os.walk(folder):
         folders.sort()
-        found += [os.path.join(place, name) for name in with_extension(sorted(names), *EXTENSIONS)]
+        found += [os.path.join(place, name) for name in list_folder(place, *EXTENSIONS)]
     return found
 
 
@@ -271,9 +270,9 @@ def label_problems(folder, images, files):
     image_folders = {os.path.dirname(path) for path in images}
     unlabeled = [] if used else sorted({f"{label_folder(place)}: no label file of an image" for place in image_folders})
     # The images of other splits may be in the same folders.
-    stems = {stem_of(name) for place in image_folders for name in with_extension(list_folder(place), *EXTENSIONS)}
+    stems = {stem_of(name) for place in image_folders for name in list_folder(place, *EXTENSIONS)}
     places = sorted({os.path.dirname(file) for file in used})
-    present = [os.path.join(place, name) for place in places for name in with_extension(list_folder(place), ".txt")]
+    present = [os.path.join(place, name) for place in places for name in list_folder(place, ".txt")]
     present = [path for path in present if os.path.basename(path) not in NAME_FILES]
     alone = [os.path.relpath(path, folder) for path in present if path not in used and stem_of(path) not in stems]
     return [
