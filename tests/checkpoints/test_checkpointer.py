@@ -135,12 +135,20 @@ def test_a_checkpoint_of_another_codebase_is_told_where_to_go(saved, tmp_path, c
     assert f"a checkpoint of {title}; make it one of this project with tools/convert_checkpoint.py" in message
 
 
-@pytest.mark.parametrize("content", [{"model": {1: torch.zeros(2)}}, {"model": {"a": "b"}}, {"model": []}, []])
-def test_what_holds_no_weights_by_name_is_refused(saved, tmp_path, content):
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"model": {1: torch.zeros(2)}}, "truncated, or not a checkpoint"),
+        ({"model": {"a": "b"}}, "truncated, or not a checkpoint"),
+        ({"model": []}, "truncated, or not a checkpoint"),
+        ([], "holds no weights by name, but a list"),
+    ],
+)
+def test_files_without_weights_by_name_are_refused(saved, tmp_path, content, message):
     path = tmp_path / "odd.pth"
     torch.save(content, path)
 
-    assert "truncated, or not a checkpoint" in refused(saved[0], path)
+    assert message in refused(saved[0], path)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import math
 import os
 import pickle
 import re
-import struct
 import zipfile
 from typing import ClassVar
 
@@ -16,23 +15,18 @@ from ..errors import InputError, first_line
 
 # Maximum number of values in a checkpoint: ten times as many as the largest model has.
 MAX_NUMBERS = 10**9
-ZIP_START = b"PK\x03\x04"
-# dtype codes of floats, signed and unsigned integers, and booleans.
-NUMBER = re.compile("[fiub][1248]")
+# numpy's codes of floats, signed and unsigned integers, and booleans, with their byte order.
+NUMBER = re.compile("[<>=|][fiub][1248]")
 
 
 class Inert:
     """Placeholder for objects that another framework stores next to the weights."""
 
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(cls)
+    def __init__(self, *args):
+        pass
 
     def __setstate__(self, state):
         pass
-
-
-# mmengine's log of losses. Its methods are pickled as attributes of the class.
-INERT = ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr")
 
 
 class DType:
@@ -41,18 +35,19 @@ class DType:
     numpy's own `__setstate__` accepts any state from a file: fields at any offset, objects.
     """
 
-    def __new__(cls, code="", *others):
-        found = super().__new__(cls)
-        found.code, found.order = code, "<"
-        return found
+    order = "<"
+
+    def __init__(self, code, *others):
+        self.code = code
 
     def __setstate__(self, state):
         self.order = state[1]
 
     def numpy(self):
-        if not isinstance(self.code, str) or not NUMBER.fullmatch(self.code) or self.order not in ("<", ">", "=", "|"):
+        code = f"{self.order}{self.code}"
+        if not NUMBER.fullmatch(code):
             raise pickle.UnpicklingError("an array of something other than numbers")
-        return np.dtype(self.order + self.code)
+        return np.dtype(code)
 
 
 class Array(np.ndarray):
@@ -79,50 +74,36 @@ def as_bytes(data):
     return data if isinstance(data, bytes) else data.encode("latin1")
 
 
-# The parts of pickled numpy arrays, under their names in numpy 1 and 2.
-ARRAYS = {
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): Array for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): from_buffer for core in ("core", "_core")},
-    ("numpy", "ndarray"): Array,
-    ("numpy", "dtype"): DType,
+# The parts of pickled numpy arrays. numpy.core is numpy._core since numpy 2.
+ARRAYS = {"numpy.ndarray": Array, "numpy.dtype": DType}
+for core in ("numpy.core", "numpy._core"):
+    ARRAYS[f"{core}.multiarray._reconstruct"] = Array
+    ARRAYS[f"{core}.multiarray.scalar"] = scalar
+    ARRAYS[f"{core}.numeric._frombuffer"] = from_buffer
+
+# mmengine's log of losses, whose methods are pickled as attributes of the class.
+TORCH_GLOBALS = {**ARRAYS, "mmengine.logging.history_buffer.HistoryBuffer": Inert, "builtins.getattr": Inert}
+PICKLE_GLOBALS = {
+    **ARRAYS,
+    "collections.OrderedDict": dict,
+    "_codecs.encode": lambda text, encoding: text.encode("latin1"),  # bytes in Python 2
+    "__builtin__.bytes": lambda: b"",  # empty bytes in Python 2
 }
-
-
-class PickleBytes(io.BytesIO):
-    """The bytes of a pickle, in which a truncated name is an error."""
-
-    def readline(self):
-        line = super().readline()
-        if not line.endswith(b"\n"):
-            raise EOFError("it ends within a name")
-        return line
 
 
 class ArrayUnpickler(pickle._Unpickler):
     """Unpickle numbers, strings, containers and numpy arrays; refuse everything else.
 
     Python's implementation is fast enough for a few hundred arrays. The one in C allocates memory for as many objects
-    as the file announces.
+    as the file announces. So does Python's for a bytearray, which is read as bytes here.
     """
 
+    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: pickle._Unpickler.load_binbytes8}
+
     def find_class(self, module, name):
-        if (module, name) in ARRAYS:
-            return ARRAYS[module, name]
-        if (module, name) == ("_codecs", "encode"):  # bytes in Python 2
-            return lambda text, encoding: text.encode("latin1")
-        if (module, name) == ("__builtin__", "bytes"):  # empty bytes in Python 2
-            return lambda: b""
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-
-    def load_bytearray8(self):
-        # The standard one allocates as many bytes as the file announces.
-        (size,) = struct.unpack("<Q", self.read(8))
-        self.append(bytearray(self.read(size)))
-
-    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
+        if f"{module}.{name}" not in PICKLE_GLOBALS:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+        return PICKLE_GLOBALS[f"{module}.{name}"]
 
 
 def read_file(path, allow_pickle=False):
@@ -131,6 +112,9 @@ def read_file(path, allow_pickle=False):
     Args:
         path: path of the file.
         allow_pickle: True to also read `.pkl` files, restricted to numbers, strings, containers and arrays.
+
+    Returns:
+        dict: what the file contains.
 
     Raises:
         InputError: the file is missing, damaged, a pickle that is not allowed, compressed, or would run code.
@@ -146,14 +130,7 @@ def read_file(path, allow_pickle=False):
             "MODEL.ATSS.ALLOW_PICKLE True (--allow-pickle of tools/convert_checkpoint.py) reads its numbers"
         )
     try:
-        if path.endswith(".pkl"):
-            with open(path, "rb") as file:
-                return ArrayUnpickler(PickleBytes(file.read()), encoding="latin1").load()
-        refuse_bomb(path)
-        arrays = [(what, f"{module}.{name}") for (module, name), what in ARRAYS.items()]
-        inert = [(Inert, name) for name in INERT]
-        with torch.serialization.safe_globals([*arrays, *inert]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        content = unpickle(path) if path.endswith(".pkl") else load(path)
     except InputError:
         raise
     except Exception as error:  # damaged files raise all kinds
@@ -165,23 +142,32 @@ def read_file(path, allow_pickle=False):
         raise InputError(
             f"{path}: truncated, or not a checkpoint ({type(error).__name__}: {shown(first_line(error))})"
         ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no weights by name, but a {type(content).__name__}")
+    return content
 
 
-def refuse_bomb(path):
-    """Raise an InputError for a zip file with compressed records, or with records larger than the file.
-
-    torch writes records without compression. A damaged file raises zipfile.BadZipFile and others.
-    """
+def unpickle(path):
     with open(path, "rb") as file:
-        if file.read(len(ZIP_START)) != ZIP_START:
-            return
-        with zipfile.ZipFile(file) as archive:
-            records = archive.infolist()
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise InputError(f"{path}: its records are compressed, which torch never does: not read")
-    promised, size = sum(record.file_size for record in records), os.path.getsize(path)
-    if promised > size:
-        raise InputError(f"{path}: promises {promised} bytes in a file of {size}: not read")
+        data = file.read()
+    if not data.endswith(pickle.STOP):
+        raise EOFError("it lacks the end of a pickle")
+    return ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+
+
+def load(path):
+    """Read a file in torch's format; raise an InputError for a zip file with more bytes than the file has."""
+    with open(path, "rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            with zipfile.ZipFile(file) as archive:
+                records = archive.infolist()
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+                raise InputError(f"{path}: its records are compressed, which torch never does: not read")
+            promised, size = sum(record.file_size for record in records), os.path.getsize(path)
+            if promised > size:
+                raise InputError(f"{path}: promises {promised} bytes in a file of {size}: not read")
+    with torch.serialization.safe_globals([(value, name) for name, value in TORCH_GLOBALS.items()]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_weights(path, allow_pickle=False):
@@ -197,19 +183,29 @@ def read_weights(path, allow_pickle=False):
         InputError: as in `read_file`; or there are no named weights, too many, or values that are not finite.
     """
     content = read_file(path, allow_pickle)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no weights by name, but a {type(content).__name__}")
     weights = weights_in(content)
     arrays = {name: value for name, value in weights.items() if isinstance(value, (torch.Tensor, np.ndarray))}
     if not arrays or not all(isinstance(name, str) for name in arrays):
         raise InputError(f"{path}: holds no weights by name; its keys are {some(weights)}")
-    plain = {name: as_plain(path, name, value) for name, value in arrays.items()}
-    # A strided tensor can have any size with a single value in the file.
-    if sum(math.prod(value.shape) for value in plain.values()) > MAX_NUMBERS:
-        raise InputError(f"{path}: holds more than {MAX_NUMBERS} numbers, which no model here has")
-    tensors = {name: as_finite(path, name, value) for name, value in plain.items()}
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    prefix = "module." if all(name.startswith("module.") for name in arrays) else ""
+    tensors, num_values = {}, 0
+    for name, value in arrays.items():
+        try:
+            value = torch.as_tensor(value)
+            plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided
+            if not plain or value.is_nested or value.is_meta or value.is_quantized or value.is_complex():
+                raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
+            # A strided tensor can have any size with a single value in the file.
+            num_values += math.prod(value.shape)
+            if num_values > MAX_NUMBERS:
+                raise InputError(f"{path}: holds more than {MAX_NUMBERS} numbers, which no model here has")
+            value = value.float()
+            finite = value.isfinite().all()
+        except (TypeError, RuntimeError, ValueError) as error:
+            raise InputError(f"{path}: {shown(name)} is no plain tensor ({first_line(error)})") from error
+        if not finite:
+            raise InputError(f"{path}: {shown(name)} holds numbers that are not finite")
+        tensors[name.removeprefix(prefix)] = value
     return tensors, class_names(content.get("meta"))
 
 
@@ -219,30 +215,6 @@ def weights_in(content):
         if isinstance(content.get(key), dict):
             return content[key]
     return content
-
-
-def as_plain(path, name, value):
-    """Convert a tensor or array to a dense tensor of real numbers."""
-    try:
-        value = torch.as_tensor(value)
-        plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided
-        if not plain or value.is_nested or value.is_meta or value.is_quantized or value.is_complex():
-            raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
-    except (TypeError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: {shown(name)} is no plain tensor ({first_line(error)})") from error
-    return value
-
-
-def as_finite(path, name, value):
-    """Convert a dense tensor to float32, and check that it is finite."""
-    try:
-        value = value.float()
-        finite = value.isfinite().all()
-    except (TypeError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: {shown(name)} is no plain tensor ({first_line(error)})") from error
-    if not finite:
-        raise InputError(f"{path}: {shown(name)} holds numbers that are not finite")
-    return value
 
 
 def class_names(meta):
