@@ -4,12 +4,7 @@ from ..predictor import class_names_of
 
 
 def describe(cfg, suppressed):
-    """The settings of a config's model, a dict from str to json values.
-
-    Args:
-        cfg: config of the model.
-        suppressed: whether the model includes non-maximum suppression.
-    """
+    """A dict of JSON values; `suppressed` is whether the model includes non-maximum suppression."""
     return {
         "class_names": class_names_of(cfg),
         "input_format": cfg.INPUT.FORMAT,

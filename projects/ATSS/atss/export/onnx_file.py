@@ -31,7 +31,7 @@ def save_onnx(program, path, metadata):
             custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
-        ClearMetadataAndDocStringPass()(exported.model)
+        ClearMetadataAndDocStringPass()(exported.model)  # they include paths of this machine
     for name, value in metadata.items():
         exported.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
     exported.save(path)
@@ -56,33 +56,20 @@ def load_onnx(path):
 def suppression(boxes, scores, classes, iou_threshold: float, num_classes: int, number: int):
     """`suppress_op` in ONNX, whose operator works per image and class itself."""
     labels = op.Constant(value=onnx.numpy_helper.from_array(torch.arange(num_classes)[:, None].numpy()))
-    one = op.Constant(value_ints=[1])
+    one, zero = op.Constant(value_ints=[1]), op.Constant(value_floats=[0.0])
     of_class = op.Equal(op.Unsqueeze(classes, one), labels)  # (N, C, B)
-    by_class = op.Where(of_class, op.Unsqueeze(scores, one), op.Constant(value_float=0.0))
-    limits = op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[0.0])
-    selected = op.NonMaxSuppression(boxes, by_class, op.Constant(value_ints=[number]), *limits)
+    by_class = op.Where(of_class, op.Unsqueeze(scores, one), zero)
+    most, threshold = op.Constant(value_ints=[number]), op.Constant(value_floats=[iou_threshold])
+    selected = op.NonMaxSuppression(boxes, by_class, most, threshold, zero)
     places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)  # image and box
-    nowhere = op.Less(scores, op.Constant(value_float=0.0))
-    kept = op.Expand(op.Cast(op.Constant(value_int=1), to=onnx.TensorProto.BOOL), op.Shape(places, start=0, end=1))
-    return op.ScatterND(nowhere, places, kept)
+    kept = op.Expand(op.Cast(one, to=onnx.TensorProto.BOOL), op.Shape(places, start=0, end=1))
+    return op.ScatterND(op.Less(scores, zero), places, kept)
 
 
 def deformable_convolution(
-    x,
-    weight,
-    offset,
-    mask,
-    bias,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    groups: int,
-    offset_groups: int,
-    use_mask: bool,
-):
+    x, weight, offset, mask, bias, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
+    dilation_h: int, dilation_w: int, groups: int, offset_groups: int, use_mask: bool,
+):  # fmt: skip
     """torchvision's deformable convolution in ONNX."""
     return op.DeformConv(
         x,

@@ -19,8 +19,9 @@ def candidates(selector, box_coding, grid, predictions):
     """
     logits, deltas, centerness = predictions
     number, num_classes = selector.topk_per_level, logits.shape[-1]
-    key, scores = rank(selector, logits, centerness)
-    key = key.where(logits.sigmoid() > selector.score_threshold, 0)
+    of_class = logits.sigmoid()
+    scores = of_class if centerness is None else of_class * centerness.sigmoid()[..., None]
+    key = (scores if selector.topk_by_centerness else of_class).where(of_class > selector.score_threshold, 0)
     selected, first = [], 0
     for of_level, size in zip(key.split(grid.level_sizes, 1), grid.level_sizes, strict=True):
         # Padded, so that the number of outputs does not depend on the size of the images.
@@ -34,19 +35,6 @@ def candidates(selector, box_coding, grid, predictions):
     if centerness is not None and selector.score_root:
         scores = scores.sqrt()
     return box_coding.decode(take(deltas, anchor), grid.boxes()[anchor]), scores, pair % num_classes
-
-
-def rank(selector, logits, centerness):
-    """What a `BoxSelector` ranks pairs of anchor and class by, and class score x centerness: two (..., R, C) tensors.
-
-    Args:
-        selector: `BoxSelector`.
-        logits: (..., R, C).
-        centerness: (..., R) logits, or None.
-    """
-    of_class = logits.sigmoid()
-    scores = of_class if centerness is None else of_class * centerness.sigmoid()[..., None]
-    return scores if selector.topk_by_centerness else of_class, scores
 
 
 def best(boxes, scores, classes, number):

@@ -14,7 +14,7 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
         classes: (N, B) int64, below `num_classes`.
         iou_threshold: of two boxes with a greater IoU the one with the lower score is suppressed.
         num_classes: of the detector.
-        number: how many of the best boxes of a class are needed; an implementation may keep no more than these.
+        number: how many of the best boxes per class are needed; ONNX's operator keeps no more.
 
     Returns:
         (N, B) bool, which boxes are kept.
@@ -33,19 +33,15 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
     return mask[:-2].view_as(scores)
 
 
-@torch.library.custom_op("atss::suppress", mutates_args=())
-def suppress_op(
-    boxes: torch.Tensor,
-    scores: torch.Tensor,
-    classes: torch.Tensor,
-    iou_threshold: float,
-    num_classes: int,
-    number: int,
-) -> torch.Tensor:
-    """`suppress` as a custom operator."""
-    return suppress(boxes, scores, classes, iou_threshold, num_classes, number)
+# `suppress` as an operator, which `onnx_file` translates.
+suppress_op = torch.library.custom_op(
+    "atss::suppress",
+    suppress,
+    mutates_args=(),
+    schema="(Tensor boxes, Tensor scores, Tensor classes, float iou_threshold, int num_classes, int number) -> Tensor",
+)
 
 
 @suppress_op.register_fake
-def _(boxes, scores, classes, iou_threshold, num_classes, number):
+def _(boxes, scores, *_):
     return torch.empty_like(scores, dtype=torch.bool)

@@ -8,19 +8,17 @@ import warnings
 import torch
 
 INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "classes")
-# Names of the variable dimensions of the inputs.
-DYNAMIC_SHAPES = ({0: "batch", 2: "height", 3: "width"}, {0: "batch"})
+BATCH, HEIGHT, WIDTH = (torch.export.Dim(name, min=1) for name in ("batch", "height", "width"))
+DYNAMIC_SHAPES = ({0: BATCH, 2: HEIGHT, 3: WIDTH}, {0: BATCH})
 
 
 def capture(module):
     """An `ExportedATSS` as a `torch.export.ExportedProgram` for any number of images of any size."""
-    dims = {name: torch.export.Dim(name, min=1) for name in ("batch", "height", "width")}
-    dynamic_shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in DYNAMIC_SHAPES)
-    # Any values do.
+    # The values are arbitrary.
     images, sizes = torch.zeros(2, 3, 96, 160, dtype=torch.uint8), torch.tensor([[96, 150], [90, 160]])
     with torch.no_grad(), quiet():
-        program = torch.export.export(module, (images, sizes), dynamic_shapes=dynamic_shapes)
-    # These hold paths of this machine.
+        program = torch.export.export(module, (images, sizes), dynamic_shapes=DYNAMIC_SHAPES)
+    # Stack traces contain paths of this machine.
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
@@ -41,12 +39,11 @@ def load_torch(path):
 
 @contextlib.contextmanager
 def quiet():
-    """Silence warnings and logs of the exporters."""
-    disabled = logging.root.manager.disable
+    """Silence the warnings and logs of exporters."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(disabled)
+        logging.disable(logging.NOTSET)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 
 import torch
+from detectron2.structures import ImageList
 from torchvision.ops import box_iou
 
 from ..modeling.inference import Detections, clip
@@ -115,11 +116,8 @@ def without_suppression(selector):
 
 def side_by_side(images):
     """Images (3, H, W) as `ExportedATSS` expects them: (N, 3, H, W), and their sizes (N, 2)."""
-    sizes = torch.tensor([image.shape[1:] for image in images])
-    batch = torch.zeros(len(images), 3, *sizes.amax(0), dtype=torch.uint8)
-    for place, image in zip(batch, images, strict=True):
-        place[:, : image.shape[1], : image.shape[2]] = image
-    return batch, sizes
+    batch = ImageList.from_tensors(images)
+    return batch.tensor, torch.tensor(batch.image_sizes)
 
 
 def pick(detections, index):
@@ -149,7 +147,7 @@ def match(first, second):
 
 
 def candidates_of(head, grid, predictions, size):
-    """The boxes of an image that take part in non-maximum suppression, or might by rounding.
+    """The boxes of an image that take part in non-maximum suppression, or might because of rounding.
 
     Args:
         head: an `ATSSHead`.
@@ -165,8 +163,7 @@ def candidates_of(head, grid, predictions, size):
     logits, deltas, centerness = predictions
     of_class = logits.sigmoid()
     scores = of_class if centerness is None else of_class * centerness.sigmoid()[:, None]
-    key = scores if selector.topk_by_centerness else of_class
-    above = of_class - selector.score_threshold
+    key, above = scores if selector.topk_by_centerness else of_class, of_class - selector.score_threshold
     levels = zip(key.split(grid.level_sizes), above.split(grid.level_sizes), strict=True)
     margins = torch.cat([margins_of(*level, selector.topk_per_level) for level in levels])
 
@@ -181,11 +178,11 @@ def candidates_of(head, grid, predictions, size):
 
 
 def margins_of(key, above, number):
-    """How far the scores of a level are above what they need to take part: the shape of `key`.
+    """How far scores (r, C) of a level are above what they need to take part.
 
     Args:
         key: scores by which the `number` best are chosen.
-        above: class scores minus the score threshold, of the same shape.
+        above: class scores minus the score threshold.
     """
     competing = key[above > 0]
     if len(competing) <= number:
@@ -210,16 +207,10 @@ def find_undecided(candidates, margins, selector):
 
 
 def suppressed(boxes, scores, sure, iou_threshold):
-    """What non-maximum suppression surely does with boxes of one class.
+    """Which boxes (B, 4) of one class non-maximum suppression surely keeps, and which it surely removes: two (B,) bool.
 
     Args:
-        boxes: (B, 4).
-        scores: (B,).
-        sure: (B,) bool, which of them surely take part.
-        iou_threshold: IoU above which the lower of two boxes is suppressed.
-
-    Returns:
-        two (B,) bool: which boxes surely are kept, and which surely are gone.
+        sure: (B,) bool, which of the boxes surely take part.
     """
     iou = box_iou(boxes, boxes).nan_to_num(0).fill_diagonal_(0)
     lead = scores - scores[:, None]  # of the column's box over the row's
