@@ -1,4 +1,4 @@
-"""Time and memory of the assigners beside other implementations, on the same boxes, in one run.
+"""Time and memory of the assigners and of other implementations, on the same boxes in one run.
 
     python benchmarks/assigner.py                                     # our backends and the full-matrix algorithm
     python benchmarks/assigner.py --paper path/to/ATSS --plot time.png
@@ -6,9 +6,9 @@
     python benchmarks/assigner.py --rule iou topk_iou --paper path/to/ATSS
 
 The full-matrix algorithm and mmdetection's assigner, where mmdet is installed, take part for ATSS only; the paper's
-code has every rule but centre sampling, and "-" stands where there is nothing to compare with. Times are medians after
-a warm-up; memory is the most that a call had allocated at a time, besides its result. The others work image by
-image: where a batch would take long they are given its first images only.
+code has every rule but centre sampling; "-" means that there is nothing to compare with. Times are medians after
+a warm-up; memory is the peak allocation of a call without its result. The other implementations work image by
+image; if a batch takes too long, they get its first images only.
 """
 
 import argparse
@@ -48,14 +48,16 @@ def main():
     print(f"torch {torch.__version__}, {name}")
     results = {}
     for rule, num_anchors, (height, width), batch in itertools.product(args.rule, args.anchors, args.size, args.batch):
-        setting = f"{batch} x {height}x{width}, {num_anchors} anchor(s) a location"
+        setting = f"{batch} x {height}x{width}, {num_anchors} anchor(s) per location"
         if args.rule != ["atss"]:
             setting = f"{rule}: {setting}"
         grid = make_grid(height, width, num_anchors, device)
         write, launch = floors(grid, batch, args.seconds)
         print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors per image")
-        print(f"floors: writing the result {write / batch * 1e3:.4f} ms an image, a launch {launch * 1e6:.1f} us")
-        print(" objects     implementation  ms an image  ms a batch  extra MB  faster than")
+        print(
+            f"floors: writing the result {write / batch * 1e3:.4f} ms per image, a kernel launch {launch * 1e6:.1f} us"
+        )
+        print(" objects     implementation ms per image ms per batch  extra MB  faster than")
         others = other_implementations(args, rule, num_anchors)
         for num_objects in args.objects:
             boxes = random_boxes(batch, num_objects, height, width, args.seed, device)
@@ -70,12 +72,14 @@ def parse_arguments():
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 7, 20, 100, 500, 1000, 2000], help="an image")
     parser.add_argument("--batch", type=int, nargs="+", default=[16], help="images")
     parser.add_argument("--size", type=size, nargs="+", default=[(800, 1344)], metavar="HxW", help="of the images")
-    parser.add_argument("--anchors", type=int, nargs="+", default=[1], choices=range(1, 10), help="a location")
+    parser.add_argument(
+        "--anchors", type=int, nargs="+", default=[1], choices=range(1, 10), help="anchors per location"
+    )
     parser.add_argument("--rule", nargs="+", default=["atss"], choices=RULES)
     parser.add_argument("--topk", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--paper", metavar="CHECKOUT", help="of the paper's repository, sfzhang15/ATSS")
-    parser.add_argument("--no-naive", action="store_true", help="leave the full-matrix algorithm out")
+    parser.add_argument("--no-naive", action="store_true", help="skip the full-matrix algorithm")
     parser.add_argument("--seconds", type=float, default=2.0, help="to spend on a figure, at least three calls")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", metavar="FILE", help="draw time against objects")
@@ -203,7 +207,7 @@ def extra_memory(assign, grid, boxes):
 
 
 def floors(grid, batch, seconds):
-    """Seconds that nothing can be faster than: writing the result, and a launch of anything at all."""
+    """Lower bounds, in seconds: writing the result, and launching a kernel."""
     result, one = (
         torch.empty(batch, len(grid), dtype=torch.int64, device=grid.device),
         torch.ones(1, device=grid.device),
@@ -259,7 +263,7 @@ def plot(results, title, file):
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for (setting, name), points in lines.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=f"{name}, {setting}" if several else name)
-    axes.set(xscale="log", yscale="log", xlabel="objects per image", ylabel="milliseconds an image")
+    axes.set(xscale="log", yscale="log", xlabel="objects per image", ylabel="milliseconds per image")
     axes.set_title(title if several else f"{title}, {next(iter(lines))[0]}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -45,7 +45,7 @@ def test_it_measures_every_rule_that_is_asked_for():
 
     parts = result.stdout.split("\n\n")[1:6]
     for rule, part in zip(["iou", "scale_range", "center_sampling", "topk_iou", "atss"], parts, strict=True):
-        assert part.startswith(f"{rule}: 2 x 64x96, 1 anchor(s) a location, k = 9, 129 anchors per image")
+        assert part.startswith(f"{rule}: 2 x 64x96, 1 anchor(s) per location, k = 9, 129 anchors per image")
         # The rules beside ATSS have nothing to compare with but the paper's code.
         last = r"-" if rule != "atss" else r"full matrix \d+x"
         assert len(re.findall(rf"^ +3 +torch +[\d.]+ +[\d.]+ +[\d.]+  {last}$", part, re.MULTILINE)) == 1
