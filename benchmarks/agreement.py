@@ -6,7 +6,7 @@ Two differences are set aside so that all others show:
 
 - The paper's code counts a box from x1 to x2 as x2 - x1 + 1 pixels wide. It is given areas and IoUs without the + 1.
 - Where torch.topk has to choose among equals it takes any. An image in which the last candidate of an object and the
-  first that is none are equally good in float32 is left out, and another one drawn.
+  first that is none are equally good in float32 is skipped, and another one drawn.
 
 Every image has an object at least, as the paper's code needs one. Anchors have exact sides, so that IoUs which are
 equal in theory are equal in both. IoU runs with positives limited to the object, as there. The exit status is 1 where
@@ -29,25 +29,25 @@ COMPARED = [("atss", ONE), ("atss", THREE), ("iou", ONE), ("iou", THREE), ("scal
 
 
 class Counts(NamedTuple):
-    """What `compare` found: numbers of anchors, of those with an object, of those that differ; images left out."""
+    """What `compare` found: numbers of anchors, of those with an object, of those that differ; images skipped."""
 
     anchors: int
     positives: int
     differing: int
-    left_out: int
+    skipped: int
 
 
 def main():
     args = parse_arguments()
-    print(f"{'rule':>12} {'anchors per location':>19} {'images':>9} {'anchors':>10} {'positives':>10} "
-          f"{'differing':>10} {'left out':>9}")  # fmt: skip
+    print(f"{'rule':>12} {'anchors per location':>20} {'images':>9} {'anchors':>10} {'positives':>10} "
+          f"{'differing':>10} {'skipped':>9}")  # fmt: skip
     differing = 0
     for rule, ratios in COMPARED:
         theirs = peers.paper(args.paper, rule, args.topk, len(ratios))
         forget_added_pixel()
         found = compare(rule, ratios, theirs, args)
-        print(f"{rule:>12} {len(ratios):>19} {args.images:>9} {found.anchors:>10} {found.positives:>10} "
-              f"{found.differing:>10} {found.left_out:>9}", flush=True)  # fmt: skip
+        print(f"{rule:>12} {len(ratios):>20} {args.images:>9} {found.anchors:>10} {found.positives:>10} "
+              f"{found.differing:>10} {found.skipped:>9}", flush=True)  # fmt: skip
         differing += found.differing
     return 1 if differing else 0
 
@@ -64,18 +64,18 @@ def parse_arguments():
 def compare(rule, ratios, theirs, args):
     """`Counts` of a rule with anchors of these aspect ratios; `theirs` as `peers.paper` gives it."""
     generator, ours = torch.Generator().manual_seed(args.seed), RULES[rule](args.topk)
-    anchors = positives = differing = left_out = images = 0
+    anchors = positives = differing = skipped = images = 0
     while images < args.images:
         grid, boxes = random_image(generator, ratios)
         if has_tie(rule, grid, boxes, args.topk):
-            left_out += 1
+            skipped += 1
             continue
         images += 1
         matches, expected = ours(grid, [boxes])[0], matches_of(theirs(grid, [boxes]))
         anchors += len(grid)
         positives += int((matches >= 0).sum())
         differing += int((matches != expected).sum())
-    return Counts(anchors, positives, differing, left_out)
+    return Counts(anchors, positives, differing, skipped)
 
 
 def random_image(generator, ratios):

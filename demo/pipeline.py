@@ -50,7 +50,7 @@ def process(sources, predictor, min_score, batch_size, viewer=None, coco=None):
     Args:
         sources: list of `ImageFile`, `Video` and `Webcam`.
         predictor: `Predictor`.
-        min_score: detections with a lower score are left out.
+        min_score: detections with a lower score are omitted.
         batch_size: largest number of frames that go through the model together.
         viewer: `FileWriter` or `Window` for the drawn frames, or None; it is closed at the end.
         coco: `CocoWriter`, or None.

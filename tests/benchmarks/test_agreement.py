@@ -1,4 +1,4 @@
-"""The comparison counts what differs, and leaves out what is decided by the order of equals."""
+"""The comparison counts what differs, and skips what depends on the order of equals."""
 
 from types import SimpleNamespace
 
@@ -66,7 +66,7 @@ def test_images_with_ties_are_replaced(monkeypatch):
 
     found = agreement.compare("atss", agreement.ONE, lambda *a: labels_of(peers.naive(9)(*a)), ARGS)
 
-    assert found.left_out == ARGS.images
+    assert found.skipped == ARGS.images
 
 
 def test_ious_have_no_added_pixel():

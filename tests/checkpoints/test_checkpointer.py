@@ -27,7 +27,7 @@ def refused(model, path, **options):
     return message
 
 
-def test_what_was_saved_is_loaded(saved, tiny_config):
+def test_saved_weights_are_loaded(saved, tiny_config):
     model, path = saved
     other = build_model(tiny_config())
 
@@ -126,7 +126,7 @@ SMALL = layouts.Architecture()
     ],
     ids=["paper", "mmdetection", "weights alone", "torchvision"],
 )
-def test_a_checkpoint_of_another_codebase_is_told_where_to_go(saved, tmp_path, content, title):
+def test_an_error_names_the_converter_for_checkpoints_of_other_codebases(saved, tmp_path, content, title):
     path = tmp_path / "theirs.pth"
     torch.save(content, path)
 
@@ -172,7 +172,7 @@ def test_fine_tuning_keeps_all_that_fits_and_names_what_does_not(saved, animals,
     assert "2 keys of the head" in warning and all(key in warning for key in remade)
 
 
-def test_before_training_the_way_to_fine_tune_is_named(saved, animals):
+def test_an_error_before_training_names_the_key_for_fine_tuning(saved, animals):
     cfg = animals(**{"MODEL.WEIGHTS": saved[1]})
     with pytest.raises(InputError, match=r"MODEL\.ATSS\.REMAKE_HEAD True"):
         check_weights(cfg)
@@ -200,7 +200,7 @@ class Trained:
         self.loaded = state
 
 
-def test_averaged_weights_are_those_that_a_checkpoint_is_used_with(tiny_config, tmp_path):
+def test_averaged_weights_are_loaded_unless_training_resumes(tiny_config, tmp_path):
     model, average, other = (build_model(tiny_config({"SEED": seed})) for seed in range(3))
     Checkpointer(model, str(tmp_path), trainer=Trained(average.state_dict())).save("model")
 
@@ -213,7 +213,7 @@ def test_averaged_weights_are_those_that_a_checkpoint_is_used_with(tiny_config, 
     assert trainer.loaded["hooks"]["WeightAverage"]["steps"] == 8
 
 
-def test_training_goes_on_from_the_last_checkpoint_not_from_the_best(saved, tmp_path):
+def test_training_resumes_from_the_last_checkpoint_not_from_the_best(saved, tmp_path):
     checkpointer = Checkpointer(saved[0], str(tmp_path))
     checkpointer.save("model_0000099")
     checkpointer.save("model_best")

@@ -1,4 +1,4 @@
-"""Checkpoints of other codebases: every key finds its place, numbers mean the same, what does not fit is refused."""
+"""Checkpoints of other codebases: every key is mapped, values keep their meaning, and other models are refused."""
 
 import pickle
 
@@ -48,7 +48,7 @@ def check_architecture(cfg, name, expected):
 
 
 @pytest.mark.parametrize("name", layouts.PAPER)
-def test_every_key_of_the_papers_models_has_its_place(tmp_path, name):
+def test_every_key_of_the_papers_models_is_mapped(tmp_path, name):
     content = layouts.paper(layouts.PAPER[name], light=True)
 
     found = convert(saved(tmp_path, content), base())
@@ -66,7 +66,7 @@ def test_every_key_of_the_papers_models_has_its_place(tmp_path, name):
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("name", layouts.MMDETECTION)
-def test_every_key_of_mmdetections_models_has_its_place(tmp_path, name, version):
+def test_every_key_of_mmdetections_models_is_mapped(tmp_path, name, version):
     content = layouts.mmdetection(layouts.MMDETECTION[name], version=version, light=True)
 
     found = convert(saved(tmp_path, content), base())
@@ -83,7 +83,7 @@ def test_every_key_of_mmdetections_models_has_its_place(tmp_path, name, version)
     assert (found.cfg.INPUT.FORMAT, found.cfg.MODEL.PIXEL_STD) == ("RGB", [58.395, 57.12, 57.375])
 
 
-def test_values_arrive_where_they_belong(tmp_path):
+def test_values_of_the_papers_models_get_their_keys(tmp_path):
     content = layouts.paper(layouts.PAPER["atss_R_50_FPN_1x_dcnv2"])
     theirs = {key.removeprefix("module."): value for key, value in content["model"].items()}
 
@@ -113,7 +113,7 @@ def test_values_arrive_where_they_belong(tmp_path):
     torch.testing.assert_close(ours["backbone.bottom_up.res5.2.conv3.norm.running_var"], variance - EPS)
 
 
-def test_mmdetections_values_arrive_where_they_belong(tmp_path):
+def test_values_of_mmdetections_models_get_their_keys(tmp_path):
     content = layouts.mmdetection(SMALL)
     theirs = content["state_dict"]
 
@@ -181,7 +181,7 @@ def refused(path, cfg=None, **options):
     return message
 
 
-def test_files_that_lack_something_or_hold_something_else_are_refused(tmp_path):
+def test_files_with_missing_or_unknown_keys_are_refused(tmp_path):
     content = layouts.paper(SMALL)
     whole = content["model"]
 
@@ -215,7 +215,7 @@ def test_a_config_that_does_not_fit_is_refused_with_both_values(tmp_path):
     convert(path, load_config("configs/atss_R_50_FPN_1x.yaml", SMALL_CFG), own_model=True, own_datasets=True)
 
 
-def test_backbones_and_detectors_of_other_strides_fit_a_config_of_ones_own(tmp_path):
+def test_backbones_and_detectors_of_other_strides_fit_a_custom_config(tmp_path):
     """The stride in the 1x1 or the 3x3 is a convention; ImageNet weights have no offsets; BN counts its batches."""
     cfg = load_config("configs/atss_R_50_FPN_1x.yaml", [*SMALL_CFG, "SOLVER.MAX_ITER", "7"])
     deformable = load_config("configs/atss_R_50_FPN_1x_dcnv2.yaml", [*SMALL_CFG, "MODEL.RESNETS.NORM", "SyncBN"])
@@ -310,7 +310,7 @@ def test_damaged_files_are_named(tmp_path, damage, name):
     assert "truncated, or not a checkpoint" in refused(path, allow_pickle=True)
 
 
-def test_the_command_writes_all_or_nothing_and_the_rest_just_works(tmp_path, coco_file):
+def test_the_command_writes_all_or_nothing(tmp_path, coco_file):
     """Converted, evaluated and drawn by the commands of the README."""
     path = saved(tmp_path, layouts.mmdetection(SMALL, classes=2))
     output = tmp_path / "converted"

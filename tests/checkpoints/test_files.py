@@ -1,4 +1,4 @@
-"""Checkpoints that are whole: what a crash, a full disk or a damaged file leaves."""
+"""Checkpoints after crashes, on full disks and in damaged files."""
 
 import errno
 import os
@@ -40,7 +40,7 @@ def save(checkpointer, *iterations):
         os.utime(os.path.join(checkpointer.save_dir, f"model_{i:07d}.pth"), (i, i))
 
 
-def test_what_is_written_is_there_whole(tmp_path):
+def test_a_written_file_is_complete(tmp_path):
     path = tmp_path / "file"
     write_whole(str(path), lambda file: file.write(b"first"))
 
@@ -54,7 +54,7 @@ def fail(file):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+def test_a_failed_write_keeps_the_previous_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"first")
 
@@ -64,7 +64,7 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
     assert path.read_bytes() == b"first" and os.listdir(tmp_path) == ["file"]
 
 
-def test_a_checkpoint_for_which_there_is_no_room(checkpointer, tmp_path):
+def test_a_full_disk_keeps_the_previous_checkpoint(checkpointer, tmp_path):
     """The system refuses files of more than 2,000 bytes."""
     save(checkpointer, 1)
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -93,7 +93,7 @@ def test_weights_that_are_not_finite_are_never_written(checkpointer, tmp_path, n
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_cut_off_at_any_length_the_one_before_is_used(checkpointer, tmp_path, caplog, seed):
+def test_of_a_truncated_checkpoint_the_previous_one_is_used(checkpointer, tmp_path, caplog, seed):
     save(checkpointer, 1, 2, 3)
     path = tmp_path / "model_0000003.pth"
     os.truncate(path, random.Random(seed).randrange(path.stat().st_size))
@@ -106,7 +106,7 @@ def test_cut_off_at_any_length_the_one_before_is_used(checkpointer, tmp_path, ca
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_changed_byte_of_what_it_holds_is_noticed(checkpointer, tmp_path, seed):
+def test_a_changed_byte_is_detected_by_its_checksum(checkpointer, tmp_path, seed):
     save(checkpointer, 1, 2)
     path = tmp_path / "model_0000002.pth"
     content = bytearray(path.read_bytes())
@@ -117,7 +117,7 @@ def test_a_changed_byte_of_what_it_holds_is_noticed(checkpointer, tmp_path, seed
     assert "checksum" in damage(path) and newest(tmp_path).endswith("model_0000001.pth")
 
 
-def test_where_all_are_damaged_training_does_not_start_anew_by_itself(checkpointer, tmp_path):
+def test_training_does_not_restart_if_all_checkpoints_are_damaged(checkpointer, tmp_path):
     save(checkpointer, 1, 2)
     for path in tmp_path.glob("*.pth"):
         path.write_bytes(b"")
@@ -126,7 +126,7 @@ def test_where_all_are_damaged_training_does_not_start_anew_by_itself(checkpoint
         checkpointer.resume_or_load("", resume=True)
 
 
-def test_checkpoints_of_an_earlier_training_in_the_folder_are_not_gone_on_from(checkpointer, tmp_path):
+def test_checkpoints_of_an_earlier_run_are_not_resumed(checkpointer, tmp_path):
     """They are of later iterations than the damaged one, and the best one may be of any."""
     save(checkpointer, 9, 3, 5)
     checkpointer.save("model_best", iteration=3)
@@ -143,7 +143,7 @@ def test_without_a_name_in_last_checkpoint_the_latest_is_used(checkpointer, tmp_
     assert newest(tmp_path).endswith("model_0000002.pth")
 
 
-def test_the_name_in_last_checkpoint_leads_nowhere_else(checkpointer, tmp_path):
+def test_last_checkpoint_cannot_name_a_file_outside_of_the_folder(checkpointer, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     save(checkpointer, 1)
@@ -153,14 +153,14 @@ def test_the_name_in_last_checkpoint_leads_nowhere_else(checkpointer, tmp_path):
         newest(folder)
 
 
-def test_an_empty_folder_has_none(tmp_path):
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
     assert newest(tmp_path) is None and newest(tmp_path / "nowhere") is None
 
 
-def test_what_a_killed_process_was_writing_goes_when_training_starts_again(checkpointer, tmp_path):
+def test_partial_files_of_a_killed_process_are_removed_when_training_starts_again(checkpointer, tmp_path):
     (tmp_path / ".model_0000001.pth.draft").write_bytes(b"half")
 
     Checkpointer(nn.Linear(3, 3), str(tmp_path)).resume_or_load("", resume=True)
-    assert os.listdir(tmp_path) == [".model_0000001.pth.draft"], "an evaluation beside a training leaves it alone"
+    assert os.listdir(tmp_path) == [".model_0000001.pth.draft"], "an evaluation during training does not touch it"
     checkpointer.resume_or_load("", resume=True)
     assert os.listdir(tmp_path) == []

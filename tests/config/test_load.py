@@ -154,7 +154,7 @@ def test_switches_that_make_no_sense_together_are_refused_with_both_keys(setting
     assert all(part in message for part in named), message
 
 
-def test_ranges_are_of_no_concern_to_rules_without_them(shapes):
+def test_rules_without_ranges_ignore_invalid_ones(shapes):
     settings = {**shapes, "MODEL.ATSS.SCALE_RANGES": [[0, 64]], "MODEL.ATSS.ASSIGNER": "IoUAssigner"}
 
     assert load_config(DEMO_CONFIG, pairs(settings)).MODEL.ATSS.SCALE_RANGES == [[0, 64]]

@@ -183,7 +183,7 @@ def test_boxes_of_both_modes_are_the_same(table_of):
         (lambda c: c.update(images=None, categories=[]), {"no dataset": 1, "annotations of no image": 3}),
     ],
 )
-def test_malformed_entries_are_left_out_and_the_rest_is_valid(coco_file, change, kinds):
+def test_malformed_entries_are_skipped_and_the_rest_is_valid(coco_file, change, kinds):
     path, images = coco_file()
     content = json.loads(Path(path).read_text())
     change(content)

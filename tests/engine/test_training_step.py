@@ -1,4 +1,4 @@
-"""A training step that leaves the weights alone if something fails."""
+"""A training step that does not change the weights if something fails."""
 
 import os
 

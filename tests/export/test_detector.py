@@ -1,4 +1,4 @@
-"""`ExportedATSS` in PyTorch finds what `ATSS` finds."""
+"""`ExportedATSS` in PyTorch gives the detections of `ATSS`."""
 
 import copy
 import sys

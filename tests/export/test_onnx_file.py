@@ -1,4 +1,4 @@
-"""What has no counterpart in ONNX gives what PyTorch gives; tests/tools/test_export_model.py exports a model."""
+"""Operators translated to ONNX compute what PyTorch computes; tests/tools/test_export_model.py exports a model."""
 
 import onnxruntime
 import pytest

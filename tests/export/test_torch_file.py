@@ -28,7 +28,7 @@ def path(exported, tmp_path_factory):
     return path
 
 
-def test_elsewhere_it_finds_what_it_finds_here(exported, path, images, tmp_path):
+def test_a_process_without_this_project_gets_the_same_detections(exported, path, images, tmp_path):
     """One image, several, and one whose feature maps have a cell at most."""
     script = """
         import sys

@@ -1,4 +1,4 @@
-"""The commands' doors: hostile input goes in through the real command, and one line of error must come out."""
+"""The commands' entry points: hostile input goes in through the real command, one line of error must come out."""
 
 import logging
 import os

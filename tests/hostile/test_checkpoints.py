@@ -1,4 +1,4 @@
-"""Checkpoints from strangers, through train_net.py and tools/convert_checkpoint.py."""
+"""Hostile checkpoints, through train_net.py and tools/convert_checkpoint.py."""
 
 import builtins
 import io
@@ -148,7 +148,7 @@ NO_CHECKPOINTS = {
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 @pytest.mark.parametrize("data", NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
-def test_what_is_no_checkpoint(doors, tmp_path, data, suffix):
+def test_files_that_are_not_checkpoints(doors, tmp_path, data, suffix):
     path = tmp_path / f"no{suffix}"
     path.write_bytes(data)
 
@@ -168,7 +168,7 @@ ANNOUNCED = {
 
 
 @pytest.mark.parametrize("data", ANNOUNCED.values(), ids=ANNOUNCED)
-def test_what_a_pickle_only_announces_takes_no_memory(tmp_path, data):
+def test_sizes_that_a_pickle_announces_allocate_no_memory(tmp_path, data):
     """Found by fuzzing: a number of 32 bits for an object made room for as many, and a length for as many bytes."""
     path = tmp_path / "few_bytes.pkl"
     path.write_bytes(b"\x80\x05" + data + b".")
@@ -232,7 +232,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-def test_content_that_is_not_this_models(doors, tmp_path, content):
+def test_weights_of_other_models(doors, tmp_path, content):
     path = tmp_path / "content.pth"
     torch.save(content, path)
 
@@ -368,7 +368,7 @@ def test_zip_bombs_are_refused_before_they_are_read(tmp_path, monkeypatch):
         read_file(path)
 
 
-def test_models_that_are_programs(doors, tmp_path):
+def test_torchscript_models(doors, tmp_path):
     path = tmp_path / "script.pth"
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
 
@@ -378,7 +378,7 @@ def test_models_that_are_programs(doors, tmp_path):
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)],
                          ids=["folder", "pipe", "device"])  # fmt: skip
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
-def test_what_is_no_file(doors, tmp_path, make, suffix):
+def test_files_that_are_not_regular(doors, tmp_path, make, suffix):
     path = tmp_path / f"no{suffix}"
     make(path)
 

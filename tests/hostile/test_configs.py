@@ -1,4 +1,4 @@
-"""Config files and command lines from strangers, through train_net.py."""
+"""Hostile config files and command lines, through train_net.py."""
 
 import os
 import time

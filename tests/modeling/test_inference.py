@@ -86,7 +86,7 @@ def test_other_codebases_choose_by_class_score_and_leave_the_product_as_it_is():
     assert select(scores, topk_per_level=1).scores.tolist() == pytest.approx([(0.5 * 0.9) ** 0.5])
 
 
-def test_boxes_beyond_the_image_take_nobodys_place():
+def test_boxes_outside_of_the_image_do_not_count_towards_max_detections():
     found = BoxSelector(max_detections=1)(
         GRID, predictions({(3, 0): (0.9, 0.9), (0, 0): (0.5, 0.5)}), BoxCoding(), [(32, 20)]
     )[0]

@@ -17,7 +17,7 @@ def test_it_prints_where_the_page_is(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_no_run_takes_one_line(tmp_path):
+def test_a_folder_without_a_run_is_one_line_of_error(tmp_path):
     line = error_line(run("tools/report.py", tmp_path, check=False))
 
     assert f"{tmp_path}: not the folder of a run" in line

@@ -1,7 +1,7 @@
-"""The rules beside ATSS, one object and anchor at a time, as their sources define them.
+"""The assigners other than ATSS, one object and anchor at a time, as their sources define them.
 
 Each function takes levels (lists of anchors), objects and the rule's parameters, and gives the matches of one image
-and whether a tie stood on the way, as `naive_atss` does.
+and whether there was a tie on the way, as `naive_atss` does.
 """
 
 from tests.modeling.assigners.naive import close, distance, has_area, inside, iou

@@ -84,7 +84,7 @@ def test_without_offsets_and_with_factors_of_one_it_is_a_convolution():
     torch.testing.assert_close(found, nn.functional.conv2d(x, layer.weight, layer.bias, padding=1))
 
 
-def test_the_layer_of_the_towers_predicts_where_it_looks():
+def test_the_layer_of_the_towers_predicts_its_offsets():
     layer = DeformableConv2d(4, 6, norm=nn.GroupNorm(2, 6), activation=torch.relu)
     x = torch.randn(2, 4, 5, 6)
 

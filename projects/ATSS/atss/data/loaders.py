@@ -55,8 +55,8 @@ def test_loader(cfg, name):
 def validation_loader(cfg, name):
     """Batches of the images of dataset `name` with ground truth, once each, with the batch size of training.
 
-    Images without objects are left out if they are in training; a dataset without any objects has no batches. With
-    several processes the last few images are left out, so that all processes have the same number of batches: the
+    Images without objects are skipped if they are in training; a dataset without any objects has no batches. With
+    several processes the last few images are skipped, so that all processes have the same number of batches: the
     losses of a batch are averaged over processes.
     """
     dicts, processes = read_dataset(name), comm.get_world_size()

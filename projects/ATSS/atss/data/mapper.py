@@ -19,7 +19,7 @@ class BoxDatasetMapper(DatasetMapper):
     Args:
         ignore_crowd: whether to return crowd boxes, which Detectron2 drops: `ignore_boxes` (K, 4) float32, in pixels.
         max_pixels: maximum number of pixels of an image.
-        others: as for `DatasetMapper`; with `is_train` False annotations are left out.
+        others: as for `DatasetMapper`; with `is_train` False annotations are skipped.
     """
 
     @configurable

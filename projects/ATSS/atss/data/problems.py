@@ -7,7 +7,7 @@ from ..errors import InputError
 # Maximum number of examples of each problem.
 MAX_EXAMPLES = 5
 
-_USELESS = "training leaves them out, evaluation counts them: correct or remove them"
+_USELESS = "training skips them, evaluation counts them: correct or remove them"
 _REPAIR = "correct the entry, or remove it"
 # Kind of problem -> severity, what is counted, and what to do about it. Training refuses datasets with errors; warnings
 # probably cost accuracy; notes may be intended.
@@ -44,7 +44,7 @@ KINDS = {
     ),
     "images without annotations": (
         "note", "images",
-        "training leaves them out; with DATALOADER.FILTER_EMPTY_ANNOTATIONS False it learns from them, too",
+        "training skips them; with DATALOADER.FILTER_EMPTY_ANNOTATIONS False it learns from them, too",
     ),
     "boxes without area": ("warning", "annotations", _USELESS),
     "boxes outside of their image": ("warning", "annotations", _USELESS),

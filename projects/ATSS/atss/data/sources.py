@@ -129,7 +129,7 @@ def check_file(path, max_size):
 
 
 def read_lines(path):
-    """dict from line number, from 1, to the line without surrounding whitespace; blank lines are left out.
+    """dict from line number, from 1, to the line without surrounding whitespace; blank lines are skipped.
 
     Raises:
         InputError: the file is missing or too large.

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError, first_line
-from ..utils.randomness import drawn_at
+from ..utils.randomness import seeded
 from .workers import restarted
 
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
@@ -111,7 +111,7 @@ class MappedImages(Dataset):
         return len(self.dicts)
 
     def __getitem__(self, place):
-        with drawn_at(self.seed, place.position):
+        with seeded(self.seed, place.position):
             return self._usable(place.index) if self.skip_unreadable else self.mapper(self.dicts[place.index])
 
     def _usable(self, index):

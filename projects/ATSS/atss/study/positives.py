@@ -82,7 +82,7 @@ class Geometry:
     def boxes(self, record):
         """Return the boxes of an image that training uses: (G, 4) float32, x1 y1 x2 y2 in pixels of the resized image.
 
-        Crowd regions and boxes without area are left out, as by the loader.
+        Crowd regions and boxes without area are skipped, as by the loader.
         """
         resize = self.resize(record)
         size = resize.new_h, resize.new_w

@@ -92,7 +92,7 @@ def as_opts(settings):
 def system_name(cfg):
     """Return a folder name: label assignment, box coding, and a hash of all relevant keys that are not the default.
 
-    Defaults are left out, so that new keys of later versions do not change the name.
+    Defaults are omitted, so that new keys of later versions do not change the name.
     """
     defaults = get_cfg()
     add_atss_config(defaults)
@@ -180,7 +180,7 @@ def final_evaluation(run):
 
 
 def metrics(folder):
-    """Return the dicts in metrics.json; a line that is being written is left out."""
+    """Return the dicts in metrics.json; a line that is being written is skipped."""
     entries = []
     path = folder / "metrics.json"
     for line in path.read_text().splitlines() if path.exists() else []:

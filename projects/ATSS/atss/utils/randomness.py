@@ -11,18 +11,18 @@ import numpy as np
 import torch
 
 
-def seed_all(*place):
+def seed_all(*key):
     """Seed Python, NumPy and PyTorch (CPU and GPU) with non-negative integers that identify a position."""
-    _seed_cpu(place)
+    _seed_cpu(key)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(torch.initial_seed())
 
 
 @contextlib.contextmanager
-def drawn_at(*place):
+def seeded(*key):
     """Context with random numbers on the CPU as after `seed_all`; the previous state is restored afterwards."""
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    _seed_cpu(place)
+    _seed_cpu(key)
     try:
         yield
     finally:
@@ -31,8 +31,8 @@ def drawn_at(*place):
         torch.random.set_rng_state(before[2])
 
 
-def _seed_cpu(place):
-    first, second, third = np.random.SeedSequence(place).generate_state(3).tolist()
+def _seed_cpu(key):
+    first, second, third = np.random.SeedSequence(key).generate_state(3).tolist()
     random.seed(first)
     np.random.seed(second)
     torch.random.default_generator.manual_seed(third)
