@@ -1,4 +1,5 @@
 import pickle
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from atss.config import load_config
 from atss.errors import InputError
 from tests.checkpoints import layouts
 from tests.helpers import pairs
+
+SMALL = layouts.Architecture()
 
 
 @pytest.fixture
@@ -51,11 +54,15 @@ def test_a_damaged_checkpoint_is_named(saved, damage, suffix):
     assert "truncated, or not a checkpoint" in refused(model, damaged, allow_pickle=True)
 
 
-def test_a_checkpoint_with_another_number_of_classes_names_the_keys_that_do_not_fit(saved, tiny_config, coco_file):
-    animals = {"DATASETS.REGISTER": [["two", *coco_file()]], "DATASETS.TRAIN": ("two",), "DATASETS.TEST": ("two",)}
-    model = build_model(tiny_config(animals))
+@pytest.fixture
+def animals(tiny_config, coco_file):
+    """Config of the same model for two classes."""
+    settings = {"DATASETS.REGISTER": [["two", *coco_file()]], "DATASETS.TRAIN": ("two",), "DATASETS.TEST": ("two",)}
+    return lambda **more: tiny_config({**settings, **more})
 
-    message = refused(model, saved[1])
+
+def test_a_checkpoint_with_another_number_of_classes_names_the_keys_that_do_not_fit(saved, animals):
+    message = refused(build_model(animals()), saved[1])
 
     assert "2 keys" in message and "head.class_logits.weight is (6, 32, 3, 3), not (2, 32, 3, 3)" in message
 
@@ -90,14 +97,13 @@ def test_training_can_start_from_a_backbone_alone_but_evaluation_cannot(saved, t
 def test_training_of_the_papers_models_can_start_from_imagenet_weights(tmp_path, settings):
     """MSRA's file has neither the statistics of a normalisation that is not frozen, nor offsets."""
     path = tmp_path / "R-50.pkl"
-    path.write_bytes(pickle.dumps(layouts.caffe2(layouts.Architecture())))
+    path.write_bytes(pickle.dumps(layouts.caffe2(SMALL)))
     keys = pairs({**settings, "MODEL.WEIGHTS": path, "MODEL.DEVICE": "cpu"})
 
     check_weights(load_config("configs/atss_R_50_FPN_1x.yaml", keys))
 
     with pytest.raises(InputError, match="another model"):
-        deeper = load_config("configs/atss_R_101_FPN_1x.yaml", keys)
-        check_weights(deeper)
+        check_weights(load_config("configs/atss_R_101_FPN_1x.yaml", keys))
 
 
 def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_path):
@@ -111,9 +117,6 @@ def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_
     Checkpointer(other, needed=is_pretrained, allow_pickle=True).load(str(path))
 
     assert torch.equal(other.backbone.bottom_up.stem.conv1.weight, model.backbone.bottom_up.stem.conv1.weight)
-
-
-SMALL = layouts.Architecture()
 
 
 @pytest.mark.parametrize(
@@ -151,13 +154,6 @@ def test_files_without_weights_by_name_are_refused(saved, tmp_path, content, mes
     assert message in refused(saved[0], path)
 
 
-@pytest.fixture
-def animals(tiny_config, coco_file):
-    """Config of the same model for two classes."""
-    settings = {"DATASETS.REGISTER": [["two", *coco_file()]], "DATASETS.TRAIN": ("two",), "DATASETS.TEST": ("two",)}
-    return lambda **more: tiny_config({**settings, **more})
-
-
 def test_fine_tuning_keeps_all_that_fits_and_names_what_does_not(saved, animals, caplog):
     theirs, path = saved
     model = build_model(animals())
@@ -187,30 +183,22 @@ def test_another_backbone_is_refused_for_fine_tuning_too(saved, tiny_config):
     assert "backbone.fpn_lateral3" in refused(wider, saved[1], needed=is_pretrained, remake_head=True)
 
 
-class Trained:
+def trainer_of(weights):
     """A trainer's state with averaged weights in it."""
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def state_dict(self):
-        return {"iteration": 7, "hooks": {"WeightAverage": {"weights": self.weights, "steps": 8}}}
-
-    def load_state_dict(self, state):
-        self.loaded = state
+    return Mock(state_dict=lambda: {"iteration": 7, "hooks": {"WeightAverage": {"weights": weights, "steps": 8}}})
 
 
 def test_averaged_weights_are_loaded_unless_training_resumes(tiny_config, tmp_path):
     model, average, other = (build_model(tiny_config({"SEED": seed})) for seed in range(3))
-    Checkpointer(model, str(tmp_path), trainer=Trained(average.state_dict())).save("model")
+    Checkpointer(model, str(tmp_path), trainer=trainer_of(average.state_dict())).save("model")
 
     Checkpointer(other).load(str(tmp_path / "model.pth"))
     assert all(torch.equal(value, average.state_dict()[key]) for key, value in other.state_dict().items())
 
-    trainer = Trained({})
+    trainer = trainer_of({})
     Checkpointer(other, str(tmp_path), trainer=trainer).resume_or_load("", resume=True)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
-    assert trainer.loaded["hooks"]["WeightAverage"]["steps"] == 8
+    assert trainer.load_state_dict.call_args.args[0]["hooks"]["WeightAverage"]["steps"] == 8
 
 
 def test_training_resumes_from_the_last_checkpoint_not_from_the_best(saved, tmp_path):

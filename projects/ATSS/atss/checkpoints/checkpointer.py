@@ -39,11 +39,8 @@ class Checkpointer(DetectionCheckpointer):
 
     def __init__(self, model, save_dir="", *, needed=None, remake_head=False, allow_pickle=False, **checkpointables):
         super().__init__(model, save_dir, **checkpointables)
-        self.needed = needed
-        self.remake_head = remake_head
-        self.allow_pickle = allow_pickle
-        self._path = ""
-        self._resuming = False
+        self.needed, self.remake_head, self.allow_pickle = needed, remake_head, allow_pickle
+        self._path, self._resuming = "", False
 
     def save(self, name, **others):
         """Write `<name>.pth` with the weights, the checkpointables and `others`, in the main process.
@@ -61,13 +58,8 @@ class Checkpointer(DetectionCheckpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
         write_whole(path, lambda file: torch.save({"model": weights, **states, **others}, file))
-        self.tag_last_checkpoint(f"{name}.pth")
-
-    def tag_last_checkpoint(self, last_filename_basename):
-        # Training does not resume from the best checkpoint.
-        if last_filename_basename != "model_best.pth":
-            tag = os.path.join(self.save_dir, "last_checkpoint")
-            write_whole(tag, lambda file: file.write(last_filename_basename.encode()))
+        if name != "model_best":  # training does not resume from it
+            write_whole(os.path.join(self.save_dir, "last_checkpoint"), lambda file: file.write(f"{name}.pth".encode()))
 
     def resume_or_load(self, path, *, resume=True):
         """Resume from the last intact checkpoint of the folder if there is one and `resume` is True; else load `path`.
@@ -86,7 +78,7 @@ class Checkpointer(DetectionCheckpointer):
         self._path = path
         self._resuming = checkpointables is None and bool(self.checkpointables)
         logger.info("Loading from %s ...", path)
-        checkpoint = from_main(lambda: self._load_file(self._local_path()))
+        checkpoint = from_main(self._read)
         with agreeing():
             self._log_incompatible_keys(self._load_model(checkpoint))
         for key in self.checkpointables if checkpointables is None else checkpointables:
@@ -94,8 +86,8 @@ class Checkpointer(DetectionCheckpointer):
                 self.checkpointables[key].load_state_dict(checkpoint.pop(key))
         return checkpoint
 
-    def _local_path(self):
-        """Path of the local file, downloaded if necessary."""
+    def _read(self):
+        """What `_path` holds, with its weights by name as "model"; the file is downloaded if necessary."""
         path = self._path
         if "://" in path:
             try:
@@ -104,11 +96,8 @@ class Checkpointer(DetectionCheckpointer):
                 raise InputError(f"{path}: cannot be downloaded ({first_line(error)})") from error
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such checkpoint")
-        return path
-
-    def _load_file(self, filename):
         try:
-            checkpoint = in_detectron2s_form(filename, read_file(filename, self.allow_pickle))
+            checkpoint = in_detectron2s_form(path, read_file(path, self.allow_pickle))
             weights = weights_in(checkpoint["model"])
             if not self._resuming:
                 weights = averaged_weights(checkpoint) or weights
@@ -118,7 +107,7 @@ class Checkpointer(DetectionCheckpointer):
         except Exception as error:  # damaged files raise all kinds
             weights = {}
             with contextlib.suppress(InputError):
-                weights, _ = read_weights(filename, self.allow_pickle)  # tolerates objects of other frameworks
+                weights, _ = read_weights(path, self.allow_pickle)  # tolerates objects of other frameworks
             self._refuse_other_codebases(weights)
             if isinstance(error, InputError):
                 raise
@@ -129,23 +118,18 @@ class Checkpointer(DetectionCheckpointer):
         if not checkpoint.get("matching_heuristics"):
             self._refuse_other_codebases(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
-        wrong = {key: f"{key} is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
-        missing = (key for key in filter(self.needed, incompatible.missing_keys) if key not in wrong)
-        misfits = {**wrong, **{key: f"{key} is missing" for key in missing}}
-        of_head = {key: misfits[key] for key in misfits if key.startswith("head.")}
+        misfits = {key: f"{key} is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
+        for key in filter(self.needed, incompatible.missing_keys):
+            misfits.setdefault(key, f"{key} is missing")
+        of_head = {key: misfit for key, misfit in misfits.items() if key.startswith("head.")}
         if self.remake_head and not self._resuming and of_head:
-            logger.warning(
-                "%s: %d keys of the head do not fit and start anew: %s",
-                self._path,
-                len(of_head),
-                "; ".join(of_head.values()),
-            )
-            misfits = {key: misfits[key] for key in misfits if key not in of_head}
+            listed = "; ".join(of_head.values())
+            logger.warning("%s: %d keys of the head do not fit and start anew: %s", self._path, len(of_head), listed)
+            misfits = {key: misfit for key, misfit in misfits.items() if key not in of_head}
         if misfits:
             listed = "; ".join(list(misfits.values())[:3]) + ("; ..." if len(misfits) > 3 else "")
-            hint = ""
-            if self.needed and misfits == of_head:
-                hint = "; MODEL.ATSS.REMAKE_HEAD True fine-tunes with a new head"
+            only_head = self.needed and misfits == of_head
+            hint = "; MODEL.ATSS.REMAKE_HEAD True fine-tunes with a new head" if only_head else ""
             raise InputError(
                 f"{self._path}: checkpoint of another model: {len(misfits)} keys of the config's model do not fit: "
                 f"{listed}{hint}"

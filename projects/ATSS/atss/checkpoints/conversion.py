@@ -1,6 +1,7 @@
 """Convert checkpoints of other codebases, with a config that follows their conventions."""
 
 import re
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -56,8 +57,7 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
         InputError: the file cannot be read, is of an unknown codebase, or is not a complete model.
     """
     theirs, names = read_weights(path, allow_pickle)
-    format = recognise(path, theirs)
-    mapped, left = rename(path, theirs, format)
+    format, mapped = rename(path, theirs)
     weights = {ours: theirs[key] for key, ours in mapped.items()}
     cfg = cfg.clone()
     cfg.defrost()
@@ -67,8 +67,10 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
         architecture = architecture_of(weights, format)
         if format.whole:
             settle_classes(path, cfg, architecture["MODEL.ATSS.NUM_CLASSES"], names, own_datasets)
-        if own_model:
-            check_architecture(path, cfg, architecture)
+        for key, found in architecture.items() if own_model else ():
+            own = attrgetter(key)(cfg)
+            if own != found:
+                raise InputError(f"{path}: a model with {key} {found}, but the config has {own}")
         one_group = architecture["MODEL.RESNETS.NUM_GROUPS"] == 1
         stride = {"MODEL.RESNETS.STRIDE_IN_1X1": format.stride_in_1x1 and one_group}
         for key, value in {**architecture, **format.settings, **stride}.items():
@@ -76,7 +78,7 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
                 cfg.merge_from_list([key, value])
         filled = complete(path, weights, cfg, format)
         # Done last, when the shapes are known to be the model's.
-        for key in weights.keys() - set(filled):
+        for key in weights:
             if key.endswith("running_var"):
                 weights[key] = weights[key] + format.batch_norm_eps - EPS
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, MemoryError) as error:
@@ -84,28 +86,22 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
             f"{path}: not a whole ATSS model of {format.title} ({type(error).__name__}: {first_line(error)})"
         ) from error
     cfg.freeze()
-    return Conversion(format, weights, cfg, mapped, left, filled)
+    return Conversion(format, weights, cfg, mapped, [key for key in theirs if key not in mapped], filled)
 
 
-def recognise(path, weights):
-    """The `Format` of the weights; raises an InputError if it is unknown."""
+def rename(path, weights):
+    """The `Format` of the weights, and a dict from their keys to ours without the keys that are not used."""
     format = format_of(weights)
-    if format:
-        return format
-    if any(key.startswith((BOTTOM_UP, "stem.")) for key in weights):
-        raise InputError(f"{path}: has Detectron2's names already; use it as it is (MODEL.WEIGHTS)")
-    titles = ", ".join(format.title for format in FORMATS)
-    raise InputError(f"{path}: not a checkpoint of one of {titles}; its keys are {some(weights)}")
-
-
-def rename(path, weights, format):
-    """dict from original keys to ours; list of the keys that are not used."""
+    if not format:
+        if any(key.startswith((BOTTOM_UP, "stem.")) for key in weights):
+            raise InputError(f"{path}: has Detectron2's names already; use it as it is (MODEL.WEIGHTS)")
+        titles = ", ".join(format.title for format in FORMATS)
+        raise InputError(f"{path}: not a checkpoint of one of {titles}; its keys are {some(weights)}")
     names = {key: format.rename(key) for key in weights}
     unknown = [key for key, ours in names.items() if ours == key and key.startswith(format.parts)]
     if unknown:
         raise InputError(f"{path}: not an ATSS model of {format.title}: no place here for {some(unknown)}")
-    mapped = {key: ours for key, ours in names.items() if ours not in (None, key)}
-    return mapped, [key for key in weights if key not in mapped]
+    return format, {key: ours for key, ours in names.items() if ours not in (None, key)}
 
 
 def join_scales(weights):
@@ -148,16 +144,6 @@ def architecture_of(weights, format):
     }
 
 
-def check_architecture(path, cfg, architecture):
-    """Raise an InputError unless the config has this architecture."""
-    for key, found in architecture.items():
-        node = cfg
-        for part in key.split("."):
-            node = node[part]
-        if node != found:
-            raise InputError(f"{path}: a model with {key} {found}, but the config has {node}")
-
-
 def settle_classes(path, cfg, num_classes, names, own_datasets):
     """Set the number and names of the classes to the checkpoint's, and drop datasets with other classes.
 
@@ -179,23 +165,26 @@ def complete(path, weights, cfg, format):
         # ImageNet weights have no offsets, which are initialised to 0.
         needed = {key: s for key, s in needed.items() if key.startswith(BOTTOM_UP) and "conv2_offset" not in key}
     # num_batches_tracked: of batch normalisations that are not frozen.
-    absent = (*format.absent, (r".*\.num_batches_tracked", 0))
-    values = {}
-    for pattern, number in absent:
-        values.update({key: number for key in needed.keys() - weights.keys() if re.fullmatch(pattern, key)})
-    missing = [key for key in needed if key not in weights and key not in values]
-    extra = [key for key in weights if key not in needed]
-    wrong = [
-        f"{key} is {tuple(weights[key].shape)}, not {tuple(shape)}"
-        for key, shape in needed.items()
-        if key in weights and weights[key].shape != shape
-    ]
-    for keys, reason in ((missing, "lacks"), (extra, "has no place for"), (wrong, "does not fit:")):
+    values = {
+        key: number
+        for pattern, number in (*format.absent, (r".*\.num_batches_tracked", 0))
+        for key in needed.keys() - weights.keys()
+        if re.fullmatch(pattern, key)
+    }
+    problems = {
+        "lacks": [key for key in needed if key not in weights and key not in values],
+        "has no place for": [key for key in weights if key not in needed],
+        "does not fit:": [
+            f"{key} is {tuple(weights[key].shape)}, not {tuple(shape)}"
+            for key, shape in needed.items()
+            if key in weights and weights[key].shape != shape
+        ],
+    }
+    for problem, keys in problems.items():
         if keys:
-            raise InputError(f"{path}: not a whole ATSS model of {format.title}: {reason} {some(keys)}")
+            raise InputError(f"{path}: not a whole ATSS model of {format.title}: {problem} {some(keys)}")
     # Allocated last: weights of impossible shapes would need impossible amounts of memory.
-    for key, number in values.items():
-        weights[key] = torch.full(needed[key], number - EPS if key.endswith("running_var") else number)
+    weights.update({key: torch.full(needed[key], number) for key, number in values.items()})
     return sorted(values)
 
 

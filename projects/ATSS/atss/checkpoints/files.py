@@ -5,6 +5,7 @@ lacks.
 """
 
 import contextlib
+import fnmatch
 import logging
 import math
 import os
@@ -15,19 +16,13 @@ from ..errors import InputError, first_line
 
 logger = logging.getLogger(__name__)
 
-# Suffix of a file that is being written.
-DRAFT = ".draft"
+DRAFT = ".draft"  # suffix of a file that is being written
 
 
 def write_whole(path, write):
     """Write a file atomically and durably: `path` holds the new file or the old one, even after a crash.
 
-    Args:
-        path: path of the file.
-        write: function that writes to a binary file.
-
-    Raises:
-        InputError: the file cannot be written, for example because the disk is full.
+    `write` is a function that writes to a binary file. Raises an InputError if that fails, for example on a full disk.
     """
     folder, name = os.path.split(path)
     draft = os.path.join(folder, f".{name}{DRAFT}")
@@ -37,8 +32,10 @@ def write_whole(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-        with contextlib.suppress(OSError):  # not supported by every file system
-            _sync_folder(folder)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # not supported by every file system
+            descriptor = os.open(folder or ".", os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            os.fsync(descriptor)
     except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError from an OSError
         with contextlib.suppress(OSError):
             os.unlink(draft)
@@ -50,14 +47,6 @@ def reason(error):
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
     return getattr(error, "strerror", None) or first_line(error)
-
-
-def _sync_folder(folder):
-    descriptor = os.open(folder or ".", os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_drafts(folder):
@@ -83,13 +72,7 @@ def damage(path):
 def newest(folder):
     """The checkpoint to resume from: the one in `last_checkpoint` or, if damaged, the latest intact one before it.
 
-    Damaged checkpoints are logged.
-
-    Returns:
-        path of the file; None if the folder has no checkpoint.
-
-    Raises:
-        InputError: all checkpoints are damaged.
+    Returns its path, or None if the folder has none. Damaged ones are logged; an InputError is raised if all are.
     """
     damaged = []
     for path in _candidates(folder):
@@ -107,25 +90,20 @@ def newest(folder):
 def _candidates(folder):
     """The checkpoint in `last_checkpoint`, then those of earlier iterations, latest first.
 
-    Checkpoints of later iterations belong to a previous training in the same folder.
+    Checkpoints of later iterations belong to a previous training in the same folder, and the best one may be old.
     """
     named = last_name(folder)
-    names = [name for name in os.listdir(folder) if of_training(name)] if os.path.isdir(folder) else []
-    paths = sorted((os.path.join(folder, n) for n in names if n != named), key=os.path.getmtime, reverse=True)
+    names = fnmatch.filter(os.listdir(folder), "model_*.pth") if os.path.isdir(folder) else []
+    names = [name for name in names if name not in (named, "model_best.pth")]
     if named:
         yield os.path.join(folder, named)
-        paths = [path for path in paths if number(path) < number(named)]
-    yield from paths
+        names = [name for name in names if iteration(name) < iteration(named)]
+    yield from sorted((os.path.join(folder, name) for name in names), key=os.path.getmtime, reverse=True)
 
 
-def of_training(name):
-    """Whether training may resume from a checkpoint of this name; not from the best one, which may be old."""
-    return name.startswith("model_") and name.endswith(".pth") and name != "model_best.pth"
-
-
-def number(path):
+def iteration(name):
     """The iteration in the name of a checkpoint; infinity for the final one."""
-    digits = re.fullmatch(r"model_(\d+)\.pth", os.path.basename(path))
+    digits = re.fullmatch(r"model_(\d+)\.pth", name)
     return int(digits[1]) if digits else math.inf
 
 
@@ -133,7 +111,6 @@ def last_name(folder):
     """The file name in `last_checkpoint`; None if that is missing or not readable."""
     try:
         with open(os.path.join(folder, "last_checkpoint"), encoding="utf-8") as file:
-            name = os.path.basename(file.read(256).strip())
+            return os.path.basename(file.read(256).strip()) or None
     except (OSError, ValueError):
         return None
-    return name or None

@@ -50,20 +50,18 @@ class Format(NamedTuple):
     rename: Callable
     parts: tuple
     settings: dict
-    stride_in_1x1: bool
-    batch_norm_eps: float
-    absent: tuple
-    whole: bool
+    stride_in_1x1: bool = False
+    batch_norm_eps: float = 1e-5
+    absent: tuple = ()
+    whole: bool = True
 
 
-def first_match(rules):
+def first_match(*rules):
     """Function that renames a key by the first (pattern, replacement) that matches; unknown keys stay the same."""
-    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
 
     def rename(key):
-        for pattern, replacement in compiled:
-            match = pattern.fullmatch(key)
-            if match:
+        for pattern, replacement in rules:
+            if match := re.fullmatch(pattern, key):
                 return replacement and (replacement(match) if callable(replacement) else match.expand(replacement))
         return key
 
@@ -74,8 +72,7 @@ def resnet(prefix, stem):
     """Rules for a ResNet with torchvision's names, including deformable layers, behind `prefix`."""
 
     def stage(rest):
-        # layer1 is res2.
-        return lambda m: f"{BOTTOM_UP}res{int(m[1]) + 1}.{m[2]}.{m.expand(rest)}"
+        return lambda m: f"{BOTTOM_UP}res{int(m[1]) + 1}.{m[2]}.{m.expand(rest)}"  # layer1 is res2
 
     block = prefix + r"layer(\d)\.(\d+)\."
     return [
@@ -98,26 +95,23 @@ def numbered(name, offset):
 def tower(m):
     """The paper's towers are flat: convolution, normalisation, ReLU, convolution, ..."""
     name, place = {"cls": "class", "bbox": "box"}[m[1]], int(m[2])
-    part = ("", "norm.", "relu.")[place % 3]
-    return f"head.{name}_tower.{place // 3}.{part}{m[3]}"
+    return f"head.{name}_tower.{place // 3}.{('', 'norm.', 'relu.')[place % 3]}{m[3]}"
 
 
 PAPER = Format(
     "the paper's repository",
     ("rpn.head.cls_logits.weight", "rpn.head.centerness.weight", "backbone.body.stem.conv1.weight"),
     first_match(
-        [
-            *resnet(r"backbone\.body\.", r"stem\."),
-            (r"backbone\.fpn\.fpn_inner(\d)\.(weight|bias)", numbered("backbone.fpn_lateral", 1)),
-            (r"backbone\.fpn\.fpn_layer(\d)\.(weight|bias)", numbered("backbone.fpn_output", 1)),
-            (r"backbone\.fpn\.top_blocks\.(p[67]\.\w+)", r"backbone.top_block.\1"),
-            (r"rpn\.head\.(cls|bbox)_tower\.(\d+)\.((?:(?:offset|conv)\.)?(?:weight|bias))", tower),
-            (r"rpn\.head\.cls_logits\.(\w+)", r"head.class_logits.\1"),
-            (r"rpn\.head\.bbox_pred\.(\w+)", r"head.box_deltas.\1"),
-            (r"rpn\.head\.centerness\.(\w+)", r"head.centerness.\1"),
-            (r"rpn\.head\.scales\.(\d)\.scale", r"head.scales.\1"),
-            (r"rpn\.anchor_generator\.cell_anchors\.\d", None),
-        ]
+        *resnet(r"backbone\.body\.", r"stem\."),
+        (r"backbone\.fpn\.fpn_inner(\d)\.(weight|bias)", numbered("backbone.fpn_lateral", 1)),
+        (r"backbone\.fpn\.fpn_layer(\d)\.(weight|bias)", numbered("backbone.fpn_output", 1)),
+        (r"backbone\.fpn\.top_blocks\.(p[67]\.\w+)", r"backbone.top_block.\1"),
+        (r"rpn\.head\.(cls|bbox)_tower\.(\d+)\.((?:(?:offset|conv)\.)?(?:weight|bias))", tower),
+        (r"rpn\.head\.cls_logits\.(\w+)", r"head.class_logits.\1"),
+        (r"rpn\.head\.bbox_pred\.(\w+)", r"head.box_deltas.\1"),
+        (r"rpn\.head\.centerness\.(\w+)", r"head.centerness.\1"),
+        (r"rpn\.head\.scales\.(\d)\.scale", r"head.scales.\1"),
+        (r"rpn\.anchor_generator\.cell_anchors\.\d", None),
     ),
     ("backbone.", "rpn."),
     {
@@ -131,28 +125,24 @@ PAPER = Format(
     },
     stride_in_1x1=True,
     batch_norm_eps=0.0,
-    absent=(),
-    whole=True,
 )
 
 MMDETECTION = Format(
     "mmdetection",
     ("bbox_head.atss_cls.weight", "backbone.conv1.weight"),
     first_match(
-        [
-            *resnet(r"backbone\.", ""),
-            (r"neck\.lateral_convs\.(\d)\.conv\.(weight|bias)", numbered("backbone.fpn_lateral", 3)),
-            (r"neck\.fpn_convs\.([0-2])\.conv\.(weight|bias)", numbered("backbone.fpn_output", 3)),
-            (r"neck\.fpn_convs\.([34])\.conv\.(weight|bias)", numbered("backbone.top_block.p", 3)),
-            (r"bbox_head\.cls_convs\.(\d)\.conv\.(weight|bias)", r"head.class_tower.\1.\2"),
-            (r"bbox_head\.reg_convs\.(\d)\.conv\.(weight|bias)", r"head.box_tower.\1.\2"),
-            (r"bbox_head\.cls_convs\.(\d)\.gn\.(weight|bias)", r"head.class_tower.\1.norm.\2"),
-            (r"bbox_head\.reg_convs\.(\d)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
-            (r"bbox_head\.atss_cls\.(\w+)", r"head.class_logits.\1"),
-            (r"bbox_head\.atss_reg\.(\w+)", r"head.box_deltas.\1"),
-            (r"bbox_head\.atss_centerness\.(\w+)", r"head.centerness.\1"),
-            (r"bbox_head\.scales\.(\d)\.scale", r"head.scales.\1"),
-        ]
+        *resnet(r"backbone\.", ""),
+        (r"neck\.lateral_convs\.(\d)\.conv\.(weight|bias)", numbered("backbone.fpn_lateral", 3)),
+        (r"neck\.fpn_convs\.([0-2])\.conv\.(weight|bias)", numbered("backbone.fpn_output", 3)),
+        (r"neck\.fpn_convs\.([34])\.conv\.(weight|bias)", numbered("backbone.top_block.p", 3)),
+        (r"bbox_head\.cls_convs\.(\d)\.conv\.(weight|bias)", r"head.class_tower.\1.\2"),
+        (r"bbox_head\.reg_convs\.(\d)\.conv\.(weight|bias)", r"head.box_tower.\1.\2"),
+        (r"bbox_head\.cls_convs\.(\d)\.gn\.(weight|bias)", r"head.class_tower.\1.norm.\2"),
+        (r"bbox_head\.reg_convs\.(\d)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
+        (r"bbox_head\.atss_cls\.(\w+)", r"head.class_logits.\1"),
+        (r"bbox_head\.atss_reg\.(\w+)", r"head.box_deltas.\1"),
+        (r"bbox_head\.atss_centerness\.(\w+)", r"head.centerness.\1"),
+        (r"bbox_head\.scales\.(\d)\.scale", r"head.scales.\1"),
     ),
     ("backbone.", "neck.", "bbox_head."),
     {
@@ -164,22 +154,16 @@ MMDETECTION = Format(
         "MODEL.ATSS.TOPK_BY_CENTERNESS": False,
         "MODEL.ATSS.SCORE_ROOT": False,
     },
-    stride_in_1x1=False,
-    batch_norm_eps=1e-5,
     # Its convolutions have no bias before a normalisation.
     absent=((r"head\.(class|box)_tower\.\d\.bias", 0.0),),
-    whole=True,
 )
 
 TORCHVISION = Format(
     "torchvision's ResNets",
     ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"),
-    first_match([*resnet("", ""), (r"fc\.(weight|bias)", None)]),
+    first_match(*resnet("", ""), (r"fc\.(weight|bias)", None)),
     ("",),
     TORCHVISION_INPUT,
-    stride_in_1x1=False,
-    batch_norm_eps=1e-5,
-    absent=(),
     whole=False,
 )
 

@@ -107,14 +107,7 @@ class ArrayUnpickler(pickle._Unpickler):
 
 
 def read_file(path, allow_pickle=False):
-    """Read a checkpoint, with tensors on the CPU: pickled arrays from `.pkl` files, torch's format from all others.
-
-    Args:
-        path: path of the file.
-        allow_pickle: True to also read `.pkl` files, restricted to numbers, strings, containers and arrays.
-
-    Returns:
-        dict: what the file contains.
+    """Read a checkpoint, a dict with tensors on the CPU; with `allow_pickle` also the plain data of a `.pkl` file.
 
     Raises:
         InputError: the file is missing, damaged, a pickle that is not allowed, compressed, or would run code.
@@ -124,24 +117,21 @@ def read_file(path, allow_pickle=False):
         raise InputError(f"{path}: no such checkpoint")
     if not os.path.isfile(path):  # a pipe or a device may never end
         raise InputError(f"{path}: not a file, so no checkpoint")
-    if path.endswith(".pkl") and not allow_pickle:
+    pickled = path.endswith(".pkl")
+    if pickled and not allow_pickle:
         raise InputError(
             f"{path}: a pickle, which can run code when it is read: not read; if you trust its origin, "
             "MODEL.ATSS.ALLOW_PICKLE True (--allow-pickle of tools/convert_checkpoint.py) reads its numbers"
         )
     try:
-        content = unpickle(path) if path.endswith(".pkl") else load(path)
+        content = unpickle(path) if pickled else load(path)
     except InputError:
         raise
     except Exception as error:  # damaged files raise all kinds
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        if foreign:
-            raise InputError(
-                f"{path}: holds {shown(foreign[1].rstrip('.'))} besides weights, which could run code: not read"
-            ) from error
-        raise InputError(
-            f"{path}: truncated, or not a checkpoint ({type(error).__name__}: {shown(first_line(error))})"
-        ) from error
+        reason = f"truncated, or not a checkpoint ({type(error).__name__}: {shown(first_line(error))})"
+        if foreign := re.search(r"GLOBAL (\S+)", str(error)):
+            reason = f"holds {shown(foreign[1].rstrip('.'))} besides weights, which could run code: not read"
+        raise InputError(f"{path}: {reason}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no weights by name, but a {type(content).__name__}")
     return content
@@ -171,13 +161,7 @@ def load(path):
 
 
 def read_weights(path, allow_pickle=False):
-    """Read the weights of a checkpoint and, if it has them, the class names.
-
-    Args:
-        path, allow_pickle: as in `read_file`.
-
-    Returns:
-        dict from name to float32 tensor, without the prefix of parallel training; list of class names, or [].
+    """Read a checkpoint's weights, float32 tensors by name without parallel training's prefix, and class names, or [].
 
     Raises:
         InputError: as in `read_file`; or there are no named weights, too many, or values that are not finite.
