@@ -1,5 +1,7 @@
 """When an exported model agrees with the PyTorch model, and which differences rounding explains."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -22,20 +24,19 @@ def detections(*rows):
     )
 
 
-def compared(found, expected, candidates=None):
+def compared(found, expected, candidates):
     """Compare (x, score) rows; all candidates surely take part."""
-    rows = expected if candidates is None else candidates
     comparison = Comparison()
-    comparison.add(detections(*found), detections(*expected), detections(*rows), torch.ones(len(rows)), SELECTOR)
+    comparison.add(
+        detections(*found), detections(*expected), detections(*candidates), torch.ones(len(candidates)), SELECTOR
+    )
     return comparison
 
 
-def undecided(*rows, margin=1.0):
-    return find_undecided(detections(*rows), torch.full((len(rows),), margin), SELECTOR).tolist()
-
-
 def test_the_order_of_boxes_does_not_matter():
-    comparison = compared([(0.0, 0.8), (40.0, 0.8)], [(40.05, 0.8), (0.0, 0.8005)])
+    rows = [(40.05, 0.8), (0.0, 0.8005)]
+
+    comparison = compared([(0.0, 0.8), (40.0, 0.8)], rows, rows)
 
     assert not comparison.disagreements and comparison.num_boxes == 2
     assert comparison.box_difference == pytest.approx(0.05, abs=1e-5)
@@ -44,13 +45,11 @@ def test_the_order_of_boxes_does_not_matter():
 
 @pytest.mark.parametrize("found", [(0.2, 0.8), (0.0, 0.803)])
 def test_boxes_or_scores_that_differ_too_much_are_two_disagreements(found):
-    comparison = compared([found], [(0.0, 0.8)])
+    comparison = compared([found], [(0.0, 0.8)], [(0.0, 0.8)])
 
-    assert len(comparison.disagreements) == 2 and comparison.num_boxes == 0
-    assert "only the exported model detects class 0" in comparison.disagreements[0]
-    assert (
-        comparison.disagreements[1] == "only the PyTorch model detects class 0, score 0.8000, at [0.0, 0.0, 10.0, 10.0]"
-    )
+    first, second = comparison.disagreements
+    assert comparison.num_boxes == 0 and "only the exported model detects class 0" in first
+    assert second == "only the PyTorch model detects class 0, score 0.8000, at [0.0, 0.0, 10.0, 10.0]"
 
 
 def test_classes_must_be_the_same():
@@ -60,54 +59,47 @@ def test_classes_must_be_the_same():
     assert match(first, second._replace(classes=torch.tensor([1]))).tolist() == [-1]
 
 
-def test_a_box_has_one_partner():
-    comparison = compared([(0.0, 0.8), (0.0, 0.8)], [(0.0, 0.8)])
-
-    assert len(comparison.disagreements) == 1 and comparison.num_boxes == 1
-
-
-def test_a_box_that_is_missing_is_a_disagreement():
-    assert len(compared([], [(0.0, 0.8)]).disagreements) == 1
-
-
-def test_of_two_boxes_with_equal_scores_either_may_suppress_the_other():
-    rows = [(0.0, 0.8), (2.0, 0.8004)]
-
-    comparison = compared(rows[:1], rows[1:], rows)
-
-    assert not comparison.disagreements and comparison.num_undecided == 2
+THIRD = 10 / 3  # two boxes of width 10 that are this far apart have an IoU of one half, the threshold
+BOX, EQUAL, DIFFERENT = [(0.0, 0.8)], [(0.0, 0.8), (2.0, 0.8004)], [(0.0, 0.8), (2.0, 0.81)]
+AT_THRESHOLD, ABOVE, BELOW = ([(0.0, 0.9), (x, 0.8)] for x in (THIRD, THIRD - 0.1, THIRD + 0.1))
+# What the exported model finds, what PyTorch's finds, candidates: numbers of disagreements, undecided and common boxes.
+COMPARED = {
+    "a box has one partner": (BOX * 2, BOX, BOX, (1, 0, 1)),
+    "a box that is missing": ([], BOX, BOX, (1, 0, 0)),
+    "of two boxes with equal scores either may suppress the other": (EQUAL[:1], EQUAL[1:], EQUAL, (0, 2, 0)),
+    "with different scores only one may": (DIFFERENT[:1], DIFFERENT[1:], DIFFERENT, (2, 0, 0)),
+    "an IoU at the threshold excuses": (AT_THRESHOLD, AT_THRESHOLD[:1], AT_THRESHOLD, (0, 1, 1)),
+    "an IoU above it does not": (ABOVE, ABOVE[:1], ABOVE, (1, 0, 1)),
+    "an IoU below it does not": (BELOW, BELOW[:1], BELOW, (1, 0, 1)),
+}
 
 
-def test_with_different_scores_only_one_may():
-    rows = [(0.0, 0.8), (2.0, 0.81)]
+@pytest.mark.parametrize("found, expected, candidates, numbers", COMPARED.values(), ids=COMPARED)
+def test_a_box_that_one_model_finds_is_a_disagreement_unless_rounding_decides(found, expected, candidates, numbers):
+    comparison = compared(found, expected, candidates)
 
-    assert len(compared(rows[:1], rows[1:], rows).disagreements) == 2
-
-
-def test_an_iou_that_equals_the_threshold_excuses():
-    third = 10 / 3  # two boxes of width 10 moved by it have an IoU of one half
-    for x, excused in ((third, True), (third + 0.1, False), (third - 0.1, False)):
-        rows = [(0.0, 0.9), (x, 0.8)]
-        assert (not compared(rows, rows[:1], rows).disagreements) == excused
+    assert (len(comparison.disagreements), comparison.num_undecided, comparison.num_boxes) == numbers
 
 
-def test_what_depends_on_an_undecided_box_is_undecided_too():
-    """So is the fourth box, which is among the best three if one of the others is suppressed."""
-    rows = [(0.0, 0.9), (10 / 3, 0.8), (5.0, 0.7), (40.0, 0.6)]
+ON_UNDECIDED = [(0.0, 0.9), (THIRD, 0.8), (5.0, 0.7)]
+EQUAL_SCORES = [(0.0, 0.9), (20.0, 0.8), (40.0, 0.7), (60.0, 0.6995), (80.0, 0.5)]
+# Boxes, by how much they take part: which of them are undecided.
+UNDECIDED = {
+    "what depends on an undecided box": (ON_UNDECIDED, 1.0, [False, True, True]),
+    "a box among the best three if another is suppressed": (
+        [*ON_UNDECIDED, (40.0, 0.6)],
+        1.0,
+        [False, True, True, True],
+    ),
+    "boxes with equal scores compete for the last place": (EQUAL_SCORES, 1.0, [False, False, True, True, False]),
+    "a score at the threshold": (BOX, 5e-4, [True]),
+    "a score above it": (BOX, 2e-3, [False]),
+}
 
-    assert undecided(*rows) == [False, True, True, True]
-    assert undecided(*rows[:3]) == [False, True, True]
 
-
-def test_boxes_with_equal_scores_compete_for_the_last_place():
-    rows = [(0.0, 0.9), (20.0, 0.8), (40.0, 0.7), (60.0, 0.6995), (80.0, 0.5)]
-
-    assert undecided(*rows) == [False, False, True, True, False]
-
-
-def test_scores_at_the_threshold_excuse():
-    assert undecided((0.0, 0.3), margin=5e-4) == [True]
-    assert undecided((0.0, 0.3), margin=2e-3) == [False]
+@pytest.mark.parametrize("rows, margin, expected", UNDECIDED.values(), ids=UNDECIDED)
+def test_which_boxes_are_undecided(rows, margin, expected):
+    assert find_undecided(detections(*rows), torch.full((len(rows),), margin), SELECTOR).tolist() == expected
 
 
 def test_suppressed_boxes_do_not_suppress_others():
@@ -147,22 +139,18 @@ def test_noise_far_below_the_tolerance_is_no_disagreement_and_more_is(images, is
     detector = make_detector()
     exported = ExportedATSS(detector)
 
-    def model_with_noise(size):
-        @torch.no_grad()
-        def model(images, sizes):
-            boxes, scores, classes = exported(images, sizes)
-            noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0))
-            scores = (scores + noise * size * (scores > 0)).clamp(min=0)
-            if is_suppressed:
-                selector = detector.head.box_selector
-                kept = suppress(boxes, scores, classes.clamp(min=0), selector.nms_threshold, 3, 20)
-                boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, 20)
-            return boxes, scores, classes
-
-        return model
+    @torch.no_grad()
+    def noisy(images, sizes, size):
+        boxes, scores, classes = exported(images, sizes)
+        noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0))
+        scores = (scores + noise * size * (scores > 0)).clamp(min=0)
+        if is_suppressed:
+            kept = suppress(boxes, scores, classes.clamp(min=0), detector.head.box_selector.nms_threshold, 3, 20)
+            boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, 20)
+        return boxes, scores, classes
 
     def differences(size):
-        return compare(detector, model_with_noise(size), [images], is_suppressed)
+        return compare(detector, partial(noisy, size=size), [images], is_suppressed)
 
     assert not differences(1e-4).disagreements
     assert differences(1e-2).disagreements

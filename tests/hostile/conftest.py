@@ -4,6 +4,8 @@ import logging
 import os
 import tempfile
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,25 +35,21 @@ def weights(tmp_path_factory, shapes):
     return str(folder / "model.pth")
 
 
+@dataclass
 class Doors:
-    """Calls commands as their users do, in this process, and sees what they leave behind.
+    """Calls commands as their users do, in this process, and sees what they leave behind."""
 
-    Args:
-        marker: path of the file that payloads make when they run.
-        folders: the working folder and that for temporary files, both empty.
-        output: path of the output folder, which is not there.
-    """
-
-    def __init__(self, capsys, marker, folders, output, shapes, weights):
-        self.capsys, self.marker, self.folders, self.output = capsys, marker, folders, output
-        self.shapes, self.weights = shapes, weights
+    capsys: pytest.CaptureFixture
+    marker: Path  # file that payloads make when they run
+    folders: list  # the working folder and that for temporary files, both empty
+    output: Path  # folder that is not there
+    shapes: dict
+    weights: str
 
     def refused(self, call, has_begun=False):
-        """The one line of error that a command ends with.
+        """The one line of error that a command, a function without arguments, ends with.
 
-        Args:
-            call: function without arguments that runs the command.
-            has_begun: True where the command may have begun to write: no checkpoint and no drawn image then.
+        If it may have begun to write, there is no checkpoint and no drawn image.
         """
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as ended, one_line_errors(), warnings.catch_warnings():
@@ -81,17 +79,14 @@ class Doors:
     def train(self, settings, *flags, config=DEMO_CONFIG, data=True, has_begun=False):
         """The error line of train_net.py."""
         settings = {**TINY, **(self.shapes if data else {}), "OUTPUT_DIR": self.output, **settings}
+        parser = default_argument_parser()
         arguments = ["--config-file", str(config), *flags, *pairs(settings)]
-        return self.refused(
-            lambda: train_net.main(default_argument_parser().parse_args(arguments)), has_begun=has_begun
-        )
+        return self.refused(lambda: train_net.main(parser.parse_args(arguments)), has_begun)
 
     def convert(self, path, *arguments):
         """The error line of tools/convert_checkpoint.py."""
-        arguments = [str(path), "--output", str(self.output), *arguments]
-        return self.refused(
-            lambda: convert_checkpoint.main(parse_with_opts(convert_checkpoint.get_parser(), arguments))
-        )
+        arguments, parser = [str(path), "--output", str(self.output), *arguments], convert_checkpoint.get_parser()
+        return self.refused(lambda: convert_checkpoint.main(parse_with_opts(parser, arguments)))
 
     def check(self, *arguments):
         """What tools/check_dataset.py says of a dataset that it refuses, on both streams."""
@@ -108,9 +103,8 @@ class Doors:
         """The error line of demo/demo.py, and what it says before."""
         settings = {**TINY, **self.shapes, "MODEL.WEIGHTS": self.weights, **settings}
         arguments = ["--config-file", DEMO_CONFIG, "--input", str(path), "--output", str(self.output), "--opts"]
-        return self.refused(
-            lambda: demo.main(demo.get_parser().parse_args([*arguments, *pairs(settings)])), has_begun=True
-        )
+        arguments += pairs(settings)
+        return self.refused(lambda: demo.main(demo.get_parser().parse_args(arguments)), has_begun=True)
 
 
 @pytest.fixture

@@ -12,18 +12,10 @@ pytestmark = pytest.mark.slow
 DEEP = 5000
 
 
-def laughs(levels=12, width=12):
+def growing(first, other, levels=12, width=12):
     """Aliases that expand to `width` to the power of `levels`."""
-    lines = ["a0: &a0 [x]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, levels)]
-    return "\n".join(lines)
-
-
-def merges(levels=12, width=12):
-    """The same with keys that are merged."""
-    lines = ["a0: &a0 {x: 1}"]
-    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * width)}]}}" for i in range(1, levels)]
-    return "\n".join(lines)
+    values = [first, *(other.format(", ".join([f"*a{i}"] * width)) for i in range(levels - 1))]
+    return "\n".join(f"a{i}: &a{i} {value}" for i, value in enumerate(values))
 
 
 CONFIGS = {
@@ -46,8 +38,8 @@ CONFIGS = {
     "nested keys": "\n".join(" " * i + "a:" for i in range(DEEP // 10)),
     "nested dashes": "- " * DEEP,
     "question marks": "? " * DEEP,
-    "aliases that grow": laughs(),
-    "merged keys that grow": merges(),
+    "aliases that grow": growing("[x]", "[{}]"),
+    "merged keys that grow": growing("{x: 1}", "{{<<: [{}]}}"),
     "an alias of itself": "MODEL: &a {ATSS: *a}",
     "a list of itself": "MODEL: &a [*a]",
     "an unknown alias": "MODEL: *nowhere",
