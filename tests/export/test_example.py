@@ -63,34 +63,28 @@ def test_suppression_is_torchvisions():
     assert example.suppress(boxes[:0], scores[:0], classes[:0], 0.5).shape == (0,)
 
 
-def grey_of_16_bits(random):
-    return Image.fromarray(random.integers(0, 65536, (20, 30), np.uint16))
+RANDOM = np.random.default_rng(0)
+IMAGES = {
+    "grey of 16 bits": Image.fromarray(RANDOM.integers(0, 65536, (20, 30), np.uint16)),
+    "transparent": Image.fromarray(RANDOM.integers(0, 256, (20, 30, 4), np.uint8)),
+    "with palette": Image.fromarray(RANDOM.integers(0, 256, (20, 30, 3), np.uint8)).quantize(16),
+}
 
 
-def transparent(random):
-    return Image.fromarray(random.integers(0, 256, (20, 30, 4), np.uint8))
-
-
-def with_palette(random):
-    return Image.fromarray(random.integers(0, 256, (20, 30, 3), np.uint8)).quantize(16)
-
-
-@pytest.mark.parametrize("make", [grey_of_16_bits, transparent, with_palette])
-def test_files_are_read_as_the_project_reads_them(make, tmp_path):
-    make(np.random.default_rng(0)).save(tmp_path / "image.png")
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+def test_files_are_read_as_the_project_reads_them(image, tmp_path):
+    image.save(tmp_path / "image.png")
 
     assert np.array_equal(example.read(tmp_path / "image.png"), read_image(tmp_path / "image.png", "RGB"))
 
 
 def test_turned_images_are_upright(tmp_path):
-    exif = Image.Exif()
+    path, exif = tmp_path / "a.jpg", Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(
-        tmp_path / "a.jpg", exif=exif
-    )
+    Image.fromarray(RANDOM.integers(0, 256, (20, 30, 3), np.uint8)).save(path, exif=exif)
 
-    assert example.read(tmp_path / "a.jpg").shape == (30, 20, 3)
-    assert np.array_equal(example.read(tmp_path / "a.jpg"), read_image(tmp_path / "a.jpg", "RGB"))
+    assert example.read(path).shape == (30, 20, 3)
+    assert np.array_equal(example.read(path), read_image(path, "RGB"))
 
 
 def test_boxes_and_labels_are_drawn():

@@ -9,6 +9,7 @@ from torchvision.ops import deform_conv2d
 from atss.export import suppress, suppress_op
 from atss.export.onnx_file import OPSET, TRANSLATIONS
 from atss.export.torch_file import quiet
+from tests.export.test_suppression import random_batch
 
 
 def exported(module, arguments, dynamic_shapes, path):
@@ -30,21 +31,13 @@ class Suppression(nn.Module):
 
 @pytest.mark.slow
 def test_suppression_is_that_of_pytorch(tmp_path):
-    def inputs(num_images, num_boxes, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        corners = torch.rand(num_images, num_boxes, 2, generator=generator) * 50
-        sides = 20 + torch.rand(num_images, num_boxes, 2, generator=generator) * 60
-        scores = torch.rand(num_images, num_boxes, generator=generator)
-        scores[:, ::5] = 0
-        classes = torch.randint(0, 4, (num_images, num_boxes), generator=generator)
-        return torch.cat([corners, corners + sides], -1), scores, classes
-
     batch, number = torch.export.Dim("batch", min=1), torch.export.Dim("number", min=1)
     shapes = [{0: batch, 1: number}] * 3
-    run = exported(Suppression(), inputs(2, 30), shapes, tmp_path / "nms.onnx")
+    run = exported(Suppression(), random_batch(2, 30, 4), shapes, tmp_path / "nms.onnx")
 
-    for num_images, num_boxes in ((1, 40), (3, 25), (2, 3)):
-        boxes, scores, classes = inputs(num_images, num_boxes, seed=num_boxes)
+    for num_images, num_boxes in ((1, 80), (3, 60), (2, 3)):
+        boxes, scores, classes = random_batch(num_images, num_boxes, 4, seed=num_boxes)
+        scores[:, ::5] = 0
         expected = suppress(boxes, scores, classes, 0.5, 4, 5)
         kept = run(boxes, scores, classes)
         for image in range(num_images):

@@ -35,10 +35,7 @@ class TwoLevels(Backbone):
 def make_detector(selector=None, ratios=(1.0,), **head):
     """An `ATSS` with random weights whose scores lie far apart, always the same.
 
-    Args:
-        selector: dict of arguments for `BoxSelector`.
-        ratios: of the anchors of a cell.
-        head: other arguments for `ATSSHead`.
+    `selector` holds arguments for `BoxSelector`, `ratios` are of the anchors of a cell, `head` is for `ATSSHead`.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -53,14 +50,10 @@ def make_detector(selector=None, ratios=(1.0,), **head):
             "box_selector": BoxSelector(**{"max_detections": 20, **(selector or {})}),
             "num_convs": 1,
             "prior_prob": 0.1,
+            **head,
         }
-        detector = ATSS(
-            backbone=TwoLevels(),
-            head=ATSSHead(**{**options, **head}),
-            in_features=["p3", "p4"],
-            pixel_mean=[103.5, 116.3, 123.7],
-            pixel_std=[57.4, 57.1, 58.4],
-        )
+        pixels = {"pixel_mean": [103.5, 116.3, 123.7], "pixel_std": [57.4, 57.1, 58.4]}
+        detector = ATSS(backbone=TwoLevels(), head=ATSSHead(**options), in_features=["p3", "p4"], **pixels)
         for layer, std in (("class_logits", 0.15), ("box_deltas", 0.1), ("centerness", 0.1)):
             if getattr(detector.head, layer) is not None:
                 nn.init.normal_(getattr(detector.head, layer).weight, std=std)

@@ -12,31 +12,20 @@ from ..errors import InputError, first_line
 from .formats import BOTTOM_UP, FORMATS, Format, format_of
 from .reading import read_weights, some
 
-# Epsilon of Detectron2's FrozenBatchNorm2d.
-EPS = 1e-5
-# Maximum number of classes: more than any dataset has.
-MAX_CLASSES = 100_000
-# Blocks of res4, by MODEL.RESNETS.DEPTH.
-DEPTHS = {6: 50, 23: 101, 36: 152}
+EPS = 1e-5  # epsilon of Detectron2's FrozenBatchNorm2d
+MAX_CLASSES = 100_000  # more than any dataset has
+DEPTHS = {6: 50, 23: 101, 36: 152}  # MODEL.RESNETS.DEPTH by the number of blocks of res4
 
 
 class Conversion(NamedTuple):
-    """A converted checkpoint.
+    """A converted checkpoint."""
 
-    format: format of the original.
-    weights: tensors by our key.
-    cfg: config of the converted model.
-    mapped: dict from original key to ours.
-    left: original keys that are not used.
-    filled: our keys that the original lacks, filled with constants.
-    """
-
-    format: Format
-    weights: dict
-    cfg: CfgNode
-    mapped: dict
-    left: list
-    filled: list
+    format: Format  # of the original
+    weights: dict  # tensors by our key
+    cfg: CfgNode  # config of the converted model
+    mapped: dict  # from original key to ours
+    left: list  # original keys that are not used
+    filled: list  # our keys that the original lacks, filled with constants
 
 
 def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickle=False):
@@ -127,11 +116,11 @@ def architecture_of(weights, format):
     }
     if not format.whole:
         return settings
-    offsets = [weights.get(f"{BOTTOM_UP}res{stage}.0.conv2_offset.bias") for stage in range(2, 6)]
-    settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"] = [offset is not None for offset in offsets]
-    if any(settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"]):
-        modulated = any(offset is not None and len(offset) == 27 for offset in offsets)
-        settings["MODEL.RESNETS.DEFORM_MODULATED"] = modulated
+    names = [f"{BOTTOM_UP}res{stage}.0.conv2_offset.bias" for stage in range(2, 6)]
+    settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"] = [name in weights for name in names]
+    offsets = [weights[name] for name in names if name in weights]
+    if offsets:
+        settings["MODEL.RESNETS.DEFORM_MODULATED"] = any(len(offset) == 27 for offset in offsets)
     num_anchors = len(weights["head.centerness.bias"])
     num_classes = len(weights["head.class_logits.weight"]) // num_anchors
     if not 0 < num_classes <= MAX_CLASSES:

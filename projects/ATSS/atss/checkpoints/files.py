@@ -1,8 +1,4 @@
-"""Write checkpoint files atomically, and check them before they are used.
-
-torch's files are zip archives with a checksum (CRC-32) of every record and an index at the end, which a truncated file
-lacks.
-"""
+"""Write checkpoint files atomically, and check them before they are used."""
 
 import contextlib
 import fnmatch
@@ -58,7 +54,7 @@ def remove_drafts(folder):
 
 
 def damage(path):
-    """Describe the damage to a file of `torch.save`; None if all checksums are right."""
+    """Describe the damage to a file of `torch.save`, a zip archive with checksums (CRC-32); None if all are right."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()

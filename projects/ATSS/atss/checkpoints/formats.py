@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 
-# Prefix of the keys that ImageNet weights provide.
-BOTTOM_UP = "backbone.bottom_up."
+BOTTOM_UP = "backbone.bottom_up."  # prefix of the keys that ImageNet weights provide
 
 
 def is_pretrained(key):
@@ -32,28 +31,17 @@ TORCHVISION_INPUT = {
 
 
 class Format(NamedTuple):
-    """A codebase.
+    """A codebase."""
 
-    title: name in messages.
-    marks: keys that identify its checkpoints.
-    rename: function from a key to ours; returns None for a key that is not used, the key itself if it is unknown.
-    parts: prefixes of the model's keys, all of which must be known.
-    settings: config keys and values for the codebase's conventions.
-    stride_in_1x1: whether its ResNets (of one group) have the stride in the first convolution of a block.
-    batch_norm_eps: epsilon of its batch normalisation.
-    absent: patterns of our keys that its models lack, with the value to fill in.
-    whole: True for a detector, False for a backbone.
-    """
-
-    title: str
-    marks: tuple
-    rename: Callable
-    parts: tuple
-    settings: dict
-    stride_in_1x1: bool = False
-    batch_norm_eps: float = 1e-5
-    absent: tuple = ()
-    whole: bool = True
+    title: str  # name in messages
+    marks: tuple  # keys that identify its checkpoints
+    rename: Callable  # function from a key to ours: None for one that is not used, the same key for an unknown one
+    parts: tuple  # prefixes of the model's keys, all of which must be known
+    settings: dict  # config keys and values for the codebase's conventions
+    stride_in_1x1: bool = False  # whether its ResNets (of one group) have the stride in a block's first convolution
+    batch_norm_eps: float = 1e-5  # epsilon of its batch normalisation
+    absent: tuple = ()  # patterns of our keys that its models lack, with the value to fill in
+    whole: bool = True  # False for a backbone alone
 
 
 def first_match(*rules):

@@ -13,10 +13,7 @@ import torch
 
 from ..errors import InputError, first_line
 
-# Maximum number of values in a checkpoint: ten times as many as the largest model has.
-MAX_NUMBERS = 10**9
-# numpy's codes of floats, signed and unsigned integers, and booleans, with their byte order.
-NUMBER = re.compile("[<>=|][fiub][1248]")
+MAX_NUMBERS = 10**9  # values in a checkpoint at most: ten times as many as the largest model has
 
 
 class Inert:
@@ -30,10 +27,7 @@ class Inert:
 
 
 class DType:
-    """Placeholder for a pickled numpy dtype, restricted to numbers.
-
-    numpy's own `__setstate__` accepts any state from a file: fields at any offset, objects.
-    """
+    """Placeholder for a pickled numpy dtype, restricted to numbers; numpy's own accepts any fields, and objects."""
 
     order = "<"
 
@@ -45,7 +39,8 @@ class DType:
 
     def numpy(self):
         code = f"{self.order}{self.code}"
-        if not NUMBER.fullmatch(code):
+        # Byte order, then floats, signed and unsigned integers, and booleans.
+        if not re.fullmatch("[<>=|][fiub][1248]", code):
             raise pickle.UnpicklingError("an array of something other than numbers")
         return np.dtype(code)
 
@@ -117,14 +112,13 @@ def read_file(path, allow_pickle=False):
         raise InputError(f"{path}: no such checkpoint")
     if not os.path.isfile(path):  # a pipe or a device may never end
         raise InputError(f"{path}: not a file, so no checkpoint")
-    pickled = path.endswith(".pkl")
-    if pickled and not allow_pickle:
+    if path.endswith(".pkl") and not allow_pickle:
         raise InputError(
             f"{path}: a pickle, which can run code when it is read: not read; if you trust its origin, "
             "MODEL.ATSS.ALLOW_PICKLE True (--allow-pickle of tools/convert_checkpoint.py) reads its numbers"
         )
     try:
-        content = unpickle(path) if pickled else load(path)
+        content = unpickle(path) if path.endswith(".pkl") else load(path)
     except InputError:
         raise
     except Exception as error:  # damaged files raise all kinds
@@ -203,12 +197,10 @@ def weights_in(content):
 
 def class_names(meta):
     """Class names in the metadata of mmdetection: CLASSES in 2.x, dataset_meta in 3.x."""
-    if not isinstance(meta, dict):
-        return []
+    meta = meta if isinstance(meta, dict) else {}
     dataset = meta.get("dataset_meta")
     names = dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, dict) else meta.get("CLASSES")
-    good = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-    return list(names) if good else []
+    return list(names) if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names) else []
 
 
 def shown(name):

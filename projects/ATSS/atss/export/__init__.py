@@ -3,20 +3,12 @@
 Import `onnx_file` by itself: it needs onnx, onnxscript and onnxruntime.
 """
 
-from .detector import ExportedATSS
-from .metadata import describe
-from .suppression import suppress, suppress_op
+from .detector import ExportedATSS, describe
+from .selection import suppress, suppress_op
 from .torch_file import capture, load_torch, save_torch
 from .verification import Comparison, compare
 
 __all__ = [
-    "Comparison",
-    "ExportedATSS",
-    "capture",
-    "compare",
-    "describe",
-    "load_torch",
-    "save_torch",
-    "suppress",
+    "Comparison", "ExportedATSS", "capture", "compare", "describe", "load_torch", "save_torch", "suppress",
     "suppress_op",
-]
+]  # fmt: skip

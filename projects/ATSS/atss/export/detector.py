@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..modeling.inference import clip_to
+from ..predictor import class_names_of
 from .selection import best, candidates
 
 
@@ -13,7 +14,7 @@ class ExportedATSS(nn.Module):
 
     Args:
         detector: an `ATSS`; its parameters are shared, not copied.
-        suppress: non-maximum suppression, a function like `suppression.suppress`; None to return all candidates.
+        suppress: non-maximum suppression, a function like `selection.suppress`; None to return all candidates.
     """
 
     def __init__(self, detector, suppress=None):
@@ -65,3 +66,21 @@ class ExportedATSS(nn.Module):
         normalised = (images - self.detector.pixel_mean) / self.detector.pixel_std
         # The padding is negative where the caller has padded further.
         return F.pad(normalised.where(inside, 0), (0, columns * multiple - width, 0, rows * multiple - height))
+
+
+def describe(cfg, suppressed):
+    """The settings that a program needs to use an exported model, stored in every file format: a dict of JSON values.
+
+    `suppressed` is whether the model includes non-maximum suppression.
+    """
+    return {
+        "class_names": class_names_of(cfg),
+        "input_format": cfg.INPUT.FORMAT,
+        "min_size": cfg.INPUT.MIN_SIZE_TEST,
+        "max_size": cfg.INPUT.MAX_SIZE_TEST,
+        "resize_like": cfg.INPUT.RESIZE_LIKE,
+        "pixel_extent": cfg.MODEL.ATSS.PIXEL_EXTENT,
+        "suppressed": suppressed,
+        "nms_threshold": cfg.MODEL.ATSS.NMS_THRESH_TEST,
+        "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+    }

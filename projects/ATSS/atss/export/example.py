@@ -21,11 +21,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 
 class Detector:
-    """A model from an ONNX file, whose metadata says how to prepare images.
-
-    Args:
-        path: of the file.
-    """
+    """A model from an ONNX file, whose metadata says how to prepare images."""
 
     def __init__(self, path):
         available = onnxruntime.get_available_providers()
@@ -42,9 +38,7 @@ class Detector:
     def batch(self, images):
         """Detect objects in several images at once, preferably of one size.
 
-        Returns:
-            list of boxes (D, 4) float32 in pixels of the image, scores (D,) float32 and classes (D,) int64, best
-            first.
+        For each image: boxes (D, 4) float32 in its pixels, scores (D,) float32 and classes (D,) int64, best first.
         """
         resized = [self.resize(image) for image in images]
         sizes = np.array([image.shape[:2] for image in resized])
@@ -154,9 +148,8 @@ def main():
             image = read(path)
         except (OSError, ValueError) as error:
             sys.exit(f"error: {path}: cannot read this image ({error})")
-        boxes, scores, classes = detector(image)
-        number = int((scores >= args.threshold).sum())  # best first
-        boxes, scores, classes = boxes[:number], scores[:number], classes[:number]
+        found = detector(image)
+        boxes, scores, classes = (values[found[1] >= args.threshold] for values in found)
         names = [detector.settings["class_names"][label] for label in classes]
         for name, score, box in zip(names, scores, boxes, strict=True):
             print(path, name, f"{score:.3f}", *(f"{side:.1f}" for side in box), sep="\t")

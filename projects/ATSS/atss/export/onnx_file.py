@@ -18,8 +18,8 @@ def save_onnx(program, path, metadata):
 
     Args:
         program: `torch.export.ExportedProgram` of an `ExportedATSS` whose suppression is `suppress_op`, or None.
-        path: of the file.
-        metadata: dict from str to json values for the file's metadata_props; values that are not str become json there.
+        path: path of the file.
+        metadata: dict for the file's metadata_props; values that are not str become JSON there.
     """
     with quiet():
         exported = torch.onnx.export(
@@ -70,19 +70,10 @@ def deformable_convolution(
     x, weight, offset, mask, bias, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
     dilation_h: int, dilation_w: int, groups: int, offset_groups: int, use_mask: bool,
 ):  # fmt: skip
-    """torchvision's deformable convolution in ONNX."""
-    return op.DeformConv(
-        x,
-        weight,
-        offset,
-        bias,
-        mask if use_mask else None,
-        strides=[stride_h, stride_w],
-        pads=[pad_h, pad_w, pad_h, pad_w],
-        dilations=[dilation_h, dilation_w],
-        group=groups,
-        offset_group=offset_groups,
-    )
+    """torchvision's deformable convolution in ONNX, which older versions of onnxscript do not translate."""
+    sides = {"strides": [stride_h, stride_w], "pads": [pad_h, pad_w] * 2, "dilations": [dilation_h, dilation_w]}
+    mask = mask if use_mask else None
+    return op.DeformConv(x, weight, offset, bias, mask, group=groups, offset_group=offset_groups, **sides)
 
 
 TRANSLATIONS = {

@@ -16,28 +16,19 @@ from ..modeling.inference import Detections, clip
 
 # Maximum differences of the same box in both models: of a side in pixels, and of the score.
 MAX_BOX_DIFFERENCE, MAX_SCORE_DIFFERENCE = 0.1, 1e-3
-# Difference of two scores or IoUs below which rounding may reverse their order.
-NEAR = 1e-3
+NEAR = 1e-3  # difference of two scores or IoUs below which rounding may reverse their order
 
 
 @dataclass
 class Comparison:
-    """Differences between the detections of an exported model and of the PyTorch model.
-
-    num_images: images compared.
-    num_boxes: boxes that both detect.
-    box_difference: the largest difference of a side, in pixels.
-    score_difference: the largest difference of a score.
-    num_undecided: undecided boxes that only one of both detects.
-    disagreements: list of str, one for every other box that only one of both detects.
-    """
+    """Differences between the detections of an exported model and of the PyTorch model."""
 
     num_images: int = 0
-    num_boxes: int = 0
-    box_difference: float = 0.0
-    score_difference: float = 0.0
-    num_undecided: int = 0
-    disagreements: list = field(default_factory=list)
+    num_boxes: int = 0  # that both detect
+    box_difference: float = 0.0  # the largest difference of a side, in pixels
+    score_difference: float = 0.0  # the largest
+    num_undecided: int = 0  # undecided boxes that only one of both detects
+    disagreements: list = field(default_factory=list)  # a str for every other box that only one of both detects
 
     def __str__(self):
         undecided = f" ({self.num_undecided} more depend on equal scores or IoUs)" if self.num_undecided else ""
@@ -47,12 +38,9 @@ class Comparison:
         )
 
     def add(self, exported, expected, candidates, margins, selector):
-        """Compare the detections of an image.
+        """Compare the `Detections` of an image.
 
-        Args:
-            exported, expected: `Detections` of the exported model and of the PyTorch model.
-            candidates, margins: what `candidates_of` returns for the image.
-            selector: the `BoxSelector` of `expected`.
+        `candidates` and `margins` are those of `candidates_of`, `selector` is the `BoxSelector` of the PyTorch model.
         """
         self.num_images += 1
         partner = match(exported, expected)
@@ -100,7 +88,7 @@ def compare(detector, model, batches, suppressed):
         expected = selector(grid, predictions, head.box_coding, padded.image_sizes)
         outputs = model(*side_by_side(images))
         for i, size in enumerate(padded.image_sizes):
-            exported = Detections(*(values[i] for values in outputs))
+            exported = pick(outputs, i)
             exported = pick(exported, exported.scores > 0)
             of_image = [None if values is None else values[i] for values in predictions]
             comparison.add(exported, expected[i], *candidates_of(head, grid, of_image, size), selector)
@@ -149,11 +137,8 @@ def match(first, second):
 def candidates_of(head, grid, predictions, size):
     """The boxes of an image that take part in non-maximum suppression, or might because of rounding.
 
-    Args:
-        head: an `ATSSHead`.
-        grid: the `AnchorGrid`.
-        predictions: logits (R, C), deltas (R, 4) and centerness (R,) or None of the image.
-        size: (height, width) of the image.
+    `head` is an `ATSSHead`, `predictions` are logits (R, C), deltas (R, 4) and centerness (R,) or None, `size` is
+    (height, width).
 
     Returns:
         `Detections` of B boxes; (B,), how far the score of each is above what it needs to take part. This margin is
@@ -180,9 +165,7 @@ def candidates_of(head, grid, predictions, size):
 def margins_of(key, above, number):
     """How far scores (r, C) of a level are above what they need to take part.
 
-    Args:
-        key: scores by which the `number` best are chosen.
-        above: class scores minus the score threshold.
+    The `number` best are chosen by `key`; `above` are the class scores minus the score threshold.
     """
     competing = key[above > 0]
     if len(competing) <= number:
@@ -209,8 +192,7 @@ def find_undecided(candidates, margins, selector):
 def suppressed(boxes, scores, sure, iou_threshold):
     """Which boxes (B, 4) of one class non-maximum suppression surely keeps, and which it surely removes: two (B,) bool.
 
-    Args:
-        sure: (B,) bool, which of the boxes surely take part.
+    `sure` (B,) are those that surely take part.
     """
     iou = box_iou(boxes, boxes).nan_to_num(0).fill_diagonal_(0)
     lead = scores - scores[:, None]  # of the column's box over the row's
