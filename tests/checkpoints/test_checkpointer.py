@@ -54,32 +54,9 @@ def test_a_damaged_checkpoint_is_named(saved, damage, suffix):
     assert "truncated, or not a checkpoint" in refused(model, damaged, allow_pickle=True)
 
 
-@pytest.fixture
-def animals(tiny_config, coco_file):
-    """Config of the same model for two classes."""
-    settings = {"DATASETS.REGISTER": [["two", *coco_file()]], "DATASETS.TRAIN": ("two",), "DATASETS.TEST": ("two",)}
-    return lambda **more: tiny_config({**settings, **more})
-
-
-def test_a_checkpoint_with_another_number_of_classes_names_the_keys_that_do_not_fit(saved, animals):
-    message = refused(build_model(animals()), saved[1])
-
-    assert "2 keys" in message and "head.class_logits.weight is (6, 32, 3, 3), not (2, 32, 3, 3)" in message
-
-
-def test_a_checkpoint_of_another_model_is_refused(saved, tmp_path):
-    path = tmp_path / "linear.pth"
-    torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, path)
-
-    assert "another model" in refused(saved[0], path)
-    assert "another model" in refused(saved[0], path, needed=is_pretrained)
-
-
 def test_training_can_start_from_a_backbone_alone_but_evaluation_cannot(saved, tmp_path, tiny_config):
-    model, _ = saved
     path = tmp_path / "backbone.pth"
-    weights = {k: v for k, v in model.state_dict().items() if k.startswith(BOTTOM_UP)}
-    torch.save({"model": weights}, path)
+    torch.save({"model": {k: v for k, v in saved[0].state_dict().items() if k.startswith(BOTTOM_UP)}}, path)
 
     check_weights(tiny_config({"MODEL.WEIGHTS": path}))
     assert "is missing" in refused(build_model(tiny_config()), path)
@@ -119,39 +96,38 @@ def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_
     assert torch.equal(other.backbone.bottom_up.stem.conv1.weight, model.backbone.bottom_up.stem.conv1.weight)
 
 
-@pytest.mark.parametrize(
-    "content, title",
-    [
-        (layouts.paper(SMALL, light=True), "the paper's repository"),
-        (layouts.mmdetection(SMALL, light=True), "mmdetection"),
-        (layouts.mmdetection(SMALL, light=True)["state_dict"], "mmdetection"),
-        ({"model": layouts.torchvision(SMALL)}, "torchvision's ResNets"),
-    ],
-    ids=["paper", "mmdetection", "weights alone", "torchvision"],
-)
-def test_an_error_names_the_converter_for_checkpoints_of_other_codebases(saved, tmp_path, content, title):
+CONVERTIBLE = "a checkpoint of {}; make it one of this project with tools/convert_checkpoint.py"
+NO_WEIGHTS = "truncated, or not a checkpoint"
+REFUSED = {
+    "paper": (layouts.paper(SMALL, light=True), CONVERTIBLE.format("the paper's repository")),
+    "mmdetection": (layouts.mmdetection(SMALL, light=True), CONVERTIBLE.format("mmdetection")),
+    "weights alone": (layouts.mmdetection(SMALL, light=True)["state_dict"], CONVERTIBLE.format("mmdetection")),
+    "torchvision": (
+        {"model": layouts.filled(layouts.resnet(SMALL), light=True)},
+        CONVERTIBLE.format("torchvision's ResNets"),
+    ),
+    "another model": ({"model": torch.nn.Linear(2, 2).state_dict()}, "checkpoint of another model"),
+    "keys are numbers": ({"model": {1: torch.zeros(2)}}, NO_WEIGHTS),
+    "values are texts": ({"model": {"a": "b"}}, NO_WEIGHTS),
+    "model is a list": ({"model": []}, NO_WEIGHTS),
+    "list": ([], "holds no weights by name, but a list"),
+}
+
+
+@pytest.mark.parametrize("content, message", REFUSED.values(), ids=REFUSED)
+def test_files_that_are_no_checkpoints_of_the_model_are_refused(saved, tmp_path, content, message):
     path = tmp_path / "theirs.pth"
     torch.save(content, path)
 
-    message = refused(saved[0], path)
-
-    assert f"a checkpoint of {title}; make it one of this project with tools/convert_checkpoint.py" in message
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ({"model": {1: torch.zeros(2)}}, "truncated, or not a checkpoint"),
-        ({"model": {"a": "b"}}, "truncated, or not a checkpoint"),
-        ({"model": []}, "truncated, or not a checkpoint"),
-        ([], "holds no weights by name, but a list"),
-    ],
-)
-def test_files_without_weights_by_name_are_refused(saved, tmp_path, content, message):
-    path = tmp_path / "odd.pth"
-    torch.save(content, path)
-
     assert message in refused(saved[0], path)
+    assert message in refused(saved[0], path, needed=is_pretrained)
+
+
+@pytest.fixture
+def animals(tiny_config, coco_file):
+    """Config of the same model for two classes."""
+    settings = {"DATASETS.REGISTER": [["two", *coco_file()]], "DATASETS.TRAIN": ("two",), "DATASETS.TEST": ("two",)}
+    return lambda **more: tiny_config({**settings, **more})
 
 
 def test_fine_tuning_keeps_all_that_fits_and_names_what_does_not(saved, animals, caplog):
@@ -168,12 +144,15 @@ def test_fine_tuning_keeps_all_that_fits_and_names_what_does_not(saved, animals,
     assert "2 keys of the head" in warning and all(key in warning for key in remade)
 
 
-def test_an_error_before_training_names_the_key_for_fine_tuning(saved, animals):
+def test_other_classes_are_refused_and_before_training_the_key_for_fine_tuning_is_named(saved, animals):
     cfg = animals(**{"MODEL.WEIGHTS": saved[1]})
+
+    message = refused(build_model(cfg), saved[1])
+
+    assert "2 keys" in message and "head.class_logits.weight is (6, 32, 3, 3), not (2, 32, 3, 3)" in message
+    assert "REMAKE_HEAD" not in message, "for evaluation it would be wrong"
     with pytest.raises(InputError, match=r"MODEL\.ATSS\.REMAKE_HEAD True"):
         check_weights(cfg)
-    assert "REMAKE_HEAD" not in refused(build_model(cfg), saved[1]), "for evaluation it would be wrong"
-
     check_weights(animals(**{"MODEL.WEIGHTS": saved[1], "MODEL.ATSS.REMAKE_HEAD": True}))
 
 
@@ -199,12 +178,3 @@ def test_averaged_weights_are_loaded_unless_training_resumes(tiny_config, tmp_pa
     Checkpointer(other, str(tmp_path), trainer=trainer).resume_or_load("", resume=True)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
     assert trainer.load_state_dict.call_args.args[0]["hooks"]["WeightAverage"]["steps"] == 8
-
-
-def test_training_resumes_from_the_last_checkpoint_not_from_the_best(saved, tmp_path):
-    checkpointer = Checkpointer(saved[0], str(tmp_path))
-    checkpointer.save("model_0000099")
-    checkpointer.save("model_best")
-
-    assert checkpointer.get_checkpoint_file().endswith("model_0000099.pth")
-    assert (tmp_path / "model_best.pth").exists()

@@ -116,10 +116,11 @@ def test_checkpoints_of_an_earlier_run_are_not_resumed(checkpointer, tmp_path):
     os.utime(tmp_path / "model_0000009.pth", (4, 4))
     (tmp_path / "model_0000005.pth").write_bytes(b"")
 
-    assert newest(tmp_path).endswith("model_0000003.pth")
+    assert newest(tmp_path).endswith("model_0000003.pth") and (tmp_path / "model_best.pth").exists()
 
 
 def test_without_a_name_in_last_checkpoint_the_latest_is_used(checkpointer, tmp_path):
+    assert newest(tmp_path) is None and newest(tmp_path / "nowhere") is None
     save(checkpointer, 1, 2)
     (tmp_path / "last_checkpoint").write_bytes(b"")
 
@@ -134,10 +135,6 @@ def test_last_checkpoint_cannot_name_a_file_outside_of_the_folder(checkpointer, 
 
     with pytest.raises(InputError, match=r"run/model_0000001\.pth is damaged"):
         newest(folder)
-
-
-def test_an_empty_folder_has_no_checkpoint(tmp_path):
-    assert newest(tmp_path) is None and newest(tmp_path / "nowhere") is None
 
 
 def test_partial_files_of_a_killed_process_are_removed_when_training_starts_again(checkpointer, tmp_path):
