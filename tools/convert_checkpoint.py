@@ -11,7 +11,6 @@ every key that it mapped, left or filled in.
 
 import argparse
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -57,39 +56,34 @@ def main(args):
 
 
 def write(conversion, source, output):
-    """All files or none."""
+    """Write model.pth, config.yaml and keys.txt, which lists every key, or nothing."""
     if os.path.exists(output) and (not os.path.isdir(output) or os.listdir(output)):
         raise InputError(f"--output {output}: is there already, and not an empty folder")
     cfg = conversion.cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS = os.path.abspath(os.path.join(output, "model.pth"))
     cfg.MODEL.DEVICE = "cuda"
-    parent = os.path.dirname(os.path.abspath(output))
-    try:
-        os.makedirs(parent, exist_ok=True)
-        draft = tempfile.mkdtemp(dir=parent)
-    except OSError as error:
-        raise InputError(f"--output {output}: cannot make this folder ({error.strerror})") from error
-    try:
-        torch.save({"model": conversion.weights, "source": os.path.basename(source)}, os.path.join(draft, "model.pth"))
-        Path(draft, "config.yaml").write_text(cfg.dump())
-        Path(draft, "keys.txt").write_text(listing(conversion))
-        os.chmod(draft, 0o755)
-        if os.path.isdir(output):
-            os.rmdir(output)
-        os.rename(draft, output)
-    except OSError as error:
-        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def listing(conversion):
-    """Every key, a line each."""
     lines = [f"mapped  {theirs} -> {ours}" for theirs, ours in conversion.mapped.items()]
     lines += [f"left    {theirs}" for theirs in conversion.left]
     lines += [f"filled  {ours} ({conversion.weights[ours].flatten()[0]:g})" for ours in conversion.filled]
-    return "\n".join(lines) + "\n"
+    parent = os.path.dirname(os.path.abspath(output))
+    try:
+        os.makedirs(parent, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot make this folder ({error.strerror})") from error
+    try:
+        with folder as draft:
+            model = {"model": conversion.weights, "source": os.path.basename(source)}
+            torch.save(model, os.path.join(draft, "model.pth"))
+            Path(draft, "config.yaml").write_text(cfg.dump())
+            Path(draft, "keys.txt").write_text("\n".join(lines) + "\n")
+            os.chmod(draft, 0o755)
+            if os.path.isdir(output):
+                os.rmdir(output)
+            os.rename(draft, output)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ and the PyTorch model look at the same images and must find the same.
 """
 
 import argparse
-import contextlib
 import os
 import random
 import shutil
@@ -28,8 +27,7 @@ from atss.data.sources import EXTENSIONS, list_folder
 from atss.errors import InputError, first_line, one_line_errors
 from atss.predictor import Predictor
 
-# Goes beside an ONNX file.
-EXAMPLE = os.path.join(os.path.dirname(export.__file__), "example.py")
+EXAMPLE = os.path.join(os.path.dirname(export.__file__), "example.py")  # goes beside an ONNX file
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
 # Images that are compared at most, in batches of these sizes.
 MOST_IMAGES, BATCHES = 12, (1, 2, 3)
@@ -43,10 +41,8 @@ def get_parser():
     parser.add_argument(
         "--no-nms", action="store_true", help="leave non-maximum suppression out: the model gives its candidates"
     )
-    parser.add_argument(
-        "--images", nargs="+", metavar="PATH",
-        help="files or folders of images to compare with; default: those of DATASETS.TEST",
-    )  # fmt: skip
+    images = "files or folders of images to compare with; default: those of DATASETS.TEST"
+    parser.add_argument("--images", nargs="+", metavar="PATH", help=images)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
 
@@ -75,8 +71,23 @@ def main(args):
         if args.format == "onnx":
             shutil.copy(EXAMPLE, draft)
         written = sorted(os.listdir(draft), reverse=True)
-        publish(draft, args.output)
+        try:
+            os.makedirs(args.output, exist_ok=True)
+            for name in written:
+                os.replace(os.path.join(draft, name), os.path.join(args.output, name))
+        except OSError as error:
+            raise InputError(f"--output {args.output}: cannot write there ({error.strerror})") from error
     print(f"Written: {args.output}: {', '.join(written)}")
+
+
+def draft_for(output):
+    """A folder beside `output` for files that are not complete yet, as a context manager that removes it."""
+    parent = os.path.dirname(os.path.abspath(output))
+    try:
+        os.makedirs(parent, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".export", dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
 
 
 def make_format(name):
@@ -94,18 +105,13 @@ def make_format(name):
 
 def named(names):
     """Images that files and folders name: list of (path, (width, height))."""
-    paths = []
-    for name in names:
-        found = [name]
-        if os.path.isdir(name):
-            found = [os.path.join(name, file) for file in list_folder(name, *EXTENSIONS)]
-        if not found or not os.path.exists(found[0]):
-            raise InputError(f"--images {name}: no image there")
-        paths += found
     images = []
-    for path in paths:
+    for name in names:
+        paths = [os.path.join(name, file) for file in list_folder(name, *EXTENSIONS)] if os.path.isdir(name) else [name]
+        if not paths or not os.path.exists(paths[0]):
+            raise InputError(f"--images {name}: no image there")
         try:
-            images.append((path, upright_size(path)))
+            images += [(path, upright_size(path)) for path in paths]
         except InputError as error:
             raise InputError(f"--images {error}") from error
     return images
@@ -152,31 +158,6 @@ def compare(detector, model, images, suppressed):
             "others with --images, or lower MODEL.ATSS.SCORE_THRESH_TEST"
         )
     print(f"They agree: {comparison}")
-
-
-@contextlib.contextmanager
-def draft_for(output):
-    """A folder beside `output` for files that are not complete yet."""
-    parent = os.path.dirname(os.path.abspath(output))
-    try:
-        os.makedirs(parent, exist_ok=True)
-        draft = tempfile.mkdtemp(prefix=".export", dir=parent)
-    except OSError as error:
-        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def publish(draft, output):
-    """Move the files of a draft to where they belong."""
-    try:
-        os.makedirs(output, exist_ok=True)
-        for name in os.listdir(draft):
-            os.replace(os.path.join(draft, name), os.path.join(output, name))
-    except OSError as error:
-        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
 
 
 if __name__ == "__main__":

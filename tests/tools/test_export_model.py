@@ -1,12 +1,12 @@
 """`python tools/export_model.py`, and the example that it writes, as their users call them."""
 
-import builtins
 import subprocess
 import sys
 import textwrap
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -80,22 +80,17 @@ def example(folder, *flags, check=True):
     return subprocess.run(command, check=check, capture_output=True, text=True)
 
 
-def test_it_says_how_far_both_models_are_apart(exported):
+def test_it_says_how_far_both_models_are_apart_and_nothing_of_the_exporters(exported):
     folder, result = exported
 
-    agreement = result.stdout.splitlines()[-2]
+    *_, agreement, written = lines = result.stdout.splitlines()
+    assert len(lines) == 4
     assert agreement.startswith("They agree: ") and "boxes in 8 images" in agreement
     assert "largest differences: boxes " in agreement and ", scores " in agreement
-    assert result.stdout.splitlines()[-1] == f"Written: {folder}: model.onnx, example.py"
+    assert written == f"Written: {folder}: model.onnx, example.py"
+    assert "onnx" not in result.stderr.lower() and "warning" not in result.stderr.lower()
     assert sorted(path.name for path in folder.iterdir()) == ["example.py", "model.onnx"]
     assert [path.name for path in folder.parent.iterdir()] == ["exported"]
-
-
-def test_exporters_say_nothing(exported):
-    _, result = exported
-
-    assert len(result.stdout.splitlines()) == 4
-    assert "onnx" not in result.stderr.lower() and "warning" not in result.stderr.lower()
 
 
 def test_the_example_finds_what_the_predictor_finds(config, exported, tmp_path):
@@ -146,9 +141,8 @@ def test_inputs_outputs_and_what_the_example_needs_to_know(exported):
         "classes": ["batch", 50],
     }
     types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.output]}
-    assert types["images"] == onnx.TensorProto.UINT8
-    assert types["sizes"] == types["classes"] == onnx.TensorProto.INT64
-    assert types["boxes"] == types["scores"] == onnx.TensorProto.FLOAT
+    uint8, int64, float32 = onnx.TensorProto.UINT8, onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
+    assert types == {"images": uint8, "sizes": int64, "boxes": float32, "scores": float32, "classes": int64}
     assert {p.key: p.value for p in model.metadata_props} == {
         "class_names": '["disc", "ring", "box", "frame", "triangle", "cross"]',
         "input_format": "BGR",
@@ -161,12 +155,8 @@ def test_inputs_outputs_and_what_the_example_needs_to_know(exported):
         "max_detections": "50",
     }
     assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
-
-
-def test_the_file_holds_no_paths_of_the_machine_that_made_it(exported):
     content = (exported[0] / "model.onnx").read_bytes()
-
-    assert b"site-packages" not in content and b".py" not in content
+    assert b"site-packages" not in content and b".py" not in content, "paths of the machine that made it"
 
 
 def test_images_of_any_size_in_batches_of_any_number(config, exported):
@@ -176,9 +166,8 @@ def test_images_of_any_size_in_batches_of_any_number(config, exported):
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random) for size in sizes]
     detector = Predictor(load_config(DEMO_CONFIG, pairs(config))).model
 
-    comparison = compare(
-        detector, load_onnx(exported[0] / "model.onnx"), [*([p] for p in images), images], suppressed=True
-    )
+    model, batches = load_onnx(exported[0] / "model.onnx"), [*([image] for image in images), images]
+    comparison = compare(detector, model, batches, suppressed=True)
 
     assert not comparison.disagreements and comparison.num_undecided <= 2
     assert comparison.num_images == 10 and comparison.num_boxes > 300
@@ -225,48 +214,36 @@ def test_torch_format(config, tmp_path, monkeypatch, capsys):
     assert "They agree" in capsys.readouterr().out
 
 
-@pytest.fixture
-def made_up(monkeypatch):
-    """Function: lets the exported model be one that finds a box with this score in every image."""
+@pytest.mark.parametrize(
+    "score, settings, message",
+    [
+        (0.9, {}, r"does not agree.*not written: \d+ boxes differ.*only .* detects class"),
+        (0.0, {"MODEL.ATSS.SCORE_THRESH_TEST": 1.0}, r"finds nothing.*--images.*MODEL\.ATSS\.SCORE_THRESH_TEST"),
+    ],
+    ids=["does not agree", "finds nothing"],
+)
+def test_a_model_that_is_not_confirmed_is_not_written(config, tmp_path, monkeypatch, score, settings, message):
+    """The exported model finds a box with this score in every image."""
 
-    def make_up(score):
-        def model(images, sizes):
-            number = len(images)
-            box = torch.tensor([5.0, 5, 50, 60]).expand(number, 1, 4)
-            return box, torch.full((number, 1), score), torch.zeros(number, 1, dtype=torch.int64)
+    def model(images, sizes):
+        number = len(images)
+        box = torch.tensor([5.0, 5, 50, 60]).expand(number, 1, 4)
+        return box, torch.full((number, 1), score), torch.zeros(number, 1, dtype=torch.int64)
 
-        def save(program, path, metadata):
-            Path(path).write_text("")
+    def save(program, path, metadata):
+        Path(path).write_text("")
 
-        monkeypatch.setattr(tool.export, "capture", lambda module: None)
-        monkeypatch.setattr(tool, "make_format", lambda name: (save, lambda path: model, None))
+    monkeypatch.setattr(tool.export, "capture", lambda module: None)
+    monkeypatch.setattr(tool, "make_format", lambda name: (save, lambda path: model, None))
 
-    return make_up
-
-
-def test_a_model_that_does_not_agree_is_not_written(config, tmp_path, made_up):
-    made_up(0.9)
-
-    with pytest.raises(InputError, match=r"does not agree.*not written: \d+ boxes differ.*only .* detects class"):
-        main(config, "--output", tmp_path / "out")
-
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_model_that_finds_nothing_is_not_written(config, tmp_path, made_up):
-    made_up(0.0)
-
-    with pytest.raises(InputError, match=r"finds nothing.*--images.*MODEL\.ATSS\.SCORE_THRESH_TEST"):
-        main({**config, "MODEL.ATSS.SCORE_THRESH_TEST": 1.0}, "--output", tmp_path / "out")
+    with pytest.raises(InputError, match=message):
+        main({**config, **settings}, "--output", tmp_path / "out")
 
     assert not list(tmp_path.iterdir())
 
 
 def test_a_layer_that_cannot_be_exported_takes_one_line(config, tmp_path, monkeypatch):
-    def fail(module):
-        raise RuntimeError("no such operator\nand much more")
-
-    monkeypatch.setattr(tool.export, "capture", fail)
+    monkeypatch.setattr(tool.export, "capture", Mock(side_effect=RuntimeError("no such operator\nand much more")))
 
     with pytest.raises(InputError, match=r"--format torch: this model cannot be exported \(no such operator\)"):
         main(config, "--format", "torch", "--output", tmp_path / "out")
@@ -275,14 +252,8 @@ def test_a_layer_that_cannot_be_exported_takes_one_line(config, tmp_path, monkey
 
 
 def test_onnx_missing(config, tmp_path, monkeypatch):
-    imported = builtins.__import__
-
-    def without_onnx(name, *rest):
-        if name.startswith("onnx") or name.endswith("onnx_file"):
-            raise ModuleNotFoundError("No module named 'onnx'")
-        return imported(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    monkeypatch.delitem(sys.modules, "atss.export.onnx_file")
+    monkeypatch.setitem(sys.modules, "onnx", None)
 
     with pytest.raises(InputError, match="pip install onnx onnxscript onnxruntime"):
         main(config, "--output", tmp_path / "out")
@@ -310,7 +281,7 @@ def test_bad_input_is_named(config, tmp_path, settings, flags, what):
 
 
 def test_an_error_takes_one_line(config, tmp_path):
-    command = arguments({**config, "MODEL.WEIGHTS": "nowhere.pth"}, "--format", "torch", "--output", tmp_path / "out")
+    command = arguments({**config, "MODEL.WEIGHTS": "nowhere.pth"}, "--output", tmp_path / "out")
 
     assert "nowhere.pth" in error_line(run("tools/export_model.py", *command, check=False))
 
@@ -329,6 +300,4 @@ def test_a_dozen_images_of_all_shapes_are_compared():
 
 @pytest.mark.parametrize("number, sizes", [(12, [1, 2, 3, 1, 2, 3]), (8, [1, 2, 3, 1, 1]), (2, [1, 2]), (1, [1, 2])])
 def test_batches_are_of_one_and_of_more(number, sizes):
-    batches = list(tool.batches(list(range(number))))
-
-    assert [len(batch) for batch in batches] == sizes
+    assert [len(batch) for batch in tool.batches(range(number))] == sizes
