@@ -2,7 +2,6 @@
 
 import pickle
 
-import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -13,7 +12,7 @@ from atss.checkpoints.formats import BOTTOM_UP
 from atss.config import load_config
 from atss.errors import InputError
 from tests.checkpoints import layouts
-from tests.helpers import ROOT, error_line, run
+from tests.helpers import error_line, pairs, run
 
 pytestmark = pytest.mark.slow
 
@@ -21,6 +20,7 @@ BASE = "configs/Base-ATSS.yaml"
 CPU = ["MODEL.DEVICE", "cpu"]
 # Fewer channels in pyramid and head: files of a fifth of the size.
 SMALL = layouts.Architecture(channels=64)
+DEFORMABLE = layouts.Architecture(deformable_stages=(2, 3, 4), deformable_tower=True, channels=64)
 SMALL_CFG = [*CPU, "MODEL.FPN.OUT_CHANNELS", "64"]
 
 
@@ -37,14 +37,17 @@ def saved(tmp_path, content, name="theirs.pth"):
     return path
 
 
-def check_architecture(cfg, name, expected):
-    """The config's architecture is that of the config of the model zoo."""
+def check_config(cfg, name, conventions, **expected):
+    """It has the architecture of the config of the model zoo, except for `expected`, and these conventions."""
     zoo = load_config(f"configs/{name}.yaml", CPU)
     resnets, theirs = cfg.MODEL.RESNETS, zoo.MODEL.RESNETS
     for key in ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "STRIDE_IN_1X1", "DEFORM_ON_PER_STAGE", "DEFORM_MODULATED"):
         assert resnets[key] == expected.get(key, theirs[key]), key
+    atss, images = cfg.MODEL.ATSS, (cfg.INPUT.RESIZE_LIKE, cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_STD)
     for key in ("NUM_CONVS", "USE_DCN_IN_TOWER", "NUM_CLASSES"):
-        assert cfg.MODEL.ATSS[key] == zoo.MODEL.ATSS[key], key
+        assert atss[key] == zoo.MODEL.ATSS[key], key
+    scores = (atss.TOPK_BY_CENTERNESS, atss.SCORE_ROOT)
+    assert (atss.PIXEL_EXTENT, atss.ANCHOR_OFFSET, atss.RELU_BEFORE_P7, *scores, *images) == conventions
 
 
 @pytest.mark.parametrize("name", layouts.PAPER)
@@ -53,15 +56,10 @@ def test_every_key_of_the_papers_models_is_mapped(tmp_path, name):
 
     found = convert(saved(tmp_path, content), base())
 
-    theirs = {key.removeprefix("module.") for key in content["model"]}
-    assert set(found.mapped) | set(found.left) == theirs
+    assert set(found.mapped) | set(found.left) == {key.removeprefix("module.") for key in content["model"]}
     assert found.left == [f"rpn.anchor_generator.cell_anchors.{i}" for i in range(5)] and found.filled == []
     assert set(found.weights) == set(shapes_of(found.cfg))
-    check_architecture(found.cfg, name, {})
-    atss = found.cfg.MODEL.ATSS
-    assert (atss.PIXEL_EXTENT, atss.ANCHOR_OFFSET, atss.RELU_BEFORE_P7) == (1, 0.5, True)
-    assert (atss.TOPK_BY_CENTERNESS, atss.SCORE_ROOT, found.cfg.INPUT.RESIZE_LIKE) == (True, True, "maskrcnn-benchmark")
-    assert (found.cfg.INPUT.FORMAT, found.cfg.MODEL.PIXEL_STD) == ("BGR", [1.0, 1.0, 1.0])
+    check_config(found.cfg, name, (1, 0.5, True, True, True, "maskrcnn-benchmark", "BGR", [1.0, 1.0, 1.0]))
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -76,69 +74,63 @@ def test_every_key_of_mmdetections_models_is_mapped(tmp_path, name, version):
     assert found.filled == [f"head.{t}_tower.{i}.bias" for t in ("box", "class") for i in range(4)]
     assert all((found.weights[key] == 0).all() for key in found.filled)
     assert set(found.weights) == set(shapes_of(found.cfg))
-    check_architecture(found.cfg, name, {"STRIDE_IN_1X1": False})
-    atss = found.cfg.MODEL.ATSS
-    assert (atss.PIXEL_EXTENT, atss.ANCHOR_OFFSET, atss.RELU_BEFORE_P7) == (0, 0.0, False)
-    assert (atss.TOPK_BY_CENTERNESS, atss.SCORE_ROOT, found.cfg.INPUT.RESIZE_LIKE) == (False, False, "mmdetection")
-    assert (found.cfg.INPUT.FORMAT, found.cfg.MODEL.PIXEL_STD) == ("RGB", [58.395, 57.12, 57.375])
+    conventions = (0, 0.0, False, False, False, "mmdetection", "RGB", [58.395, 57.12, 57.375])
+    check_config(found.cfg, name, conventions, STRIDE_IN_1X1=False)
 
 
-def test_values_of_the_papers_models_get_their_keys(tmp_path):
-    content = layouts.paper(layouts.PAPER["atss_R_50_FPN_1x_dcnv2"])
-    theirs = {key.removeprefix("module."): value for key, value in content["model"].items()}
+PAPER_KEYS = {
+    "backbone.bottom_up.stem.conv1.weight": "backbone.body.stem.conv1.weight",
+    "backbone.bottom_up.res2.0.shortcut.norm.bias": "backbone.body.layer1.0.downsample.1.bias",
+    "backbone.bottom_up.res4.5.conv3.weight": "backbone.body.layer3.5.conv3.weight",
+    "backbone.bottom_up.res3.1.conv2.weight": "backbone.body.layer2.1.conv2.conv.weight",
+    "backbone.bottom_up.res3.1.conv2_offset.bias": "backbone.body.layer2.1.conv2.offset.bias",
+    "backbone.fpn_lateral3.weight": "backbone.fpn.fpn_inner2.weight",
+    "backbone.fpn_output5.bias": "backbone.fpn.fpn_layer4.bias",
+    "backbone.top_block.p7.weight": "backbone.fpn.top_blocks.p7.weight",
+    "head.class_tower.2.weight": "rpn.head.cls_tower.6.weight",
+    "head.box_tower.2.norm.weight": "rpn.head.bbox_tower.7.weight",
+    "head.box_tower.3.offset.weight": "rpn.head.bbox_tower.9.offset.weight",
+    "head.class_tower.3.conv.bias": "rpn.head.cls_tower.9.conv.bias",
+    "head.class_tower.3.norm.bias": "rpn.head.cls_tower.10.bias",
+    "head.class_logits.bias": "rpn.head.cls_logits.bias",
+    "head.box_deltas.weight": "rpn.head.bbox_pred.weight",
+}
+MMDETECTION_KEYS = {
+    "backbone.fpn_lateral5.bias": "neck.lateral_convs.2.conv.bias",
+    "backbone.fpn_output3.weight": "neck.fpn_convs.0.conv.weight",
+    "backbone.top_block.p6.weight": "neck.fpn_convs.3.conv.weight",
+    "head.class_tower.1.weight": "bbox_head.cls_convs.1.conv.weight",
+    "head.box_tower.3.norm.bias": "bbox_head.reg_convs.3.gn.bias",
+    "head.centerness.bias": "bbox_head.atss_centerness.bias",
+}
+
+
+# Detectron2 adds its epsilon to the variance, the paper's code none.
+@pytest.mark.parametrize(
+    "layout, a, keys, head, body, eps",
+    [
+        (layouts.paper, DEFORMABLE, PAPER_KEYS, "rpn.head", "backbone.body", 0),
+        (layouts.mmdetection, SMALL, MMDETECTION_KEYS, "bbox_head", "backbone", EPS),
+    ],
+    ids=["paper", "mmdetection"],
+)
+def test_values_get_their_keys(tmp_path, layout, a, keys, head, body, eps):
+    content = layout(a)
 
     ours = convert(saved(tmp_path, content), base()).weights
 
-    for key, other in {
-        "backbone.bottom_up.stem.conv1.weight": "backbone.body.stem.conv1.weight",
-        "backbone.bottom_up.res2.0.shortcut.norm.bias": "backbone.body.layer1.0.downsample.1.bias",
-        "backbone.bottom_up.res4.5.conv3.weight": "backbone.body.layer3.5.conv3.weight",
-        "backbone.bottom_up.res3.1.conv2.weight": "backbone.body.layer2.1.conv2.conv.weight",
-        "backbone.bottom_up.res3.1.conv2_offset.bias": "backbone.body.layer2.1.conv2.offset.bias",
-        "backbone.fpn_lateral3.weight": "backbone.fpn.fpn_inner2.weight",
-        "backbone.fpn_output5.bias": "backbone.fpn.fpn_layer4.bias",
-        "backbone.top_block.p7.weight": "backbone.fpn.top_blocks.p7.weight",
-        "head.class_tower.2.weight": "rpn.head.cls_tower.6.weight",
-        "head.box_tower.2.norm.weight": "rpn.head.bbox_tower.7.weight",
-        "head.box_tower.3.offset.weight": "rpn.head.bbox_tower.9.offset.weight",
-        "head.class_tower.3.conv.bias": "rpn.head.cls_tower.9.conv.bias",
-        "head.class_tower.3.norm.bias": "rpn.head.cls_tower.10.bias",
-        "head.class_logits.bias": "rpn.head.cls_logits.bias",
-        "head.box_deltas.weight": "rpn.head.bbox_pred.weight",
-    }.items():
+    theirs = {k.removeprefix("module."): v for k, v in (content.get("model") or content["state_dict"]).items()}
+    for key, other in keys.items():
         assert torch.equal(ours[key], theirs[other]), key
-    assert ours["head.scales"].tolist() == [theirs[f"rpn.head.scales.{i}.scale"].item() for i in range(5)]
-    # Detectron2 adds its epsilon to the variance, the paper's code none.
-    variance = theirs["backbone.body.layer4.2.bn3.running_var"]
-    torch.testing.assert_close(ours["backbone.bottom_up.res5.2.conv3.norm.running_var"], variance - EPS)
-
-
-def test_values_of_mmdetections_models_get_their_keys(tmp_path):
-    content = layouts.mmdetection(SMALL)
-    theirs = content["state_dict"]
-
-    ours = convert(saved(tmp_path, content), base(SMALL_CFG)).weights
-
-    for key, other in {
-        "backbone.fpn_lateral5.bias": "neck.lateral_convs.2.conv.bias",
-        "backbone.fpn_output3.weight": "neck.fpn_convs.0.conv.weight",
-        "backbone.top_block.p6.weight": "neck.fpn_convs.3.conv.weight",
-        "head.class_tower.1.weight": "bbox_head.cls_convs.1.conv.weight",
-        "head.box_tower.3.norm.bias": "bbox_head.reg_convs.3.gn.bias",
-        "head.centerness.bias": "bbox_head.atss_centerness.bias",
-    }.items():
-        assert torch.equal(ours[key], theirs[other]), key
-    assert ours["head.scales"].tolist() == [theirs[f"bbox_head.scales.{i}.scale"].item() for i in range(5)]
-    variance = theirs["backbone.layer1.0.bn1.running_var"]
-    torch.testing.assert_close(ours["backbone.bottom_up.res2.0.conv1.norm.running_var"], variance)
+    assert ours["head.scales"].tolist() == [theirs[f"{head}.scales.{i}.scale"].item() for i in range(5)]
+    expected = theirs[f"{body}.layer4.2.bn3.running_var"] + eps - EPS
+    torch.testing.assert_close(ours["backbone.bottom_up.res5.2.conv3.norm.running_var"], expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("a", [layouts.Architecture(), layouts.Architecture(101, 32, 8)], ids=["R-50", "X-101-32x8d"])
 @pytest.mark.parametrize("origin", ["torchvision", "caffe2"])
 def test_imagenet_weights_become_a_backbone(tmp_path, origin, a):
-    content = getattr(layouts, origin)(a)
-
-    path = saved(tmp_path, content, "r.pth" if origin == "torchvision" else "r.pkl")
+    path = saved(tmp_path, getattr(layouts, origin)(a), "r.pth" if origin == "torchvision" else "r.pkl")
 
     found = convert(path, base(), allow_pickle=True)
 
@@ -156,6 +148,7 @@ def test_a_torchvision_resnet_gives_the_same_features(tmp_path):
 
     torch.manual_seed(0)
     theirs = resnet50().eval()
+    theirs.avgpool = theirs.fc = torch.nn.Identity()
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -166,11 +159,9 @@ def test_a_torchvision_resnet_gives_the_same_features(tmp_path):
     x = torch.randn(1, 3, 64, 96)
 
     with torch.no_grad():
-        expected = theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x)))))
-        expected = theirs.layer4(theirs.layer3(theirs.layer2(expected)))
-        features = model.backbone.bottom_up(x)
+        expected, features = theirs(x), model.backbone.bottom_up(x)["res5"].flatten(1)
 
-    torch.testing.assert_close(features["res5"], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
 def refused(path, cfg=None, **options):
@@ -182,36 +173,38 @@ def refused(path, cfg=None, **options):
 
 
 def test_files_with_missing_or_unknown_keys_are_refused(tmp_path):
-    content = layouts.paper(SMALL)
-    whole = content["model"]
+    whole = layouts.paper(SMALL)["model"]
 
     def without(part):
-        return {"model": {key: value for key, value in whole.items() if part not in key}}
+        return {key: value for key, value in whole.items() if part not in key}
 
-    def with_(key, shape):
-        return {"model": {**whole, f"module.{key}": torch.zeros(shape)}}
-
-    assert "lacks backbone.fpn_output4.bias" in refused(saved(tmp_path, without("fpn_layer3.bias")))
-    assert "lacks backbone.bottom_up.res3.2.conv1.weight, " in refused(saved(tmp_path, without("layer2.2.")))
-    message = refused(saved(tmp_path, with_("backbone.fpn.top_blocks.p6.weight", (64, 2048, 3, 3))))
-    assert "top_block.p6.weight is (64, 2048, 3, 3), not (64, 64, 3, 3)" in message
-    assert "no place here for rpn.head.extra" in refused(saved(tmp_path, with_("rpn.head.extra", (1,))))
-    assert "third stage has 5 blocks" in refused(saved(tmp_path, without("layer3.5.")))
-    linear = saved(tmp_path, torch.nn.Linear(2, 2).state_dict())
-    assert "not a checkpoint of one of the paper's repository, mmdetection" in refused(linear)
-    ours = saved(tmp_path, {"model": {"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}})
-    assert "Detectron2's names already" in refused(ours)
+    for weights, message in (
+        (without("fpn_layer3.bias"), "lacks backbone.fpn_output4.bias"),
+        (without("layer2.2."), "lacks backbone.bottom_up.res3.2.conv1.weight, "),
+        (without("layer3.5."), "third stage has 5 blocks"),
+        ({**whole, "module.rpn.head.extra": torch.zeros(1)}, "no place here for rpn.head.extra"),
+        (
+            {**whole, "module.backbone.fpn.top_blocks.p6.weight": torch.zeros(64, 2048, 3, 3)},
+            "top_block.p6.weight is (64, 2048, 3, 3), not (64, 64, 3, 3)",
+        ),
+        (torch.nn.Linear(2, 2).state_dict(), "not a checkpoint of one of the paper's repository, mmdetection"),
+        ({"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}, "Detectron2's names already"),
+    ):
+        assert message in refused(saved(tmp_path, {"model": weights}))
 
 
 def test_a_config_that_does_not_fit_is_refused_with_both_values(tmp_path):
     path = saved(tmp_path, layouts.paper(SMALL))
 
-    message = refused(path, load_config("configs/atss_R_101_FPN_2x.yaml", SMALL_CFG), own_model=True, own_datasets=True)
-    assert "a model with MODEL.RESNETS.DEPTH 50, but the config has 101" in message
-    message = refused(
-        path, load_config("configs/atss_R_50_FPN_1x_dcnv2.yaml", SMALL_CFG), own_model=True, own_datasets=True
-    )
-    assert "DEFORM_ON_PER_STAGE [False, False, False, False], but the config has [False, True, True, True]" in message
+    for name, message in (
+        ("atss_R_101_FPN_2x", "a model with MODEL.RESNETS.DEPTH 50, but the config has 101"),
+        (
+            "atss_R_50_FPN_1x_dcnv2",
+            "DEFORM_ON_PER_STAGE [False, False, False, False], but the config has [False, True, True, True]",
+        ),
+    ):
+        cfg = load_config(f"configs/{name}.yaml", SMALL_CFG)
+        assert message in refused(path, cfg, own_model=True, own_datasets=True)
     convert(path, load_config("configs/atss_R_50_FPN_1x.yaml", SMALL_CFG), own_model=True, own_datasets=True)
 
 
@@ -227,18 +220,15 @@ def test_backbones_and_detectors_of_other_strides_fit_a_custom_config(tmp_path):
     assert (found.MODEL.RESNETS.STRIDE_IN_1X1, found.SOLVER.MAX_ITER) == (False, 7)
     assert other.cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE == [False, True, True, True]
     assert other.filled and all(key.endswith("num_batches_tracked") for key in other.filled)
-    path = saved(tmp_path, {"model": other.weights}, "ours.pth")
-    model = build_model(other.cfg)
-    offsets = [key for key in model.state_dict() if "conv2_offset" in key]
+    offsets = [key for key in shapes_of(other.cfg) if "conv2_offset" in key]
     assert offsets and not any(key in other.weights for key in offsets)
     kept = convert(saved(tmp_path, detector), base(SMALL_CFG), keep=["INPUT.RESIZE_LIKE"]).cfg
-    assert kept.INPUT.RESIZE_LIKE == "detectron2" and path.exists()
+    assert kept.INPUT.RESIZE_LIKE == "detectron2"
 
 
 def test_classes_and_datasets_of_the_written_config_are_the_models(tmp_path, coco_file):
-    mine = ["DATASETS.REGISTER", [["animals", *coco_file()]], "DATASETS.TRAIN", "('animals',)", "DATASETS.TEST",
-            "('animals',)"]  # fmt: skip
-    mine = [str(x) for x in mine]
+    data = {"DATASETS.REGISTER": [["animals", *coco_file()]]}
+    mine = pairs({**data, "DATASETS.TRAIN": ("animals",), "DATASETS.TEST": ("animals",)})
 
     def classes(content, opts=(), **options):
         cfg = convert(saved(tmp_path, content), base([*SMALL_CFG, *opts]), **options).cfg
@@ -256,26 +246,21 @@ def test_classes_and_datasets_of_the_written_config_are_the_models(tmp_path, coc
     )
 
 
-@pytest.mark.parametrize(
-    "key, value",
-    [
-        ("backbone.body.layer1.0.conv2.weight", None),
-        ("backbone.body.layer1.0.conv2.weight", torch.zeros(())),
-        ("backbone.body.layer1.0.conv2.weight", torch.zeros(64, 0, 3, 3)),
-        ("backbone.body.layer1.0.conv2.weight", torch.zeros(64, 64, 3, 3).to_sparse()),
-        ("backbone.body.layer1.0.conv2.weight", torch.zeros(64, 64, 3, 3, device="meta")),
-        ("backbone.body.layer1.0.conv2.weight", torch.full((64, 64, 3, 3), torch.nan)),
-        ("backbone.body.layer1.0.conv2.weight", torch.zeros(64, 64, 3, 3, dtype=torch.complex64)),
-        ("rpn.head.cls_logits.weight", torch.zeros(())),
-        ("rpn.head.cls_logits.weight", torch.zeros(80)),
-        ("rpn.head.centerness.bias", torch.zeros(0)),
-        ("rpn.head.centerness.bias", torch.zeros(())),
-        ("rpn.head.scales.2.scale", torch.zeros(2)),
-        ("rpn.head.scales.2.scale", None),
-        ("rpn.head.cls_tower.9.weight", None),
-        ("rpn.head.bbox_pred.bias", torch.zeros((), dtype=torch.half).expand(1 << 42)),
+CONV = (64, 64, 3, 3)
+IMPOSSIBLE = {
+    "backbone.body.layer1.0.conv2.weight": [
+        None, torch.zeros(()), torch.zeros(64, 0, 3, 3), torch.zeros(CONV).to_sparse(),
+        torch.zeros(CONV, device="meta"), torch.full(CONV, torch.nan), torch.zeros(CONV, dtype=torch.complex64),
     ],
-)
+    "rpn.head.cls_logits.weight": [torch.zeros(()), torch.zeros(80)],
+    "rpn.head.centerness.bias": [torch.zeros(0), torch.zeros(())],
+    "rpn.head.scales.2.scale": [torch.zeros(2), None],
+    "rpn.head.cls_tower.9.weight": [None],
+    "rpn.head.bbox_pred.bias": [torch.zeros((), dtype=torch.half).expand(1 << 42)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key, value", [(key, value) for key, values in IMPOSSIBLE.items() for value in values])
 def test_weights_of_impossible_values_are_refused_in_one_line(tmp_path, key, value):
     content = layouts.paper(SMALL, light=True)
     content["model"][f"module.{key}"] = value
@@ -283,31 +268,6 @@ def test_weights_of_impossible_values_are_refused_in_one_line(tmp_path, key, val
         del content["model"][f"module.{key}"]
 
     assert len(refused(saved(tmp_path, content))) < 600
-
-
-class Malicious:
-    def __reduce__(self):
-        return (open, ("hacked", "w"))
-
-
-@pytest.mark.parametrize("name", ["evil.pth", "evil.pkl"])
-def test_code_in_a_file_is_named_and_not_run(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    path = saved(tmp_path, {"model": {"a": np.zeros(3)}, "extra": Malicious()}, name)
-
-    with pytest.raises(InputError, match=r"holds \w+\.open besides weights, which could run code: not read"):
-        convert(path, load_config(ROOT / BASE, SMALL_CFG, read_datasets=False), allow_pickle=True)
-
-    assert not (tmp_path / "hacked").exists()
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:10], lambda b: b"", lambda b: b"text" * 9])
-@pytest.mark.parametrize("name", ["damaged.pth", "damaged.pkl"])
-def test_damaged_files_are_named(tmp_path, damage, name):
-    path = saved(tmp_path, {"model": {"a": np.zeros(9)} if name.endswith("pkl") else {"a": torch.zeros(9)}}, name)
-    path.write_bytes(damage(path.read_bytes()))
-
-    assert "truncated, or not a checkpoint" in refused(path, allow_pickle=True)
 
 
 def test_the_command_writes_all_or_nothing(tmp_path, coco_file):
@@ -324,16 +284,14 @@ def test_the_command_writes_all_or_nothing(tmp_path, coco_file):
     assert "left    backbone.bn1.num_batches_tracked\n" in keys and "filled  head.box_tower.0.bias (0)\n" in keys
 
     annotations, images = coco_file()
-    entries = [["animals", annotations, images]]
-    small = ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96", "OUTPUT_DIR", tmp_path / "out"]
-    data = ["DATASETS.REGISTER", entries, "DATASETS.TEST", "('animals',)", "MODEL.ATSS.CLASS_NAMES", "[]"]
-    run("train_net.py", "--config-file", output / "config.yaml", "--eval-only", *data, *small)
+    data = {"DATASETS.REGISTER": [["animals", annotations, images]], "DATASETS.TEST": ("animals",)}
+    small = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 96, "OUTPUT_DIR": tmp_path / "out"}
+    config, opts = ("--config-file", output / "config.yaml"), pairs({**data, "MODEL.ATSS.CLASS_NAMES": [], **small})
+    run("train_net.py", *config, "--eval-only", *opts)
     assert (tmp_path / "out/inference/coco_instances_results.json").is_file()
-    run(
-        "demo/demo.py", "--config-file", output / "config.yaml", "--input", f"{images}/0.png",
-        "--output", tmp_path / "drawn", "--opts", *small,
-    )  # fmt: skip
-    assert (tmp_path / "drawn/0.png").is_file()
+    drawn = tmp_path / "drawn"
+    run("demo/demo.py", *config, "--input", f"{images}/0.png", "--output", drawn, "--opts", *pairs(small))
+    assert (drawn / "0.png").is_file()
 
     again = run("tools/convert_checkpoint.py", path, "--output", output, check=False)
     assert "is there already, and not an empty folder" in error_line(again)
