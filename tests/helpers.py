@@ -1,6 +1,9 @@
 """The tiny model's settings, and the commands run as a user runs them."""
 
+import contextlib
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +73,15 @@ def error_line(result):
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("error: "), result.stderr[-2000:]
     return line
+
+
+@contextlib.contextmanager
+def file_size_limit(num_bytes):
+    """The system refuses larger files, as a full disk does."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -20,6 +20,7 @@ import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it sil
 import torch
 
 from atss.checkpoints.conversion import convert
+from atss.checkpoints.files import reason
 from atss.config import load_config, parse_with_opts
 from atss.errors import InputError, one_line_errors
 
@@ -82,8 +83,8 @@ def write(conversion, source, output):
             if os.path.isdir(output):
                 os.rmdir(output)
             os.rename(draft, output)
-    except OSError as error:
-        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
+    except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError from an OSError
+        raise InputError(f"--output {output}: cannot write there ({reason(error)})") from error
 
 
 if __name__ == "__main__":

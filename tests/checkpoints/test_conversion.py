@@ -6,13 +6,14 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+import convert_checkpoint
 from atss.checkpoints import Checkpointer, is_pretrained
 from atss.checkpoints.conversion import EPS, convert, shapes_of
 from atss.checkpoints.formats import BOTTOM_UP
 from atss.config import load_config
 from atss.errors import InputError
 from tests.checkpoints import layouts
-from tests.helpers import error_line, pairs, run
+from tests.helpers import error_line, file_size_limit, pairs, run
 
 pytestmark = pytest.mark.slow
 
@@ -299,3 +300,12 @@ def test_the_command_writes_all_or_nothing(tmp_path, coco_file):
     line = error_line(run("tools/convert_checkpoint.py", path, "--output", tmp_path / "other", check=False))
     assert "truncated" in line and not (tmp_path / "other").exists()
     assert not list(tmp_path.glob("tmp*"))
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    conversion = convert(saved(tmp_path, layouts.mmdetection(SMALL, classes=2)), base())
+
+    with file_size_limit(2000), pytest.raises(InputError, match=r"converted: cannot write there \(File too large\)"):
+        convert_checkpoint.write(conversion, "theirs.pth", str(tmp_path / "converted"))
+
+    assert [path.suffix for path in tmp_path.iterdir()] == [".pth"]

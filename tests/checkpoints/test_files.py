@@ -3,8 +3,8 @@
 import errno
 import os
 import random
-import resource
-import signal
+import re
+import zipfile
 from unittest.mock import Mock
 
 import pytest
@@ -14,6 +14,7 @@ from torch import nn
 from atss.checkpoints import Checkpointer, newest
 from atss.checkpoints.files import damage, write_whole
 from atss.errors import InputError
+from tests.helpers import file_size_limit
 
 
 @pytest.fixture
@@ -47,16 +48,12 @@ def test_a_file_is_written_completely_or_not_at_all(tmp_path):
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(checkpointer, tmp_path):
-    """The system refuses files of more than 2,000 bytes."""
     save(checkpointer, 1)
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    try:
-        with pytest.raises(InputError, match=r"model_0000002\.pth: cannot be written \(File too large\)"):
-            save(checkpointer, 2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        file_size_limit(2000),
+        pytest.raises(InputError, match=r"model_0000002\.pth: cannot be written \(File too large\)"),
+    ):
+        save(checkpointer, 2)
 
     assert newest(tmp_path) == f"{tmp_path}/model_0000001.pth" and damage(newest(tmp_path)) is None
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
@@ -98,6 +95,17 @@ def test_a_changed_byte_is_detected_by_its_checksum(checkpointer, tmp_path, seed
     path.write_bytes(content)
 
     assert "checksum" in damage(path) and newest(tmp_path).endswith("model_0000001.pth")
+
+
+def test_a_changed_compression_method_is_damage(checkpointer, tmp_path):
+    save(checkpointer, 1, 2)
+    path = tmp_path / "model_0000002.pth"
+    content = bytearray(path.read_bytes())
+    for entry in re.finditer(b"PK\x01\x02", content):
+        content[entry.start() + 10] = zipfile.ZIP_DEFLATED
+    path.write_bytes(content)
+
+    assert damage(path) and newest(tmp_path).endswith("model_0000001.pth")
 
 
 def test_training_does_not_restart_if_all_checkpoints_are_damaged(checkpointer, tmp_path):

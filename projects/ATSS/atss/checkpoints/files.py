@@ -7,6 +7,7 @@ import math
 import os
 import re
 import zipfile
+import zlib
 
 from ..errors import InputError, first_line
 
@@ -60,7 +61,7 @@ def damage(path):
             broken = archive.testzip()
     except FileNotFoundError:
         return "it is missing"
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
         return first_line(error)
     return broken and f"the checksum of {broken} is wrong"
 
