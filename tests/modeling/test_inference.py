@@ -99,7 +99,7 @@ def test_a_box_that_ends_with_its_last_pixel_keeps_it():
     first_and_last = torch.tensor([[-3.0, 4, 9, 30], [25, 5, 28, 6]])
     ends = torch.tensor([0, 0, 1, 1])
 
-    clipped = clip(first_and_last + ends, (32, 20), pixel_extent=1)
+    clipped = clip(first_and_last + ends, torch.tensor([20, 32]), pixel_extent=1)
     resized = resize_boxes(clipped, (32, 20), (64, 50), pixel_extent=1)
 
     expected = torch.tensor([[0.0, 4, 9, 30], [19, 5, 19, 6]])

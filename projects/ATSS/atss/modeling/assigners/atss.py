@@ -5,7 +5,7 @@ import math
 import torch
 
 from .assigner import ASSIGNER_REGISTRY, Assigner
-from .backends import check_backend, settle_backend
+from .backends import BACKENDS, settle_backend
 from .matches import INSIDE_MARGIN, Positives
 from .nearest import are_nearest, check_topk, over_pairs, pairs_of_ranks, rank_index, ranked_positions
 
@@ -51,7 +51,8 @@ class ATSSAssigner(Assigner):
     def __init__(self, topk: int = 9, backend: str = "auto"):
         super().__init__()
         check_topk(topk)
-        check_backend(backend)
+        if backend not in BACKENDS:
+            raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
         self.topk = topk
         self.backend = backend
 
