@@ -115,15 +115,9 @@ def positives_of(gt, grid, k):
 
 
 def pair_ious(low, high, centers, cell_anchors):
-    """IoU of every ground truth box with the anchors at all pairs of ranks.
+    """IoU (A, P, L, M) of boxes `low`, `high` (2, 1, 1, M) with the anchors at all pairs of ranks.
 
-    Args:
-        low, high: (2, 1, 1, M), x1 y1 and x2 y2 of the boxes.
-        centers: (2, k, L, M), centres of the cells by rank.
-        cell_anchors: (A, 2, 2, L), see `Levels`.
-
-    Returns:
-        (A, P, L, M) float32.
+    `centers` (2, k, L, M) are those of the cells by rank, `cell_anchors` (A, 2, 2, L) as in `Levels`.
     """
     anchor_low, anchor_high = cell_anchors[:, :, :, None, :, None].unbind(1)
     common = torch.minimum(centers + anchor_high, high).sub_(torch.maximum(centers + anchor_low, low)).clamp_(min=0)

@@ -37,11 +37,12 @@ class ScaleRangeAssigner(Assigner):
         super().__init__()
         self.ranges = check_ranges(ranges)
 
-    def check_grid(self, grid):
+    def assign(self, grid, gt_boxes, ignore_boxes):
         if len(self.ranges) != len(grid.shapes):
             raise ValueError(
                 f"ranges: expected one for each of the {len(grid.shapes)} levels of grid, got {len(self.ranges)}"
             )
+        return super().assign(grid, gt_boxes, ignore_boxes)
 
     def positives(self, gt, grid):
         low, high = gt.boxes.double().t()[:, None].split(2)
@@ -71,7 +72,7 @@ class ScaleRangeAssigner(Assigner):
         # Smallest first: the bits of an area are subtracted from those of infinity, which reverses the order exactly.
         priority = (INFINITY_BITS - areas.view(torch.int32)).view(torch.float32)
         priority, index = (x[box].repeat_interleave(grid.num_per_cell) for x in (priority, gt.index))
-        return Positives.of(anchors.flatten(), priority, index, torch.ones_like(index, dtype=torch.bool))
+        return Positives.of(anchors.flatten(), priority, index)
 
 
 def check_ranges(ranges):
