@@ -307,8 +307,8 @@ RULES = dict(ASSIGNER_REGISTRY)
 @pytest.mark.parametrize("aspect_ratios", [(1.0,), (0.5, 1.0, 2.0)])
 def test_losses_and_gradients_are_finite_with_none_and_with_a_thousand_objects(rule, aspect_ratios):
     head = make_head(assigner=RULES[rule](), aspect_ratios=aspect_ratios)
-    for counts in [(0, 0), (0, 4), (3, 0), (1000, 1)]:
-        losses = head.losses(*head(features()), *objects(*counts))
+    for counts in [(0, 0), (0, 4, 0), (1000, 1)]:
+        losses = head.losses(*head(features(len(counts))), *objects(*counts))
         sum(losses.values()).backward()
 
         assert all(loss.isfinite() for loss in losses.values())

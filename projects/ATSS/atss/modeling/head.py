@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.modeling.anchor_generator import BufferList
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -107,8 +108,7 @@ class ATSSHead(nn.Module):
         self.box_loss = box_loss
         self.box_loss_weight = box_loss_weight
         self.smooth_l1_beta = smooth_l1_beta
-        for level, anchors in enumerate(cell_anchors):
-            self.register_buffer(f"cell_anchors_{level}", anchors, persistent=False)
+        self.cell_anchors = BufferList(cell_anchors)
 
         num_anchors = len(cell_anchors[0])
         self.class_tower = self._tower(in_channels, num_convs, norm, deformable)
@@ -190,8 +190,7 @@ class ATSSHead(nn.Module):
 
     def grid(self, shapes: Sequence[tuple[int, int]]) -> AnchorGrid:
         """The anchors of feature maps with these shapes (H, W)."""
-        cell_anchors = [getattr(self, f"cell_anchors_{level}") for level in range(len(self.strides))]
-        return AnchorGrid(shapes, self.strides, cell_anchors, self.anchor_offset)
+        return AnchorGrid(shapes, self.strides, list(self.cell_anchors), self.anchor_offset)
 
     def losses(
         self,
@@ -299,9 +298,9 @@ def matched_targets(matches, gt_boxes, gt_classes, anchors):
     """Box (N, R, 4) and class (N, R) of every anchor's match; the anchor (R, 4) itself and class 0 without a match."""
     counts = torch.tensor([len(boxes) for boxes in gt_boxes]).to(matches.device, non_blocking=True)
     first = counts.cumsum(0) - counts
-    # One row is appended for anchors without a match.
+    # One row, of class 0, is appended for anchors without a match.
     boxes = torch.cat([*gt_boxes, anchors[:1]]).to(anchors.dtype)
     classes = torch.cat([*gt_classes, matches.new_zeros(1)])
     positive = matches >= 0
     index = (matches + first[:, None]).where(positive, len(classes) - 1)
-    return boxes[index].where(positive[..., None], anchors), classes[index].where(positive, 0)
+    return boxes[index].where(positive[..., None], anchors), classes[index]
