@@ -71,7 +71,10 @@ class Positives(NamedTuple):
 
 
 def resolve_conflicts(matches, anchors, keys):
-    """Match every anchor of `Positives` to its box of highest priority, in place in `matches` (N, R) int64."""
+    """Match every anchor of `Positives` to its box of highest priority.
+
+    `matches` (N, R) int64, BACKGROUND or IGNORED, changes in place.
+    """
     matches = matches.view(-1)
     matches.scatter_reduce_(0, anchors, keys, "amax")
     best = matches.take(anchors)

@@ -23,8 +23,7 @@ class Portable:
         Returns:
             (N, out_channels, H', W').
         """
-        # Under mixed precision, too, in the precision of the weights: offsets need it, and few devices have a half
-        # kernel.
+        # In the precision of the weights, even under autocast: offsets need it, and few devices have a half kernel.
         x, offset, mask = (None if value is None else value.to(self.weight.dtype) for value in (x, offset, mask))
         with torch.autocast(x.device.type, enabled=False):
             x = deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
