@@ -15,26 +15,17 @@ an anchor differs.
 
 import argparse
 import sys
-from typing import NamedTuple
+from collections import Counter
 
 import torch
+from torchvision.ops import box_area, box_iou
 
 import peers
-from assigner import RULES, STRIDES, random_boxes
-from atss.modeling.anchors import AnchorGrid, make_cell_anchors
+from assigner import RULES, make_grid, random_boxes
 
 # Aspect ratios, of which one and three anchors per location are made with sides that float32 holds.
 ONE, THREE = (1.0,), (0.25, 1.0, 4.0)
 COMPARED = [("atss", ONE), ("atss", THREE), ("iou", ONE), ("iou", THREE), ("scale_range", ONE), ("topk_iou", ONE)]
-
-
-class Counts(NamedTuple):
-    """What `compare` found: numbers of anchors, of those with an object, of those that differ; images skipped."""
-
-    anchors: int
-    positives: int
-    differing: int
-    skipped: int
 
 
 def main():
@@ -46,9 +37,9 @@ def main():
         theirs = peers.paper(args.paper, rule, args.topk, len(ratios))
         forget_added_pixel()
         found = compare(rule, ratios, theirs, args)
-        print(f"{rule:>12} {len(ratios):>20} {args.images:>9} {found.anchors:>10} {found.positives:>10} "
-              f"{found.differing:>10} {found.skipped:>9}", flush=True)  # fmt: skip
-        differing += found.differing
+        print(f"{rule:>12} {len(ratios):>20} {args.images:>9} {found['anchors']:>10} {found['positives']:>10} "
+              f"{found['differing']:>10} {found['skipped']:>9}", flush=True)  # fmt: skip
+        differing += found["differing"]
     return 1 if differing else 0
 
 
@@ -62,36 +53,33 @@ def parse_arguments():
 
 
 def compare(rule, ratios, theirs, args):
-    """`Counts` of a rule with anchors of these aspect ratios; `theirs` as `peers.paper` gives it."""
-    generator, ours = torch.Generator().manual_seed(args.seed), RULES[rule](args.topk)
-    anchors = positives = differing = skipped = images = 0
-    while images < args.images:
+    """Compare a rule with anchors of these aspect ratios; `theirs` as `peers.paper` gives it.
+
+    Returns the numbers of `images` compared and `skipped`, of `anchors`, and of those `positives` and `differing`.
+    """
+    generator, ours, counts = torch.Generator().manual_seed(args.seed), RULES[rule](args.topk), Counter()
+    while counts["images"] < args.images:
         grid, boxes = random_image(generator, ratios)
         if has_tie(rule, grid, boxes, args.topk):
-            skipped += 1
+            counts["skipped"] += 1
             continue
-        images += 1
         matches, expected = ours(grid, [boxes])[0], matches_of(theirs(grid, [boxes]))
-        anchors += len(grid)
-        positives += int((matches >= 0).sum())
-        differing += int((matches != expected).sum())
-    return Counts(anchors, positives, differing, skipped)
+        positives, differing = int((matches >= 0).sum()), int((matches != expected).sum())
+        counts.update(images=1, anchors=len(grid), positives=positives, differing=differing)
+    return counts
 
 
 def random_image(generator, ratios):
     """A grid, and between 1 and 40 objects."""
     height, width, number, seed = torch.randint(0, 1 << 31, (4,), generator=generator).tolist()
     height, width, number = 32 * (2 + height % 10), 32 * (2 + width % 10), 1 + number % 40
-    shapes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
-    grid = AnchorGrid(shapes, STRIDES, make_cell_anchors(STRIDES, aspect_ratios=ratios))
-    return grid, random_boxes(1, number, height, width, seed, grid.device)[0]
+    return make_grid(height, width, ratios, "cpu"), random_boxes(1, number, height, width, seed, "cpu")[0]
 
 
 def matches_of(targets):
     """The matches (R,), as our rules give them, from what `peers.paper` returns for one image."""
-    labels = targets[0][0].long()
     # -1 and 0 stand for ignored and background there, -2 and -1 here.
-    return labels - 1
+    return targets[0][0].long() - 1
 
 
 def has_tie(rule, grid, boxes, topk):
@@ -102,7 +90,7 @@ def has_tie(rule, grid, boxes, topk):
     offsets = (anchors[:, None, :2] + anchors[:, None, 2:]) / 2 - (boxes[:, :2] + boxes[:, 2:]) / 2
     distances = offsets.square().sum(-1).sqrt()
     if rule == "topk_iou":
-        return equal_at(distances / distances.max() / 1000 - ious(anchors, boxes), topk)
+        return equal_at(distances / distances.max() / 1000 - box_iou(anchors, boxes), topk)
     return any(equal_at(level, topk * grid.num_per_cell) for level in distances.split(grid.level_sizes))
 
 
@@ -114,23 +102,11 @@ def equal_at(values, k):
     return bool((last == following).any())
 
 
-def ious(first, second):
-    """IoU of all pairs of boxes, (number of first, number of second)."""
-    first, second = first[:, None], second[None]
-    corners = torch.maximum(first, second)[..., :2], torch.minimum(first, second)[..., 2:]
-    common = area(torch.cat([corners[0], torch.maximum(*corners)], dim=-1))
-    return common / (area(first) + area(second) - common)
-
-
-def area(boxes):
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
 def forget_added_pixel():
     """Give the paper's code areas and IoUs of boxes that have no added pixel."""
     loss = sys.modules["atss_core.modeling.rpn.atss.loss"]
-    loss.boxlist_iou = lambda first, second: ious(first.bbox, second.bbox)
-    sys.modules["atss_core.structures.bounding_box"].BoxList.area = lambda boxes: area(boxes.bbox)
+    loss.boxlist_iou = lambda first, second: box_iou(first.bbox, second.bbox)
+    sys.modules["atss_core.structures.bounding_box"].BoxList.area = lambda boxes: box_area(boxes.bbox)
 
 
 if __name__ == "__main__":

@@ -21,23 +21,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import peers
-from atss.modeling.anchors import AnchorGrid, make_cell_anchors
-from atss.modeling.assigners import (
-    ATSSAssigner,
-    CenterSamplingAssigner,
-    IoUAssigner,
-    ScaleRangeAssigner,
-    TopKIoUAssigner,
-)
+from atss.modeling import AnchorGrid, assigners, make_cell_anchors
+from atss.modeling.assigners import ATSSAssigner
 
 STRIDES = [8, 16, 32, 64, 128]
 # Our implementation of every rule, in PyTorch, from k. IoU as in the paper's experiments: centres inside the object.
 RULES = {
     "atss": lambda topk: ATSSAssigner(topk, "torch"),
-    "iou": lambda topk: IoUAssigner(center_in_box=True),
-    "scale_range": lambda topk: ScaleRangeAssigner(),
-    "center_sampling": CenterSamplingAssigner,
-    "topk_iou": TopKIoUAssigner,
+    "iou": lambda topk: assigners.IoUAssigner(center_in_box=True),
+    "scale_range": lambda topk: assigners.ScaleRangeAssigner(),
+    "center_sampling": assigners.CenterSamplingAssigner,
+    "topk_iou": assigners.TopKIoUAssigner,
 }
 
 
@@ -48,10 +42,9 @@ def main():
     print(f"torch {torch.__version__}, {name}")
     results = {}
     for rule, num_anchors, (height, width), batch in itertools.product(args.rule, args.anchors, args.size, args.batch):
-        setting = f"{batch} x {height}x{width}, {num_anchors} anchor(s) per location"
-        if args.rule != ["atss"]:
-            setting = f"{rule}: {setting}"
-        grid = make_grid(height, width, num_anchors, device)
+        prefix = "" if args.rule == ["atss"] else f"{rule}: "
+        setting = f"{prefix}{batch} x {height}x{width}, {num_anchors} anchor(s) per location"
+        grid = make_grid(height, width, ratios_of(num_anchors), device)
         write, launch = floors(grid, batch, args.seconds)
         print(f"\n{setting}, k = {args.topk}, {len(grid)} anchors per image")
         print(
@@ -91,9 +84,12 @@ def size(text):
     return height, width
 
 
-def make_grid(height, width, num_anchors, device):
+def ratios_of(num_anchors):
+    return [2 ** (i - (num_anchors - 1) / 2) for i in range(num_anchors)]
+
+
+def make_grid(height, width, ratios, device):
     shapes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
-    ratios = [2 ** (i - (num_anchors - 1) / 2) for i in range(num_anchors)]
     anchors = [anchors.to(device) for anchors in make_cell_anchors(STRIDES, aspect_ratios=ratios)]
     return AnchorGrid(shapes, STRIDES, anchors)
 
@@ -208,12 +204,9 @@ def extra_memory(assign, grid, boxes):
 
 def floors(grid, batch, seconds):
     """Lower bounds, in seconds: writing the result, and launching a kernel."""
-    result, one = (
-        torch.empty(batch, len(grid), dtype=torch.int64, device=grid.device),
-        torch.ones(1, device=grid.device),
-    )
-    write = median_seconds(lambda: result.fill_(-1), grid.device, seconds / 4)
-    return write, median_seconds(lambda: one.add_(1), grid.device, seconds / 4)
+    result, one = torch.empty(batch, len(grid), dtype=torch.int64), torch.ones(1)
+    result, one = result.to(grid.device), one.to(grid.device)
+    return [median_seconds(call, grid.device, seconds / 4) for call in (lambda: result.fill_(-1), lambda: one.add_(1))]
 
 
 def print_growth(args, results):
@@ -240,7 +233,7 @@ def besides_writing(args, sizes):
     # For ATSS the backend that the device has.
     assigner = ATSSAssigner(args.topk) if args.rule[0] == "atss" else RULES[args.rule[0]](args.topk)
     boxes = random_boxes(args.batch[0], args.objects[0], *min(sizes), args.seed, device)
-    grids = [make_grid(*size, args.anchors[0], device) for size in sizes]
+    grids = [make_grid(*size, ratios_of(args.anchors[0]), device) for size in sizes]
     for _ in range(50):
         for grid, found in zip(grids, differences, strict=True):
             call = median_seconds(lambda g=grid: assigner(g, boxes), device, 0)

@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import torch
+from torchvision.ops import box_iou
 
 # The rules that the paper's code has, and its names for them.
 POSITIVE_TYPES = {"atss": "ATSS", "iou": "IoU", "scale_range": "SSC", "topk_iou": "TOPK"}
@@ -23,10 +24,7 @@ def naive(topk):
             return torch.full((len(anchors),), -1, device=anchors.device)
         anchor_centers, centers = (anchors[:, :2] + anchors[:, 2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
         distances = (anchor_centers[:, None] - centers).square().sum(-1)
-        low, high = torch.maximum(anchors[:, None, :2], boxes[:, :2]), torch.minimum(anchors[:, None, 2:], boxes[:, 2:])
-        common = (high - low).clamp(min=0).prod(-1)
-        anchor_areas, areas = ((b[:, 2:] - b[:, :2]).prod(-1) for b in (anchors, boxes))
-        ious = common / (anchor_areas[:, None] + areas - common)
+        ious = box_iou(anchors, boxes)
 
         candidates, first = [], 0
         for level in distances.split(grid.level_sizes):

@@ -76,7 +76,8 @@ def write(conversion, source, output):
     try:
         with folder as draft:
             model = {"model": conversion.weights, "source": os.path.basename(source)}
-            torch.save(model, os.path.join(draft, "model.pth"))
+            with open(os.path.join(draft, "model.pth"), "wb") as file:
+                torch.save(model, file)
             Path(draft, "config.yaml").write_text(cfg.dump())
             Path(draft, "keys.txt").write_text("\n".join(lines) + "\n")
             os.chmod(draft, 0o755)

@@ -7,7 +7,8 @@ import torch
 
 import peers
 from tests.helpers import run
-from tests.modeling.assigners.boxes import grid_of, naive, random_boxes
+from tests.modeling.assigners.boxes import grid_of, naive_matches, random_boxes
+from tests.modeling.assigners.naive import naive_atss
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +20,7 @@ def test_the_full_matrix_algorithm_is_algorithm_1(anchors):
 
     matches = peers.naive(9)(grid, gt_boxes)
 
-    assert matches.tolist() == [naive(grid, boxes, 9)[0] for boxes in gt_boxes]
+    assert matches.tolist() == naive_matches(naive_atss, grid, gt_boxes, 9, grid.num_per_cell)
 
 
 def test_it_prints_a_line_for_every_implementation_and_draws(tmp_path):

@@ -8,11 +8,6 @@ from atss.modeling.inference import BoxSelector, clip, resize_boxes
 
 STRIDES = [8, 16]
 GRID = AnchorGrid([(4, 4), (2, 2)], STRIDES, make_cell_anchors(STRIDES, 1.0))  # anchors as large as cells: no overlap
-SIZE = (32, 32)
-
-
-def logit(score):
-    return torch.logit(torch.tensor(score)).item()
 
 
 def predictions(scores, num_classes=2):
@@ -20,13 +15,12 @@ def predictions(scores, num_classes=2):
     logits = torch.full((1, len(GRID), num_classes), -20.0)
     centerness = torch.zeros(1, len(GRID))
     for (anchor, label), (score, center) in scores.items():
-        logits[0, anchor, label] = logit(score)
-        centerness[0, anchor] = logit(center)
+        logits[0, anchor, label], centerness[0, anchor] = torch.tensor([score, center]).logit()
     return Predictions(logits, torch.zeros(1, len(GRID), 4), centerness)
 
 
-def select(scores, **options):
-    return BoxSelector(**options)(GRID, predictions(scores), BoxCoding(), [SIZE])[0]
+def select(scores, size=(32, 32), **options):
+    return BoxSelector(**options)(GRID, predictions(scores), BoxCoding(), [size])[0]
 
 
 def test_score_is_the_root_of_class_score_times_centerness_best_first():
@@ -56,7 +50,7 @@ def test_suppression_works_class_by_class():
     boxes[0, 1, 0] = -9.0  # anchor 1 moves by 0.9 cells onto anchor 0
     values = predictions({(0, 0): (0.9, 0.9), (1, 0): (0.8, 0.9), (1, 1): (0.7, 0.9)})
 
-    found = BoxSelector()(GRID, values._replace(deltas=boxes), BoxCoding(), [SIZE])[0]
+    found = BoxSelector()(GRID, values._replace(deltas=boxes), BoxCoding(), [(32, 32)])[0]
 
     assert found.classes.tolist() == [0, 1]
 
@@ -66,9 +60,7 @@ def test_no_more_than_max_detections():
 
 
 def test_boxes_end_at_the_image():
-    found = BoxSelector()(GRID, predictions({(3, 0): (0.9, 0.9)}), BoxCoding(), [(30, 28)])[0]
-
-    assert found.boxes.tolist() == [[24.0, 0.0, 28.0, 8.0]]
+    assert select({(3, 0): (0.9, 0.9)}, size=(30, 28)).boxes.tolist() == [[24.0, 0.0, 28.0, 8.0]]
 
 
 def test_an_image_without_any_box():
@@ -87,9 +79,7 @@ def test_other_codebases_choose_by_class_score_and_leave_the_product_as_it_is():
 
 
 def test_boxes_outside_of_the_image_do_not_count_towards_max_detections():
-    found = BoxSelector(max_detections=1)(
-        GRID, predictions({(3, 0): (0.9, 0.9), (0, 0): (0.5, 0.5)}), BoxCoding(), [(32, 20)]
-    )[0]
+    found = select({(3, 0): (0.9, 0.9), (0, 0): (0.5, 0.5)}, size=(32, 20), max_detections=1)
 
     assert found.boxes.tolist() == [[0.0, 0.0, 8.0, 8.0]]
 
@@ -99,7 +89,7 @@ def test_a_box_that_ends_with_its_last_pixel_keeps_it():
     first_and_last = torch.tensor([[-3.0, 4, 9, 30], [25, 5, 28, 6]])
     ends = torch.tensor([0, 0, 1, 1])
 
-    clipped = clip(first_and_last + ends, (32, 20), pixel_extent=1)
+    clipped = clip(first_and_last + ends, torch.tensor([20, 32]), pixel_extent=1)
     resized = resize_boxes(clipped, (32, 20), (64, 50), pixel_extent=1)
 
     expected = torch.tensor([[0.0, 4, 9, 30], [19, 5, 19, 6]])

@@ -52,7 +52,6 @@ print(len(list(ASSIGNER_REGISTRY)), "assigners")
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_assigners_and_losses_need_no_detectron2():
     result = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
 
@@ -70,15 +69,11 @@ def imports_of(path):
 
 
 @pytest.mark.parametrize("path", sorted(MODELING.rglob("*.py")), ids=lambda path: str(path.relative_to(MODELING)))
-def test_modeling_imports_nothing_of_the_other_packages(path):
-    depth = len(path.relative_to(MODELING).parts)
+def test_modeling_imports_nothing_of_the_other_packages_and_what_works_on_tensors_alone_no_detectron2(path):
+    parts = path.relative_to(MODELING).parts
     for name in imports_of(path):
-        dots = len(name) - len(name.lstrip("."))
-        assert dots <= depth, f"{name} leaves atss.modeling"
-        assert name != "atss" and not name.startswith("atss."), name
-
-
-@pytest.mark.parametrize("name", ["anchors.py", "losses.py", "box_coding.py", "assigners"])
-def test_what_works_on_tensors_alone_imports_no_detectron2(name):
-    paths = sorted((MODELING / name).rglob("*.py")) or [MODELING / name]
-    assert not [(path, n) for path in paths for n in imports_of(path) if n.partition(".")[0] == "detectron2"]
+        package, dots = name.partition(".")[0], len(name) - len(name.lstrip("."))
+        assert dots <= len(parts), f"{name} leaves atss.modeling"
+        assert package != "atss", name
+        if parts[0] in ("anchors.py", "losses.py", "box_coding.py", "assigners"):
+            assert package != "detectron2", name

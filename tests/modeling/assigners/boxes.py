@@ -1,12 +1,12 @@
-"""Grids and ground truth boxes for the tests of the assigners, and Algorithm 1 for one image."""
+"""Grids and ground truth boxes for the tests of the assigners, and their comparison with the naive rules."""
 
 import math
 
 import torch
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
-from tests.modeling.assigners.naive import naive_atss
 
 FIVE_STRIDES = [8, 16, 32, 64, 128]
 
@@ -24,13 +24,13 @@ def random_boxes(generator, number, height, width, scale=1.0):
     return torch.cat([center - half, center + half], dim=1)
 
 
-def naive(grid, boxes, k):
-    """Matches of one image as a list, and whether there was a tie."""
-    levels = [
-        (level.tolist(), len(anchors))
-        for level, anchors in zip(grid.boxes().split(grid.level_sizes), grid.cell_anchors, strict=True)
-    ]
-    return naive_atss(levels, boxes.tolist(), k)
+def naive_matches(rule, grid, gt_boxes, *parameters):
+    """Matches of every image, as lists, by one of the rules of `naive`; examples with ties are rejected."""
+    levels = [level.tolist() for level in grid.boxes().split(grid.level_sizes)]
+    results = [rule(levels, boxes.tolist(), *parameters) for boxes in gt_boxes]
+    if any(tie for _, tie in results):
+        reject()
+    return [matches for matches, _ in results]
 
 
 # Boxes that match nothing.
@@ -59,8 +59,3 @@ def batches(draw):
         invalid = torch.tensor(draw(st.lists(st.sampled_from(INVALID), max_size=1))).view(-1, 4)
         gt_boxes.append(torch.cat([boxes, invalid]))
     return grid, gt_boxes
-
-
-def levels_of(grid):
-    """The anchors of every level, as lists."""
-    return [level.tolist() for level in grid.boxes().split(grid.level_sizes)]

@@ -5,14 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from atss.modeling.assigners.nearest import (
-    are_nearest,
-    kth_smallest,
-    over_pairs,
-    pairs_of_ranks,
-    ranked_positions,
-    staircases,
-)
+from atss.modeling.assigners import nearest
 
 pytestmark = pytest.mark.slow
 
@@ -24,21 +17,12 @@ def nearest_cells(points, shape, stride, offset, k):
     height, width = shape
     low = high = torch.tensor(points, dtype=torch.float32).t()
     sizes, strides = torch.tensor([[width], [height]]), torch.tensor([float(stride)])
-    positions, distances = ranked_positions(low, high, sizes, strides, offset, k)
-    columns, rows = (over_pairs(lambda x, y, out, p=p: out.copy_(p(x, y)), *positions) for p in (first, second))
-    chosen = are_nearest(distances, k)
+    (columns, rows), distances = nearest.ranked_positions(low, high, sizes, strides, offset, k)
+    chosen, pairs = nearest.are_nearest(distances, k), nearest.pairs_of_ranks(k)
     return [
-        {(int(rows[p, 0, m]), int(columns[p, 0, m])) for p in chosen[:, 0, m].nonzero()[:, 0]}
+        {(int(rows[pairs[p][1], 0, m]), int(columns[pairs[p][0], 0, m])) for p in chosen[:, 0, m].nonzero()}
         for m in range(len(points))
     ]
-
-
-def first(x, y):
-    return x.expand(torch.broadcast_shapes(x.shape, y.shape))
-
-
-def second(x, y):
-    return y.expand(torch.broadcast_shapes(x.shape, y.shape))
 
 
 def sorted_cells(point, shape, stride, offset, k):
@@ -77,7 +61,7 @@ def test_the_kth_smallest_of_sums_of_sorted_numbers(k):
     columns, rows = (torch.rand(k, 1, 200, generator=generator).cumsum(0) ** 2 for _ in range(2))
     table = (columns[None] + rows[:, None]).flatten(0, 1)
 
-    found = kth_smallest(over_pairs(torch.add, columns, rows), k)
+    found = nearest.kth_smallest(nearest.over_pairs(torch.add, columns, rows), k)
 
     assert torch.equal(found, table.sort(0).values[k - 1])
 
@@ -85,9 +69,9 @@ def test_the_kth_smallest_of_sums_of_sorted_numbers(k):
 def test_pairs_of_ranks():
     for k in range(1, 65):
         expected = {(i, j) for i in range(k) for j in range(k) if (i + 1) * (j + 1) <= k}
-        assert len(pairs_of_ranks(k)) == len(expected) and set(pairs_of_ranks(k)) == expected
-    assert len(pairs_of_ranks(9)) == 23
+        assert len(nearest.pairs_of_ranks(k)) == len(expected) and set(nearest.pairs_of_ranks(k)) == expected
+    assert len(nearest.pairs_of_ranks(9)) == 23
 
 
 def test_staircases_are_the_partitions_of_k():
-    assert [len(staircases(k)) for k in (1, 2, 3, 9, 14)] == [1, 2, 3, 30, 135]
+    assert [len(nearest.staircases(k)) for k in (1, 2, 3, 9, 14)] == [1, 2, 3, 30, 135]

@@ -7,26 +7,17 @@ import pytest
 import torch
 
 from assigner import extra_memory
-from atss.modeling.assigners import (
-    ATSSAssigner,
-    CenterSamplingAssigner,
-    IoUAssigner,
-    ScaleRangeAssigner,
-    TopKIoUAssigner,
-    atss,
-    center_sampling,
-    topk_iou,
-    windows,
-)
+from atss.modeling import assigners
+from atss.modeling.assigners import ATSSAssigner, CenterSamplingAssigner, TopKIoUAssigner
 from tests.modeling.assigners.boxes import INVALID, grid_of, random_boxes
 
 # Every rule, with the module whose BLOCK bounds its memory.
 MODULES = {
-    ATSSAssigner: atss,
-    IoUAssigner: windows,
-    ScaleRangeAssigner: windows,
-    CenterSamplingAssigner: center_sampling,
-    TopKIoUAssigner: topk_iou,
+    ATSSAssigner: assigners.atss,
+    assigners.IoUAssigner: assigners.windows,
+    assigners.ScaleRangeAssigner: assigners.windows,
+    CenterSamplingAssigner: assigners.center_sampling,
+    TopKIoUAssigner: assigners.topk_iou,
 }
 every_rule = pytest.mark.parametrize("rule", MODULES)
 GRID = grid_of(32, 32)
@@ -36,11 +27,9 @@ BOX = torch.tensor([[2.0, 3, 20, 30]])
 @every_rule
 @pytest.mark.parametrize("gt_boxes", [[], [torch.empty(0, 4)], [torch.empty(0, 4), torch.empty(0, 4)]])
 def test_no_boxes_and_no_images(rule, gt_boxes):
-    grid = grid_of(32, 32)
+    matches = rule()(GRID, gt_boxes)
 
-    matches = rule()(grid, gt_boxes)
-
-    assert matches.shape == (len(gt_boxes), len(grid)) and matches.dtype == torch.int64
+    assert matches.shape == (len(gt_boxes), len(GRID)) and matches.dtype == torch.int64
     assert (matches == -1).all()
 
 
@@ -59,19 +48,27 @@ def test_boxes_without_area_or_finite_coordinates_match_nothing_and_change_no_ot
 
 @pytest.mark.parametrize("rule", [*MODULES, functools.partial(ATSSAssigner, backend="triton")])
 def test_one_warning_counts_the_boxes_that_cannot_match(caplog, rule):
-    grid, assigner = grid_of(32, 32), rule()
-    good, bad = torch.tensor([[2.0, 3, 20, 30]]), torch.tensor([[5.0, 5, 5, 9], [torch.nan, 0, 9, 9]])
+    assigner, bad = rule(), torch.tensor([[5.0, 5, 5, 9], [torch.nan, 0, 9, 9]])
 
     with caplog.at_level(logging.WARNING, logger="atss.modeling.assigners"):
-        assigner(grid, [good])
+        assigner(GRID, [BOX])
         assert not caplog.records
         for _ in range(3):
-            assigner(grid, [torch.cat([bad[:1], good]), bad[1:]])
+            assigner(GRID, [torch.cat([bad[:1], BOX]), bad[1:]])
 
     assert [record.message for record in caplog.records] == [
         "2 ground truth box(es) without area or with coordinates that are not finite match nothing. "
         "This warning appears once."
     ]
+
+
+@every_rule
+def test_of_identical_boxes_the_first_is_matched(rule):
+    grid, box = grid_of(64, 64), torch.tensor([[10.0, 12, 40, 50]])
+
+    matches = rule()(grid, [box.repeat(3, 1)])
+
+    assert torch.equal(matches, rule()(grid, [box])) and matches.max() == 0
 
 
 @every_rule
@@ -82,8 +79,7 @@ def test_only_background_is_ignored_in_regions_without_loss(rule):
 
     matches = rule()(grid, [boxes, none, none], [torch.tensor([[0.0, 0, 64, 32]]), none, none])
 
-    y = (grid.boxes()[:, 1] + grid.boxes()[:, 3]) / 2
-    x = (grid.boxes()[:, 0] + grid.boxes()[:, 2]) / 2
+    x, y = ((grid.boxes()[:, :2] + grid.boxes()[:, 2:]) / 2).unbind(1)
     upper = (y < 32) & (x < 64)
     assert torch.equal(matches[0], plain[0].where(~upper | (plain[0] != -1), -2))
     assert torch.equal(matches[1:], plain[1:])
@@ -101,17 +97,6 @@ def test_matches_do_not_depend_on_the_size_of_the_blocks(monkeypatch, rule):
     for block in (1, 500):
         monkeypatch.setattr(MODULES[rule], "BLOCK", block)
         assert torch.equal(rule()(grid, gt_boxes), whole)
-
-
-@every_rule
-def test_images_are_independent_of_each_other(rule):
-    generator, grid = torch.Generator().manual_seed(4), grid_of(96, 128, aspect_ratios=[0.5, 1.0, 2.0])
-    gt_boxes = [random_boxes(generator, count, 96, 128) for count in (9, 0, 1, 30)]
-
-    matches = rule()(grid, gt_boxes)
-
-    for found, boxes in zip(matches, gt_boxes, strict=True):
-        assert torch.equal(found, rule()(grid, [boxes])[0])
 
 
 @every_rule
@@ -142,3 +127,10 @@ def test_an_error_names_the_argument(rule, grid, gt_boxes, ignore_boxes, error, 
         rule()(grid, gt_boxes, ignore_boxes)
 
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("rule", [ATSSAssigner, CenterSamplingAssigner, TopKIoUAssigner])
+@pytest.mark.parametrize("topk", [0, -1, 65])
+def test_k_has_bounds(rule, topk):
+    with pytest.raises(ValueError, match=f"topk: expected a number from 1 to 64, got {topk}"):
+        rule(topk=topk)

@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 from detectron2.config import LazyCall, instantiate
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.assigners import ScaleRangeAssigner
-from tests.modeling.assigners.boxes import batches, grid_of, levels_of
-from tests.modeling.assigners.naive_rules import naive_scale_range
+from tests.modeling.assigners.boxes import batches, grid_of, naive_matches
+from tests.modeling.assigners.naive import naive_scale_range
 
 # For four levels, adjoining, with gaps and overlapping.
 RANGES = [
@@ -25,10 +25,9 @@ RANGES = [
 def test_every_batch_is_assigned_as_fcos_does(batch, ranges):
     grid, gt_boxes = batch
     ranges = ranges[: len(grid.shapes)]
-    expected = [naive_scale_range(levels_of(grid), boxes.tolist(), ranges) for boxes in gt_boxes]
-    assume(not any(tie for _, tie in expected))
+    expected = naive_matches(naive_scale_range, grid, gt_boxes, ranges)
 
-    assert ScaleRangeAssigner(ranges)(grid, gt_boxes).tolist() == [matches for matches, _ in expected]
+    assert ScaleRangeAssigner(ranges)(grid, gt_boxes).tolist() == expected
 
 
 def test_both_ends_of_a_range_belong_to_it():
@@ -38,24 +37,12 @@ def test_both_ends_of_a_range_belong_to_it():
     assert [ScaleRangeAssigner([r])(grid, box).item() for r in ((16, 20), (0, 16), (17, 20), (0, 15))] == [0, 0, -1, -1]
 
 
-def test_the_smallest_object_wins_and_of_equals_the_first():
-    grid = grid_of(64, 64, [8])
+def test_the_smallest_object_wins():
     large, small = [0.0, 0, 60, 60], [10.0, 10, 50, 50]
-    assigner = ScaleRangeAssigner([(0, math.inf)])
 
-    matches = assigner(grid, [torch.tensor([large, small]), torch.tensor([small, small])])
+    matches = ScaleRangeAssigner([(0, math.inf)])(grid_of(64, 64, [8]), [torch.tensor([large, small])]).view(8, 8)
 
-    assert matches[0].view(8, 8)[4, 4] == 1 and matches[0].view(8, 8)[0, 0] == 0
-    assert set(matches[1].tolist()) == {-1, 0}
-
-
-def test_anchors_of_a_cell_share_its_match():
-    grid = grid_of(64, 64, [8], aspect_ratios=[0.5, 1.0, 2.0])
-    boxes = [torch.tensor([[10.0, 10, 50, 50]])]
-
-    matches = ScaleRangeAssigner([(0, 64)])(grid, boxes).view(-1, 3)
-
-    assert (matches == matches[:, :1]).all() and (matches == 0).any()
+    assert matches[4, 4] == 1 and matches[0, 0] == 0
 
 
 def test_objects_far_beyond_any_image():

@@ -1,6 +1,7 @@
 """Deformable convolutions against the sum that defines them, value by value and gradient by gradient."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -14,14 +15,12 @@ from tests.helpers import paper_config
 
 def bilinear(image, y, x):
     """Value of (H, W) at a point, 0 outside, as a differentiable sum over the four pixels around."""
-    height, width = image.shape
-    total = 0
     top, left = math.floor(y.item()), math.floor(x.item())
-    for row in (top, top + 1):
-        for column in (left, left + 1):
-            if 0 <= row < height and 0 <= column < width:
-                total = total + (1 - (y - row).abs()) * (1 - (x - column).abs()) * image[row, column]
-    return total
+    return sum(
+        (1 - (y - row).abs()) * (1 - (x - column).abs()) * image[row, column]
+        for row, column in product((top, top + 1), (left, left + 1))
+        if 0 <= row < image.shape[0] and 0 <= column < image.shape[1]
+    )
 
 
 def naive(x, offset, mask, weight, bias, stride, dilation, groups, offset_groups):
@@ -29,23 +28,18 @@ def naive(x, offset, mask, weight, bias, stride, dilation, groups, offset_groups
     n, channels, height, width = x.shape
     rows, columns = (height - 1) // stride + 1, (width - 1) // stride + 1
     out = []
-    for image in range(n):
-        for o in range(len(weight)):
-            first = o // (len(weight) // groups) * weight.shape[1]
-            for i in range(rows):
-                for j in range(columns):
-                    total = torch.zeros((), dtype=x.dtype) if bias is None else bias[o]
-                    for c in range(weight.shape[1]):
-                        group = (first + c) // (channels // offset_groups)
-                        for tap in range(9):
-                            place = 2 * (9 * group + tap)
-                            y = (i * stride - dilation + tap // 3 * dilation) + offset[image, place, i, j]
-                            z = (j * stride - dilation + tap % 3 * dilation) + offset[image, place + 1, i, j]
-                            factor = 1 if mask is None else mask[image, 9 * group + tap, i, j]
-                            sampled = bilinear(x[image, first + c], y, z)
-                            total = total + weight[o, c, tap // 3, tap % 3] * factor * sampled
-                    out.append(total)
-    return torch.stack([torch.as_tensor(t) for t in out]).view(n, len(weight), rows, columns)
+    for image, o, i, j in product(range(n), range(len(weight)), range(rows), range(columns)):
+        first = o // (len(weight) // groups) * weight.shape[1]
+        total = torch.zeros((), dtype=x.dtype) if bias is None else bias[o]
+        for c, tap in product(range(weight.shape[1]), range(9)):
+            group = (first + c) // (channels // offset_groups)
+            place = 2 * (9 * group + tap)
+            y = (i * stride - dilation + tap // 3 * dilation) + offset[image, place, i, j]
+            z = (j * stride - dilation + tap % 3 * dilation) + offset[image, place + 1, i, j]
+            factor = 1 if mask is None else mask[image, 9 * group + tap, i, j]
+            total = total + weight[o, c, tap // 3, tap % 3] * factor * bilinear(x[image, first + c], y, z)
+        out.append(total)
+    return torch.stack(out).view(n, len(weight), rows, columns)
 
 
 @pytest.mark.parametrize("modulated", [True, False])

@@ -7,6 +7,12 @@ from torch import nn
 from tests.helpers import paper_config
 
 
+def small_config(**resnets):
+    cfg = paper_config(**resnets)
+    cfg.MODEL.BACKBONE.NAME = "build_atss_small_resnet_fpn_backbone"
+    return cfg
+
+
 def test_p6_comes_from_p5():
     backbone = build_backbone(paper_config()).eval()
     seen = {}
@@ -45,8 +51,7 @@ def test_the_stem_res2_and_batch_norm_are_frozen():
 
 @pytest.mark.parametrize("depth, blocks", [(10, 4), (18, 8), (34, 16)])
 def test_small_resnets_of_any_width(depth, blocks):
-    cfg = paper_config(DEPTH=depth, RES2_OUT_CHANNELS=8, STEM_OUT_CHANNELS=8, NORM="BN")
-    cfg.MODEL.BACKBONE.NAME = "build_atss_small_resnet_fpn_backbone"
+    cfg = small_config(DEPTH=depth, RES2_OUT_CHANNELS=8, STEM_OUT_CHANNELS=8, NORM="BN")
     cfg.MODEL.FPN.OUT_CHANNELS = 16
 
     backbone = build_backbone(cfg, ShapeSpec(channels=3))
@@ -57,21 +62,15 @@ def test_small_resnets_of_any_width(depth, blocks):
 
 
 def test_basic_blocks_are_detectron2s():
-    cfg = paper_config(DEPTH=34, RES2_OUT_CHANNELS=64, NORM="BN")
-    theirs = build_resnet_backbone(cfg, ShapeSpec(channels=3))
-    cfg.MODEL.BACKBONE.NAME = "build_atss_small_resnet_fpn_backbone"
-
-    ours = build_backbone(cfg, ShapeSpec(channels=3)).bottom_up
+    cfg = small_config(DEPTH=34, RES2_OUT_CHANNELS=64, NORM="BN")
+    ours, theirs = (build(cfg, ShapeSpec(channels=3)) for build in (build_backbone, build_resnet_backbone))
 
     def layers(model):
         return [(name, m.weight.shape, m.stride) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
 
-    assert layers(ours) == layers(theirs)
+    assert layers(ours.bottom_up) == layers(theirs)
 
 
 def test_an_unknown_depth_of_a_small_resnet_is_an_error():
-    cfg = paper_config(DEPTH=11)
-    cfg.MODEL.BACKBONE.NAME = "build_atss_small_resnet_fpn_backbone"
-
     with pytest.raises(ValueError, match=r"MODEL.RESNETS.DEPTH: expected one of \[10, 18, 34\], got 11"):
-        build_backbone(cfg, ShapeSpec(channels=3))
+        build_backbone(small_config(DEPTH=11), ShapeSpec(channels=3))

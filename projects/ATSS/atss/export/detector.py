@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..modeling.inference import clip_to
+from ..modeling.inference import clip
 from ..predictor import class_names_of
 from .selection import best, candidates
 
@@ -41,7 +41,7 @@ class ExportedATSS(nn.Module):
         features = self.detector.backbone(self.prepare(images, sizes))
         grid, predictions = head([features[name] for name in self.detector.in_features])
         boxes, scores, classes = candidates(selector, coding, grid, predictions)
-        boxes = clip_to(boxes, sizes.flip(1)[:, None].to(boxes.dtype), coding.pixel_extent)
+        boxes = clip(boxes, sizes.flip(1)[:, None].to(boxes.dtype), coding.pixel_extent)
         scores = scores.where((boxes[..., 2:] > boxes[..., :2]).all(-1), 0)
         if self.suppress is not None:
             number = selector.max_detections

@@ -156,7 +156,8 @@ def candidates_of(head, grid, predictions, size):
     scores, margins = scores[anchor, label], margins[anchor, label]
     if centerness is not None and selector.score_root:
         scores = scores.sqrt()
-    boxes = clip(coding.decode(deltas[anchor], grid.boxes()[anchor]), size, coding.pixel_extent)
+    boxes = coding.decode(deltas[anchor], grid.boxes()[anchor])
+    boxes = clip(boxes, boxes.new_tensor(size[::-1]), coding.pixel_extent)
     # Rounding decides whether a box of almost no area has any.
     thin = (boxes[:, 2:] - boxes[:, :2]).amin(1) < MAX_BOX_DIFFERENCE
     return Detections(boxes, scores, label), margins.where(~thin, margins.clamp(max=NEAR))

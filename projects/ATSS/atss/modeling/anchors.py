@@ -136,10 +136,9 @@ class AnchorGrid:
     def boxes(self) -> Tensor:
         """All anchors: (R, 4), x1 y1 x2 y2 in pixels of the padded image."""
         if self._boxes is None:
-            self._boxes = torch.cat([self._level_boxes(level) for level in range(len(self.shapes))])
+            boxes = []
+            for level, anchors in enumerate(self.cell_anchors):
+                y, x = torch.meshgrid(*self.centers(level), indexing="ij")
+                boxes.append((torch.stack([x, y, x, y], dim=-1)[:, :, None] + anchors).reshape(-1, 4))
+            self._boxes = torch.cat(boxes)
         return self._boxes
-
-    def _level_boxes(self, level):
-        y, x = torch.meshgrid(*self.centers(level), indexing="ij")
-        centers = torch.stack([x, y, x, y], dim=-1)
-        return (centers[:, :, None] + self.cell_anchors[level]).reshape(-1, 4)

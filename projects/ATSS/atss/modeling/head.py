@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.modeling.anchor_generator import BufferList
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -107,8 +108,7 @@ class ATSSHead(nn.Module):
         self.box_loss = box_loss
         self.box_loss_weight = box_loss_weight
         self.smooth_l1_beta = smooth_l1_beta
-        for level, anchors in enumerate(cell_anchors):
-            self.register_buffer(f"cell_anchors_{level}", anchors, persistent=False)
+        self.cell_anchors = BufferList(cell_anchors)
 
         num_anchors = len(cell_anchors[0])
         self.class_tower = self._tower(in_channels, num_convs, norm, deformable)
@@ -190,8 +190,7 @@ class ATSSHead(nn.Module):
 
     def grid(self, shapes: Sequence[tuple[int, int]]) -> AnchorGrid:
         """The anchors of feature maps with these shapes (H, W)."""
-        cell_anchors = [getattr(self, f"cell_anchors_{level}") for level in range(len(self.strides))]
-        return AnchorGrid(shapes, self.strides, cell_anchors, self.anchor_offset)
+        return AnchorGrid(shapes, self.strides, list(self.cell_anchors), self.anchor_offset)
 
     def losses(
         self,
@@ -227,26 +226,19 @@ class ATSSHead(nn.Module):
             weights = centerness_targets((anchors[:, :2] + anchors[:, 2:]) / 2 + shift, boxes)
         num_positive, sum_of_weights = normalizers(positive, weights)
 
-        loss_cls = focal_loss(
-            predictions.logits,
-            classes,
-            positive,
-            valid=matches != IGNORED,
-            alpha=self.focal_loss_alpha,
-            gamma=self.focal_loss_gamma,
-        )
-        loss_box = (self.box_losses(predictions.deltas, boxes, anchors) * weights * positive).sum() / sum_of_weights
+        logits, deltas, centerness = predictions
+        valid = matches != IGNORED
+        loss_cls = focal_loss(logits, classes, positive, valid, self.focal_loss_alpha, self.focal_loss_gamma)
+        if self.box_loss == "giou":
+            box_losses = giou_loss(self.box_coding.decode(deltas, anchors), boxes)
+        else:
+            box_losses = smooth_l1_loss(deltas, self.box_coding.encode(boxes, anchors), self.smooth_l1_beta)
+        loss_box = (box_losses * weights * positive).sum() / sum_of_weights
         losses = {"loss_cls": loss_cls / num_positive, "loss_box": loss_box * self.box_loss_weight}
         if self.centerness is not None:
-            loss = F.binary_cross_entropy_with_logits(predictions.centerness, weights, reduction="none")
+            loss = F.binary_cross_entropy_with_logits(centerness, weights, reduction="none")
             losses["loss_centerness"] = (loss * positive).sum() / num_positive
         return losses
-
-    def box_losses(self, deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Box loss of every anchor: `deltas` and `boxes` (N, R, 4), `anchors` (R, 4) -> (N, R)."""
-        if self.box_loss == "giou":
-            return giou_loss(self.box_coding.decode(deltas, anchors), boxes)
-        return smooth_l1_loss(deltas, self.box_coding.encode(boxes, anchors), self.smooth_l1_beta)
 
     def detect(
         self, grid: AnchorGrid, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]
@@ -280,11 +272,9 @@ def check_predictions(predictions, grid, gt_boxes, gt_classes):
                 f"predictions.{name}: expected {len(gt_boxes)} images (the length of gt_boxes) x {len(grid)} anchors "
                 f"(those of grid), got {' x '.join(map(str, prediction.shape[:2]))}"
             )
-    if [len(classes) for classes in gt_classes] != [len(boxes) for boxes in gt_boxes]:
-        raise ValueError(
-            f"gt_classes: expected as many as boxes, {[len(boxes) for boxes in gt_boxes]} by image, got "
-            f"{[len(classes) for classes in gt_classes]}"
-        )
+    expected, found = ([len(values) for values in by_image] for by_image in (gt_boxes, gt_classes))
+    if found != expected:
+        raise ValueError(f"gt_classes: expected as many as boxes, {expected} by image, got {found}")
 
 
 def by_anchor(prediction, width):
@@ -305,21 +295,12 @@ def shifted(boxes_by_image, shift):
 
 
 def matched_targets(matches, gt_boxes, gt_classes, anchors):
-    """Box and class targets of every anchor; the anchor itself and class 0 for anchors without a match.
-
-    Args:
-        matches: (N, R) int64, see `Assigner`.
-        gt_boxes, gt_classes: N tensors (G_i, 4) and (G_i,).
-        anchors: (R, 4).
-
-    Returns:
-        (N, R, 4) and (N, R) int64.
-    """
+    """Box (N, R, 4) and class (N, R) of every anchor's match; the anchor (R, 4) itself and class 0 without a match."""
     counts = torch.tensor([len(boxes) for boxes in gt_boxes]).to(matches.device, non_blocking=True)
     first = counts.cumsum(0) - counts
-    # One row is appended for anchors without a match.
+    # One row, of class 0, is appended for anchors without a match.
     boxes = torch.cat([*gt_boxes, anchors[:1]]).to(anchors.dtype)
     classes = torch.cat([*gt_classes, matches.new_zeros(1)])
     positive = matches >= 0
     index = (matches + first[:, None]).where(positive, len(classes) - 1)
-    return boxes[index].where(positive[..., None], anchors), classes[index].where(positive, 0)
+    return boxes[index].where(positive[..., None], anchors), classes[index]

@@ -77,7 +77,7 @@ class BoxSelector:
             )
             selected = [self._select_on_level(box_coding, *level) for level in levels]
             boxes, scores, classes = map(torch.cat, zip(*selected, strict=True))
-            boxes = clip(boxes, image_size, box_coding.pixel_extent)
+            boxes = clip(boxes, boxes.new_tensor(image_size[::-1]), box_coding.pixel_extent)
             in_image = (boxes[:, 2:] > boxes[:, :2]).all(1)
             boxes, scores, classes = boxes[in_image], scores[in_image], classes[in_image]
             keep = batched_nms(boxes, scores, classes, self.nms_threshold)[: self.max_detections]
@@ -98,13 +98,8 @@ class BoxSelector:
         return Detections(box_coding.decode(deltas[anchor], anchors[anchor]), scores, label)
 
 
-def clip(boxes: Tensor, image_size: tuple[int, int], pixel_extent: int = 0) -> Tensor:
-    """Clip boxes (D, 4) to an image of (height, width), to at least `pixel_extent` in width and height."""
-    return clip_to(boxes, boxes.new_tensor(image_size[::-1]), pixel_extent)
-
-
-def clip_to(boxes: Tensor, limits: Tensor, pixel_extent: int = 0) -> Tensor:
-    """Like `clip` for boxes (..., 4), with width and height of the images in `limits`, broadcast to (..., 2)."""
+def clip(boxes: Tensor, limits: Tensor, pixel_extent: int = 0) -> Tensor:
+    """Clip boxes (..., 4) to images of width and height `limits` (..., 2), to sides of at least `pixel_extent`."""
     low = boxes[..., :2].clamp(min=0).minimum(limits - pixel_extent)
     high = boxes[..., 2:].clamp(min=pixel_extent).minimum(limits)
     return torch.cat([low, high], dim=-1)

@@ -9,9 +9,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-# Lower bound of the sum of weights, for batches without positives.
-MIN_WEIGHT_SUM = 1e-6
-
 
 def focal_loss(
     logits: Tensor, classes: Tensor, positive: Tensor, valid: Tensor, alpha: float = 0.25, gamma: float = 2.0
@@ -96,10 +93,10 @@ def normalizers(positive: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         weights: (N, R), weight of a positive in the box loss: its centerness target, or 1.
 
     Returns:
-        two scalars: the number of positives, at least 1, and the sum of their weights.
+        two scalars: the number of positives, at least 1, and the sum of their weights, at least 1e-6.
     """
     sums = torch.stack([positive.sum(), (weights * positive).sum()])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums)
         sums = sums / dist.get_world_size()
-    return sums[0].clamp(min=1), sums[1].clamp(min=MIN_WEIGHT_SUM)
+    return sums[0].clamp(min=1), sums[1].clamp(min=1e-6)

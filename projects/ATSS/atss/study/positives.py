@@ -72,7 +72,7 @@ class Geometry:
         self._resize = EvalResize.of(cfg)
         self._grids = {}
         self.assigner = self._head.assigner
-        self.num_per_cell = len(self._head.cell_anchors_0)
+        self.num_per_cell = len(next(iter(self._head.cell_anchors)))
         self.num_levels = len(self._in_features)
 
     def resize(self, record):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import torch
 from triton.backends.compiler import GPUTarget
@@ -15,20 +16,6 @@ from triton.runtime import driver
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.assigners.assigner import InvalidBoxes
 from atss.modeling.assigners.kernels import atss
-
-
-class Driver:
-    """What Triton asks of a driver in order to compile."""
-
-    def get_current_target(self):
-        return GPUTarget("cuda", int(sys.argv[1]), 32)
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, device):
-        return 0
-
 
 COMPILED = []
 
@@ -40,22 +27,21 @@ class Recorder:
         self.kernel = kernel
 
     def __getitem__(self, grid):
-        def compile(*args, **options):
-            kernel = self.kernel.warmup(*args, grid=grid, **options)
-            code = kernel.asm["ptx"]
-            COMPILED.append(
-                {
-                    "name": self.kernel.__name__,
-                    "fused": re.findall(r"fma\.rn\.f\d+", code),
-                    "shared": kernel.metadata.shared,
-                    "hash": kernel.hash,
-                }
-            )
+        return lambda *args, **options: self.record(self.kernel.warmup(*args, grid=grid, **options))
 
-        return compile
+    def record(self, compiled):
+        fused, shared = re.findall(r"fma\.rn\.f\d+", compiled.asm["ptx"]), compiled.metadata.shared
+        COMPILED.append({"name": self.kernel.__name__, "fused": fused, "shared": shared, "hash": compiled.hash})
 
 
-driver.set_active(Driver())
+# What Triton asks of a driver in order to compile.
+driver.set_active(
+    SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", int(sys.argv[1]), 32),
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+    )
+)
 torch.cuda.device_of = lambda tensor: contextlib.nullcontext()
 atss.find_positives, atss.resolve_conflicts = Recorder(atss.find_positives), Recorder(atss.resolve_conflicts)
 STRIDES = [8, 16, 32, 64, 128]

@@ -41,7 +41,6 @@ class Assigner:
             TypeError, ValueError: an argument of the wrong type, shape or device; the message names it.
         """
         check_arguments(grid, gt_boxes, ignore_boxes)
-        self.check_grid(grid)
         return self.assign(grid, gt_boxes, ignore_boxes)
 
     def assign(self, grid, gt_boxes, ignore_boxes):
@@ -52,9 +51,6 @@ class Assigner:
             self.invalid.report_now(gt.valid)
             self.match(matches, gt, grid)
         return matches
-
-    def check_grid(self, grid: AnchorGrid) -> None:
-        """Raise a ValueError if the rule does not apply to this grid."""
 
     def match(self, matches: Tensor, gt: GroundTruth, grid: AnchorGrid) -> None:
         """Write the indices of matched ground truth boxes into `matches` (N, R) int64."""

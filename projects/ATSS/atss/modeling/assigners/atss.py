@@ -5,7 +5,7 @@ import math
 import torch
 
 from .assigner import ASSIGNER_REGISTRY, Assigner
-from .backends import check_backend, settle_backend
+from .backends import BACKENDS, settle_backend
 from .matches import INSIDE_MARGIN, Positives
 from .nearest import are_nearest, check_topk, over_pairs, pairs_of_ranks, rank_index, ranked_positions
 
@@ -51,7 +51,8 @@ class ATSSAssigner(Assigner):
     def __init__(self, topk: int = 9, backend: str = "auto"):
         super().__init__()
         check_topk(topk)
-        check_backend(backend)
+        if backend not in BACKENDS:
+            raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
         self.topk = topk
         self.backend = backend
 
@@ -114,15 +115,9 @@ def positives_of(gt, grid, k):
 
 
 def pair_ious(low, high, centers, cell_anchors):
-    """IoU of every ground truth box with the anchors at all pairs of ranks.
+    """IoU (A, P, L, M) of boxes `low`, `high` (2, 1, 1, M) with the anchors at all pairs of ranks.
 
-    Args:
-        low, high: (2, 1, 1, M), x1 y1 and x2 y2 of the boxes.
-        centers: (2, k, L, M), centres of the cells by rank.
-        cell_anchors: (A, 2, 2, L), see `Levels`.
-
-    Returns:
-        (A, P, L, M) float32.
+    `centers` (2, k, L, M) are those of the cells by rank, `cell_anchors` (A, 2, 2, L) as in `Levels`.
     """
     anchor_low, anchor_high = cell_anchors[:, :, :, None, :, None].unbind(1)
     common = torch.minimum(centers + anchor_high, high).sub_(torch.maximum(centers + anchor_low, low)).clamp_(min=0)

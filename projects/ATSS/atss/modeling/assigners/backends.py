@@ -1,17 +1,11 @@
 """The implementations of a rule: "torch" on every device, "triton" on CUDA GPUs."""
 
-import functools
 import importlib.util
 
 import torch
 
 BACKENDS = ("auto", "torch", "triton")
-
-
-def check_backend(backend):
-    """Raise a ValueError for an unknown backend."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def settle_backend(backend: str, device: torch.device, fits: bool = True) -> str:
@@ -28,23 +22,16 @@ def settle_backend(backend: str, device: torch.device, fits: bool = True) -> str
     """
     on_gpu = device.type == "cuda"
     if backend == "auto":
-        return "triton" if on_gpu and fits and has_triton() else "torch"
-    if backend == "triton" and not has_triton():
+        return "triton" if on_gpu and fits and HAS_TRITON else "torch"
+    if backend == "torch":
+        return backend
+    if not HAS_TRITON:
         raise ValueError("backend: 'triton' needs the package triton, which is not installed")
-    if backend == "triton" and not on_gpu and not in_interpreter():
+    from triton import knobs
+
+    # Triton's interpreter (TRITON_INTERPRET=1) runs kernels on any device.
+    if not on_gpu and not knobs.runtime.interpret:
         raise ValueError(f"backend: 'triton' needs tensors on a CUDA GPU, got {device}; use 'auto' or 'torch'")
-    if backend == "triton" and not fits:
+    if not fits:
         raise ValueError("backend: 'triton' has no room for so many candidates (topk x anchors per cell); use 'auto'")
     return backend
-
-
-@functools.cache
-def has_triton():
-    return importlib.util.find_spec("triton") is not None
-
-
-def in_interpreter():
-    """Whether kernels run in Triton's interpreter, on any device (TRITON_INTERPRET=1)."""
-    import triton
-
-    return triton.knobs.runtime.interpret

@@ -2,7 +2,7 @@
 
 from .assigner import ASSIGNER_REGISTRY
 from .nearest import are_nearest, check_topk, pairs_of_ranks, rank_index, ranked_positions
-from .scale_range import FCOS_RANGES, ScaleRangeAssigner, positives_in_range
+from .scale_range import FCOS_RANGES, ScaleRangeAssigner
 from .windows import BLOCK
 
 
@@ -27,14 +27,11 @@ class CenterSamplingAssigner(ScaleRangeAssigner):
         self.topk = topk
 
     def positives(self, gt, grid):
-        pairs_per_box = len(pairs_of_ranks(self.topk)) * len(grid.shapes)
-        return [self._positives_of(block, grid) for block in gt.split(BLOCK // pairs_per_box)]
-
-    def _positives_of(self, gt, grid):
         levels = grid.levels()
-        low, high = gt.boxes.t().contiguous().split(2)
-        positions, distances = ranked_positions(low, high, levels.sizes, levels.strides, grid.offset, self.topk)
-        pair, level, box = are_nearest(distances, self.topk).nonzero().unbind(1)
-        rank = rank_index(self.topk, pair.device)[:, pair]
-        column, row = positions.flatten(0, 1)[rank, level, box].long()
-        return positives_in_range(gt, grid, self.ranges, box, level, column, row)
+        for block in gt.split(BLOCK // (len(pairs_of_ranks(self.topk)) * len(grid.shapes))):
+            low, high = block.boxes.t().contiguous().split(2)
+            positions, distances = ranked_positions(low, high, levels.sizes, levels.strides, grid.offset, self.topk)
+            pair, level, box = are_nearest(distances, self.topk).nonzero().unbind(1)
+            rank = rank_index(self.topk, pair.device)[:, pair]
+            column, row = positions.flatten(0, 1)[rank, level, box].long()
+            yield self.positives_among(block, grid, box, level, column, row)

@@ -52,20 +52,18 @@ class IoUAssigner(Assigner):
         below = torch.zeros_like(strongest, dtype=torch.bool)
         below[own.anchors[keeps & (own.ious < self.negative)]] = True
         compete(strongest, pairs_above(gt, grid, contested, below))
-        self._label(matches.view(-1), strongest, own, keeps, gt)
 
-    def _label(self, matches, strongest, pairs, keeps, gt):
-        """Label the anchors of `pairs`: those that reach `negative`, and the best of each box (`keeps`)."""
-        number = strongest[pairs.anchors]
+        # Label the anchors that reach `negative`, and the best of each box.
+        matches, number = matches.view(-1), strongest[own.anchors]
         iou, box = (number >> INDEX_BITS).int().view(torch.float32), INDEX_MASK - (number & INDEX_MASK)
         positive = gt.index[box]
         if self.center_in_box:
             low, high = gt.boxes[box].t().split(2)
-            inside = torch.cat([pairs.centers - low, high - pairs.centers]).amin(0) > INSIDE_MARGIN
+            inside = torch.cat([own.centers - low, high - own.centers]).amin(0) > INSIDE_MARGIN
             positive = positive.where(inside, IGNORED)
         above = iou >= self.negative
-        matches[pairs.anchors[above]] = positive.where(iou >= self.positive, IGNORED)[above]
-        matches[pairs.anchors[keeps]] = positive[keeps]
+        matches[own.anchors[above]] = positive.where(iou >= self.positive, IGNORED)[above]
+        matches[own.anchors[keeps]] = positive[keeps]
 
 
 class Pairs(NamedTuple):
@@ -85,8 +83,7 @@ class Pairs(NamedTuple):
 
 def compete(strongest, pairs):
     """Raise `strongest` (N * R,), the best `Positives.keys` per anchor, where one of `pairs` has a higher one."""
-    valid = torch.ones_like(pairs.anchors, dtype=torch.bool)
-    strongest.scatter_reduce_(0, *Positives.of(pairs.anchors, pairs.ious, pairs.boxes, valid), "amax")
+    strongest.scatter_reduce_(0, *Positives.of(pairs.anchors, pairs.ious, pairs.boxes), "amax")
 
 
 def best_ious(gt, grid, negative):
@@ -156,15 +153,10 @@ def by_axis(cell_anchors):
 
 
 def overlaps(low, high, centers, cell_low, cell_high):
-    """Overlap of anchors and ground truth boxes on an axis, in pixels; all arguments broadcast.
+    """Overlap of anchors and ground truth boxes (`low`, `high`) on an axis, in pixels; all arguments broadcast.
 
     The overlap of an anchor that lies in a box is exactly its own side, and vice versa, so that equal IoUs are bitwise
-    equal.
-
-    Args:
-        low, high: x1 or y1, and x2 or y2, of ground truth boxes.
-        centers: x or y of anchors.
-        cell_low, cell_high: sides of anchors relative to their centres.
+    equal. `cell_low` and `cell_high` are the anchors' sides relative to their `centers`.
     """
     inner = torch.minimum(high - (centers + cell_low), (centers + cell_high) - low)
     return inner.minimum(high - low).minimum(cell_high - cell_low).clamp_(min=0)

@@ -64,18 +64,16 @@ class Positives(NamedTuple):
     keys: Tensor
 
     @classmethod
-    def of(cls, anchors, priority, index, valid):
+    def of(cls, anchors, priority, index, valid=None):
         """Positives of the boxes `index` (Q,) int64 with `priority` (Q,) float32 >= 0; none where not `valid` (Q,)."""
         keys = (priority.view(torch.int32).long() << INDEX_BITS) | (INDEX_MASK - index)
-        return cls(anchors, keys.where(valid, NO_POSITIVE))
+        return cls(anchors, keys if valid is None else keys.where(valid, NO_POSITIVE))
 
 
 def resolve_conflicts(matches, anchors, keys):
-    """Match every positive anchor to the ground truth box that has the highest priority there.
+    """Match every anchor of `Positives` to its box of highest priority.
 
-    Args:
-        matches: (N, R) int64, BACKGROUND or IGNORED; changed in place.
-        anchors, keys: see `Positives`.
+    `matches` (N, R) int64, BACKGROUND or IGNORED, changes in place.
     """
     matches = matches.view(-1)
     matches.scatter_reduce_(0, anchors, keys, "amax")

@@ -85,11 +85,7 @@ def ranked_positions(low, high, sizes, strides, offset, k):
 def are_nearest(distances, k):
     """Mark the pairs of ranks that are the k nearest cells of their level, or all of its cells if it has fewer.
 
-    Args:
-        distances: (2, k, L, M) int64 from `ranked_positions`.
-
-    Returns:
-        (P, L, M) bool, in the order of `pairs_of_ranks`.
+    Takes the distances (2, k, L, M) of `ranked_positions`; returns (P, L, M) bool, in the order of `pairs_of_ranks`.
     """
     distances = over_pairs(torch.add, distances[0], distances[1])
     return distances <= kth_smallest(distances, k).clamp_(max=FAR - 1)
@@ -111,14 +107,9 @@ def kth_smallest(distances, k):
 
 
 def over_pairs(op, of_columns, of_rows):
-    """Apply `op` to a value per column and a value per row, for all pairs of ranks with i * j <= k.
+    """Apply a torch function to values of columns and rows (..., k, L, M), for all pairs of ranks with i * j <= k.
 
-    Args:
-        op: torch function of two tensors, with `out`.
-        of_columns, of_rows: (..., k, L, M), by rank.
-
-    Returns:
-        (..., P, L, M), in the order of `pairs_of_ranks`.
+    Returns (..., P, L, M), in the order of `pairs_of_ranks`.
     """
     *batch, k, levels, objects = of_columns.shape
     blocks = blocks_of_ranks(k)
@@ -133,8 +124,7 @@ def over_pairs(op, of_columns, of_rows):
 def blocks_of_ranks(k):
     """The pairs of ranks with i * j <= k as rectangles: row by row while a row has two columns; then the first column.
 
-    Returns:
-        list of (columns, first, rows): the nearest `columns` columns of the `rows` rows from rank `first` (from 0) on.
+    Each is (columns, first, rows): the nearest `columns` columns of the `rows` rows from rank `first` (from 0) on.
     """
     wide = [(k // (row + 1), row, 1) for row in range(k // 2)]
     return [*wide, (1, len(wide), k - len(wide))]

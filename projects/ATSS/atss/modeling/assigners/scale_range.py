@@ -37,11 +37,12 @@ class ScaleRangeAssigner(Assigner):
         super().__init__()
         self.ranges = check_ranges(ranges)
 
-    def check_grid(self, grid):
+    def assign(self, grid, gt_boxes, ignore_boxes):
         if len(self.ranges) != len(grid.shapes):
             raise ValueError(
                 f"ranges: expected one for each of the {len(grid.shapes)} levels of grid, got {len(self.ranges)}"
             )
+        return super().assign(grid, gt_boxes, ignore_boxes)
 
     def positives(self, gt, grid):
         low, high = gt.boxes.double().t()[:, None].split(2)
@@ -50,43 +51,28 @@ class ScaleRangeAssigner(Assigner):
         for windows, which, column, row in cells_in(first, size):
             window_of_cell = windows[which]
             box, level = window_of_cell % len(gt.boxes), window_of_cell // len(gt.boxes)
-            yield positives_in_range(gt, grid, self.ranges, box, level, column, row)
+            yield self.positives_among(gt, grid, box, level, column, row)
 
+    def positives_among(self, gt, grid, box, level, column, row):
+        """The positives, of pairs of a ground truth box and a cell: `box`, `level`, `column`, `row` (Q,) int64."""
+        levels = grid.levels()
+        stride = levels.strides[level]
+        center = torch.stack([(column + grid.offset) * stride, (row + grid.offset) * stride], dim=1)
+        low, high = gt.boxes[box].split(2, dim=1)
+        sides = torch.cat([center - low, high - center], dim=1)
+        least, most = sides.new_tensor(self.ranges)[level].unbind(1)
+        farthest = sides.amax(1)
+        positive = (sides.amin(1) > INSIDE_MARGIN) & (farthest >= least) & (farthest <= most)
 
-def positives_in_range(gt, grid, ranges, box, level, column, row):
-    """Filter pairs of a ground truth box and a cell: the cell's centre inside the box and in the range of its level.
-
-    Args:
-        gt: `GroundTruth`.
-        grid: `AnchorGrid`.
-        ranges: (low, high) per level.
-        box, level, column, row: (Q,) int64, the pairs to check.
-
-    Returns:
-        `Positives` for all anchors of the cells, small boxes first.
-    """
-    levels = grid.levels()
-    stride = levels.strides[level]
-    center = torch.stack([(column + grid.offset) * stride, (row + grid.offset) * stride], dim=1)
-    low, high = gt.boxes[box].split(2, dim=1)
-    sides = torch.cat([center - low, high - center], dim=1)
-    least, most = sides.new_tensor(ranges)[level].unbind(1)
-    farthest = sides.amax(1)
-    positive = (sides.amin(1) > INSIDE_MARGIN) & (farthest >= least) & (farthest <= most)
-
-    box, level, column, row = torch.stack([box, level, column, row])[:, positive]
-    cell = levels.first[level] + row * levels.sizes[0, level] + column
-    first_anchor = gt.image[box] * len(grid) + cell * grid.num_per_cell
-    anchors = first_anchor[:, None] + torch.arange(grid.num_per_cell, device=grid.device)
-    areas = (gt.boxes[:, 2:] - gt.boxes[:, :2]).prod(1)
-    priority = smallest_first(areas)[box].repeat_interleave(grid.num_per_cell)
-    index = gt.index[box].repeat_interleave(grid.num_per_cell)
-    return Positives.of(anchors.flatten(), priority, index, torch.ones_like(index, dtype=torch.bool))
-
-
-def smallest_first(areas):
-    """Reverse the order of non-negative float32 values exactly, by their bits."""
-    return (INFINITY_BITS - areas.view(torch.int32)).view(torch.float32)
+        box, level, column, row = torch.stack([box, level, column, row])[:, positive]
+        cell = levels.first[level] + row * levels.sizes[0, level] + column
+        anchors = gt.image[box] * len(grid) + cell * grid.num_per_cell
+        anchors = anchors[:, None] + torch.arange(grid.num_per_cell, device=grid.device)
+        areas = (gt.boxes[:, 2:] - gt.boxes[:, :2]).prod(1)
+        # Smallest first: the bits of an area are subtracted from those of infinity, which reverses the order exactly.
+        priority = (INFINITY_BITS - areas.view(torch.int32)).view(torch.float32)
+        priority, index = (x[box].repeat_interleave(grid.num_per_cell) for x in (priority, gt.index))
+        return Positives.of(anchors.flatten(), priority, index)
 
 
 def check_ranges(ranges):

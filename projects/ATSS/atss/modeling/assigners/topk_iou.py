@@ -74,7 +74,10 @@ def positives_of(gt, units, grid, k):
     columns, rows = positions.long()
     cells = over_pairs(torch.add, columns, rows * levels.sizes[0, :, None] + levels.first[:, None])
     anchors = cells * grid.num_per_cell + torch.arange(grid.num_per_cell, device=cells.device)[:, None, None, None]
-    keys = ordered_bits(scores).long() << INDEX_BITS | (INDEX_MASK - anchors)
+    # int32 numbers that are ordered as the scores, of any sign.
+    bits = scores.view(torch.int32)
+    bits = bits.where(bits >= 0, bits ^ 0x7FFFFFFF)
+    keys = bits.long() << INDEX_BITS | (INDEX_MASK - anchors)
     best = keys.flatten(0, 2).topk(min(k, keys[..., 0].numel()), dim=0, sorted=False).indices  # (k, M)
 
     pair_level = best % keys[0, ..., 0].numel()
@@ -88,9 +91,3 @@ def positives_of(gt, units, grid, k):
     ious = ious.flatten(0, 2)[best, box]
     anchors = gt.image[box] * len(grid) + anchors.flatten(0, 2)[best, box]
     return Positives.of(anchors, ious, gt.index[box], ious > 0)
-
-
-def ordered_bits(values):
-    """int32 numbers ordered as the float32 `values`, of any sign."""
-    bits = values.view(torch.int32)
-    return bits.where(bits >= 0, bits ^ 0x7FFFFFFF)

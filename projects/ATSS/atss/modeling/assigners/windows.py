@@ -11,12 +11,8 @@ BLOCK = 1 << 19
 def window(low, high, grid):
     """The cells of every level whose centres lie between two points on both axes, at most one more on each side.
 
-    Args:
-        low, high: (2, ..., L, M) float64, x and y in pixels; the window is empty where low is above high.
-        grid: the `AnchorGrid`.
-
-    Returns:
-        first column and row, and number of columns and rows: (2, ..., L, M) int64 each.
+    `low` and `high` (2, ..., L, M) float64 are x and y in pixels; the window is empty where low is above high. Returns
+    first column and row, and number of columns and rows, (2, ..., L, M) int64 each.
     """
     levels = grid.levels()
     sizes = levels.sizes.view(2, *[1] * (low.ndim - 3), -1, 1)
@@ -29,15 +25,10 @@ def window(low, high, grid):
 
 
 def cells_in(first, size):
-    """Enumerate the cells of all windows, block by block; at least one block.
+    """Enumerate the cells of the W windows that `window` gives, block by block; at least one block.
 
-    Args:
-        first, size: (2, ...) int64 as `window` gives them, W windows.
-
-    Yields:
-        windows: (V,) int64 in [0, W), the windows of this block.
-        which: (Q,) int64 in [0, V), the window of each cell.
-        column, row: (Q,) int64, the cell.
+    Yields (V,) int64 in [0, W), the windows of this block; (Q,) int64 in [0, V), the window of each cell; and the
+    column and row of each cell, (Q,) int64 each.
     """
     first, size = first.flatten(1), size.flatten(1)
     counts = size.prod(0)

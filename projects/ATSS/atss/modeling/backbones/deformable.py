@@ -9,38 +9,33 @@ from torch import nn
 from torchvision.ops import deform_conv2d
 
 
-class DeformConv(layers.DeformConv):
-    """Deformable convolution (DCNv1), with Detectron2's arguments."""
+class Portable:
+    """The forward pass of both layers."""
 
-    def forward(self, x, offset):
+    def forward(self, x, offset, mask=None):
         """Convolve with sampling points moved by `offset`, then normalise and activate if the layer does.
 
         Args:
             x: (N, in_channels, H, W).
             offset: (N, 2 * T * G, H', W'), y and x in pixels for each of T kernel positions and G groups of channels.
+            mask: (N, T * G, H', W'), a factor from 0 to 1 per sampling point (DCNv2).
 
         Returns:
             (N, out_channels, H', W').
         """
-        return convolve(self, x, offset)
+        # In the precision of the weights, even under autocast: offsets need it, and few devices have a half kernel.
+        x, offset, mask = (None if value is None else value.to(self.weight.dtype) for value in (x, offset, mask))
+        with torch.autocast(x.device.type, enabled=False):
+            x = deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
+        return finish(self, x)
 
 
-class ModulatedDeformConv(layers.ModulatedDeformConv):
+class DeformConv(Portable, layers.DeformConv):
+    """Deformable convolution (DCNv1), with Detectron2's arguments."""
+
+
+class ModulatedDeformConv(Portable, layers.ModulatedDeformConv):
     """Modulated deformable convolution (DCNv2), with Detectron2's arguments."""
-
-    def forward(self, x, offset, mask):
-        """As in `DeformConv`, with a factor from 0 to 1 per sampling point: `mask` (N, T * G, H', W')."""
-        return convolve(self, x, offset, mask)
-
-
-def convolve(layer, x, offset, mask=None):
-    weight = layer.weight
-    # Under mixed precision, too, in the precision of the weights: offsets need it, and few devices have a half kernel.
-    mask = None if mask is None else mask.to(weight.dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        x, offset = x.to(weight.dtype), offset.to(weight.dtype)
-        x = deform_conv2d(x, offset, weight, layer.bias, layer.stride, layer.padding, layer.dilation, mask)
-    return finish(layer, x)
 
 
 def finish(layer, x):

@@ -42,20 +42,18 @@ def build_atss_small_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
     if resnets.DEPTH not in BASIC_BLOCKS:
         raise ValueError(f"MODEL.RESNETS.DEPTH: expected one of {list(BASIC_BLOCKS)}, got {resnets.DEPTH}")
     stem = BasicStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, norm=resnets.NORM)
-    stages, in_channels, out_channels = [], stem.out_channels, resnets.RES2_OUT_CHANNELS
-    for stage, num_blocks in enumerate(BASIC_BLOCKS[resnets.DEPTH]):
-        strides = [1 if stage == 0 else 2] + [1] * (num_blocks - 1)
-        stages.append(
-            ResNet.make_stage(
-                BasicBlock,
-                num_blocks,
-                stride_per_block=strides,
-                in_channels=in_channels,
-                out_channels=out_channels,
-                norm=resnets.NORM,
-            )
+    channels = [stem.out_channels, *(resnets.RES2_OUT_CHANNELS * 2**stage for stage in range(4))]
+    stages = [
+        ResNet.make_stage(
+            BasicBlock,
+            num_blocks,
+            stride_per_block=[1 if stage == 0 else 2] + [1] * (num_blocks - 1),
+            in_channels=channels[stage],
+            out_channels=channels[stage + 1],
+            norm=resnets.NORM,
         )
-        in_channels, out_channels = out_channels, 2 * out_channels
+        for stage, num_blocks in enumerate(BASIC_BLOCKS[resnets.DEPTH])
+    ]
     freeze_at = cfg.MODEL.BACKBONE.FREEZE_AT
     return with_fpn(cfg, ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=freeze_at))
 

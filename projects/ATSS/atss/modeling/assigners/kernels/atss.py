@@ -36,7 +36,8 @@ def assign_with_triton(grid, gt_boxes, ignore_boxes, k, invalid):
 
     num_programs = max(*counts, triton.cdiv(num_anchors, 4 * FILL_BLOCK.value))
     heights, widths = zip(*grid.shapes, strict=True)
-    log_levels, log_pairs, log_per_cell = map(log2_ceil, (len(grid.shapes), len(pairs_of_ranks(k)), grid.num_per_cell))
+    sizes = (len(grid.shapes), len(pairs_of_ranks(k)), grid.num_per_cell)
+    log_levels, log_pairs, log_per_cell = ((size - 1).bit_length() for size in sizes)
     with torch.cuda.device_of(matches):
         find_positives[num_programs, num_images](
             matches,
@@ -79,10 +80,6 @@ def as_floats(numbers):
     return tuple(float(number) for number in numbers)
 
 
-def log2_ceil(number):
-    return (number - 1).bit_length()
-
-
 @triton.jit(do_not_specialize=["num_anchors", "num_candidates"])
 def find_positives(
     matches, keys, key_anchors, num_positives, num_invalid, boxes, counts, heights, widths, strides, cell_anchors,
@@ -117,12 +114,8 @@ def find_positives(
         width, height = x2 - x1, y2 - y1
         valid = (width > 0) & (width < float("inf")) & (height > 0) & (height < float("inf"))
         tl.atomic_add(num_invalid, 1, mask=valid == 0, sem="relaxed")
-        x1, y1, x2, y2 = (
-            tl.where(valid, x1, 0.0),
-            tl.where(valid, y1, 0.0),
-            tl.where(valid, x2, 0.0),
-            tl.where(valid, y2, 0.0),
-        )
+        x1, y1 = tl.where(valid, x1, 0.0), tl.where(valid, y1, 0.0)
+        x2, y2 = tl.where(valid, x2, 0.0), tl.where(valid, y2, 0.0)
         width, height = x2 - x1, y2 - y1
 
         # The levels and the pairs of ranks, padded to powers of two: padding has size 0 and is never near.
