@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from atss.config import load_config
-from atss.report.boxes import Boxes, read_content, read_results, sort_detections
+from atss.report.boxes import Boxes, read_content, read_results
 from tests.helpers import DEMO_CONFIG, pairs
 
 LOSSES = ("loss_cls", "loss_box", "loss_centerness")
@@ -57,11 +57,7 @@ def random_boxes(seed, num_images=12, num_classes=4):
 def arrays(content, results):
     """`Boxes` of a content and results."""
     dataset = read_content("made", content, "")
-    return Boxes(dataset.objects, detections_of(dataset, results))
-
-
-def detections_of(dataset, results):
-    return sort_detections(read_results(results, dataset)[0])
+    return Boxes(dataset.objects, read_results(results, dataset))
 
 
 def made(objects, detections):

@@ -6,17 +6,17 @@ import pytest
 from atss.evaluation import coco
 from atss.evaluation.coco import evaluate_boxes, index_coco
 from atss.report.analysis import analyze
-from atss.report.boxes import read_content
+from atss.report.boxes import read_content, read_results
 from atss.report.outcomes import CORRECT, FALSE_POSITIVE
 from atss.report.thresholds import SCORES
-from tests.report.runs import annotation, content_of, detections_of, random_boxes, result
+from tests.report.runs import annotation, content_of, random_boxes, result
 
 BOX, OTHER, FAR = [5, 5, 20, 20], [50, 5, 20, 20], [80, 60, 20, 20]
 
 
 def analysis_of(annotations, results, classes=("a", "b")):
     dataset = read_content("made", content_of(1, classes, annotations), "")
-    return analyze(dataset, detections_of(dataset, results))
+    return analyze(dataset, read_results(results, dataset))
 
 
 def test_precision_over_recall():
@@ -39,7 +39,7 @@ def test_metrics_equal_those_of_the_evaluation():
     content, results = random_boxes(0)
     dataset = read_content("made", content, "")
 
-    analysis = analyze(dataset, detections_of(dataset, results))
+    analysis = analyze(dataset, read_results(results, dataset))
 
     stats = evaluate_boxes(index_coco(content), results).stats[:6]
     assert list(analysis.metrics.values()) == [s if s >= 0 else pytest.approx(np.nan, nan_ok=True) for s in stats]
@@ -105,14 +105,14 @@ def test_calibration_compares_scores_with_precision():
 def test_negative_ids_change_nothing():
     content, results = random_boxes(0)
     dataset = read_content("made", content, "")
-    before = analyze(dataset, detections_of(dataset, results))
+    before = analyze(dataset, read_results(results, dataset))
 
     for entry in [*content["annotations"], *results]:
         entry["image_id"] -= 1000
     for image in content["images"]:
         image["id"] -= 1000
     dataset = read_content("made", content, "")
-    after = analyze(dataset, detections_of(dataset, results))
+    after = analyze(dataset, read_results(results, dataset))
 
     assert (after.metrics, after.tide, after.calibration) == (before.metrics, before.tide, before.calibration)
 
@@ -120,7 +120,7 @@ def test_negative_ids_change_nothing():
 def test_without_hotcoco_only_tide_and_calibration_are_missing(monkeypatch):
     content, results = random_boxes(0)
     dataset = read_content("made", content, "")
-    detections = detections_of(dataset, results)
+    detections = read_results(results, dataset)
     before = analyze(dataset, detections)
 
     monkeypatch.setattr(coco, "hotcoco", None)

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from atss.errors import InputError
-from atss.report.boxes import Boxes, read_content
+from atss.report.boxes import Boxes, read_content, read_results
 from atss.report.images import LABEL, PREDICTION, draw_error, draw_pair, name_in_image, spread, window
 from atss.utils.drawing import class_colors
-from tests.report.runs import annotation, arrays, content_of, detections_of, random_boxes, result
+from tests.report.runs import annotation, arrays, content_of, random_boxes, result
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -57,7 +57,7 @@ def dataset(tmp_path):
     content = content_of(1, ["a", "b"], [annotation(1, 10, [20, 30, 30, 20])])
     results = [result(1, 20, [40, 40, 40, 30], 0.9), result(1, 10, [1, 1, 5, 5], 0.5)]
     dataset = read_content("made", content, str(tmp_path))
-    return dataset, Boxes(dataset.objects, detections_of(dataset, results))
+    return dataset, Boxes(dataset.objects, read_results(results, dataset))
 
 
 def has(image, color):

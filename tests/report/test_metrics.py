@@ -37,11 +37,11 @@ def test_a_missing_file_has_no_lines(tmp_path):
 
 
 def test_broken_lines_are_counted(read):
-    bad = ["[]", '{"total_loss": 1}', '{"iteration": "19"}', '{"iteration": NaN}']
+    bad = ["[]", '{"total_loss": 1}', *('{"iteration": ' + x + "}" for x in ('"19"', "NaN", "1e300", "9" * 400))]
 
     records, broken = read('{"iteration": 19, "total_l', *log(2), *bad, "")
 
-    assert iterations(records) == [19, 39] and broken == 5
+    assert iterations(records) == [19, 39] and broken == 7
 
 
 def test_invalid_utf_8_is_a_broken_line(tmp_path):

@@ -44,7 +44,7 @@ def headings(page):
 @pytest.fixture
 def quick(monkeypatch):
     """Charts are not encoded: for tests that do not depend on how they look."""
-    monkeypatch.setattr("atss.report.figures.encode", lambda figure: (b"<svg/>", "svg"))
+    monkeypatch.setattr("atss.report.theme.encode", lambda figure: (b"<svg/>", "svg"))
 
 
 @pytest.fixture(scope="module")

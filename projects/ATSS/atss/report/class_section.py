@@ -51,28 +51,19 @@ def class_bars(analysis, folder):
 
 def class_table(analysis):
     """Return the rows of the table of classes, and the row of all classes at one threshold, as tuples of texts."""
-    names, sweep, thresholds = analysis.dataset.classes, analysis.sweep, analysis.thresholds
-    best = np.arange(len(names)), thresholds
-    rates = (rate[best] for rate in (sweep.precision(), sweep.recall(), sweep.f1()))
-    columns = names, sweep.totals, analysis.ap, analysis.ap50, SCORES[thresholds], *rates
-    together, overall = sweep.together(), analysis.overall
-    rates = (rate[0, overall] for rate in (together.precision(), together.recall(), together.f1()))
-    ap, ap50 = analysis.metrics["AP"], analysis.metrics["AP50"]
-    last = table_row("all, one threshold", together.totals[0], ap, ap50, SCORES[overall], *rates)
-    return [table_row(*values) for values in zip(*columns, strict=True)], last
+    metrics, together = analysis.metrics, analysis.sweep.together()
+    rows = table_rows(analysis.dataset.classes, analysis.sweep, analysis.ap, analysis.ap50, analysis.thresholds)
+    last = table_rows(["all, one threshold"], together, [metrics["AP"]], [metrics["AP50"]], [analysis.overall])
+    return rows, last[0]
 
 
-def table_row(name, total, ap, ap50, *values):
-    return name, f"{total:,}", percent(ap), percent(ap50), *map(share, values)
-
-
-def confusion_chart(analysis, folder):
-    """Return the `Card` of the confusion matrix."""
-    return folder.chart(
-        "confusion_matrix", "", charts.confusions, analysis.matrix, analysis.dataset.classes,
-        alt="Confusion matrix: class of the ground truth against class of the detection",
-        wide=len(analysis.dataset.classes) > charts.WITH_NUMBERS,
-    )  # fmt: skip
+def table_rows(names, sweep, aps, aps50, thresholds):
+    at_best = np.arange(len(names)), thresholds
+    rates = (rate[at_best] for rate in (sweep.precision(), sweep.recall(), sweep.f1()))
+    rows = zip(names, sweep.totals, aps, aps50, SCORES[thresholds], *rates, strict=True)
+    return [
+        (name, f"{total:,}", percent(ap), percent(ap50), *map(share, values)) for name, total, ap, ap50, *values in rows
+    ]
 
 
 def confusion_table(analysis):

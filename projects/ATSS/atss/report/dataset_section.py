@@ -11,7 +11,7 @@ from . import charts
 from . import outcomes as kinds
 from .analysis import METRICS, analyze
 from .boxes import image_slice, load_dataset, load_detections
-from .class_section import class_bars, class_curves, class_table, confusion_chart, confusion_table
+from .class_section import class_bars, class_curves, class_table, confusion_table
 from .figures import Card
 from .galleries import error_galleries
 from .images import draw_pair, spread
@@ -40,7 +40,17 @@ def dataset_section(run, name, folder):
     except InputError as error:
         return without_boxes(run, name, str(error))
     analysis = analyze(dataset, detections)
-    totals = analysis.sweep.totals
+    totals, crowds = analysis.sweep.totals, int(dataset.objects["crowd"].sum())
+    facts = [
+        counted(len(dataset.files), "image"),
+        counted(int(totals.sum()), "object") + (f" and {counted(crowds, 'crowd')}" if crowds else ""),
+        counted(len(dataset.classes), "class", "classes"),
+        counted(analysis.num_detections, "detection"),
+    ]
+    iterations, values = run.curve("bbox/AP", name)
+    if len(values) > 1:
+        best = values.argmax()
+        facts.append(f"best AP during training {values[best]:.1f}, after {iterations[best]:,} iterations")
     curves, bars = [], []
     if totals.any():
         curves, bars = class_curves(analysis, folder), class_bars(analysis, folder)
@@ -52,26 +62,27 @@ def dataset_section(run, name, folder):
     if not analysis.tide:
         notes.append("TIDE and calibration omitted: they need hotcoco, ground truth and detections.")
     if analysis.calibration:
-        error = f"Expected calibration error: {analysis.calibration['ece']:.3f}."
-        bars.append(
-            folder.chart(
-                "calibration", "Calibration", charts.calibration, analysis.calibration["bins"],
-                lines=(f"Precision of the detections by score. {error}",),
-            )
-        )  # fmt: skip
+        ece, bins = analysis.calibration["ece"], analysis.calibration["bins"]
+        line = f"Precision of the detections by score. Expected calibration error: {ece:.3f}."
+        bars.append(folder.chart("calibration", "Calibration", charts.calibration, bins, lines=(line,)))
     classes, overall = class_table(analysis)
+    matrix = folder.chart(
+        "confusion_matrix", "", charts.confusions, analysis.matrix, dataset.classes,
+        alt="Confusion matrix: class of the ground truth against class of the detection",
+        wide=len(dataset.classes) > charts.WITH_NUMBERS,
+    )  # fmt: skip
     pairs, pairs_note, colors = image_pairs(analysis, folder)
     return {
         "name": name,
         "missing": "",
         "metrics": [(key, percent(value)) for key, value in analysis.metrics.items()],
-        "facts": [*counts(analysis), *best_ap(run, name)],
+        "facts": facts,
         "notes": notes,
         "curves": curves,
         "bars": bars,
         "classes": classes,
         "overall": overall,
-        "matrix": confusion_chart(analysis, folder),
+        "matrix": matrix,
         "confusions": confusion_table(analysis),
         "pairs": pairs,
         "pairs_note": pairs_note,
@@ -91,31 +102,10 @@ def without_boxes(run, name, why):
     return {"name": name, "missing": why, "metrics": metrics, "facts": facts}
 
 
-def counts(analysis):
-    dataset, crowds = analysis.dataset, int(analysis.dataset.objects["crowd"].sum())
-    return [
-        counted(len(dataset.files), "image"),
-        counted(int(analysis.sweep.totals.sum()), "object") + (f" and {counted(crowds, 'crowd')}" if crowds else ""),
-        counted(len(dataset.classes), "class", "classes"),
-        counted(analysis.num_detections, "detection"),
-    ]
-
-
-def best_ap(run, name):
-    """Return a line about the best evaluation during training, in a list that is empty for fewer than two."""
-    iterations, values = run.curve("bbox/AP", name)
-    if len(values) < 2:
-        return []
-    best = values.argmax()
-    return [f"best AP during training {values[best]:.1f}, after {iterations[best]:,} iterations"]
-
-
 def image_pairs(analysis, folder):
-    """Draw ground truth beside detections for some images.
+    """Draw ground truth beside detections for some images, as a list of `Card`.
 
-    Returns:
-        list of `Card`, a note about images that are omitted, and the colours of the most frequent classes in the
-        images as pairs of a name and (R, G, B).
+    Also return a note about images that are omitted, and the names and colours of the most frequent classes.
     """
     dataset, cards, unreadable, classes = analysis.dataset, [], [], []
     for number, index in enumerate(spread(analysis.boxes, PAIRS), 1):

@@ -1,7 +1,6 @@
 """The look of charts: light and dark colours, and figures as small files."""
 
 import base64
-import contextlib
 import io
 import re
 import unicodedata
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-WIDTH = 4.4  # of a chart in inches; the page shows 100 pixels per inch
+WIDTH, HEIGHT = 4.4, 2.9  # of most charts in inches; the page shows 100 pixels per inch
 DPI = 160  # of a PNG, and of pixels in an SVG
 LARGE_SVG = 40_000  # bytes; hardly any PNG of a chart is smaller
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', 'Noto Sans', sans-serif"
@@ -40,9 +39,12 @@ DARK = Theme(
 )  # fmt: skip
 
 
-@contextlib.contextmanager
-def style(theme):
-    """Use the report's matplotlib settings in this context, independent of the user's."""
+def drawn(theme, draw, *arguments):
+    """Draw a chart: a function of matplotlib axes, a `Theme` and arguments, with settings independent of the user's.
+
+    Returns:
+        the figure, and what `encode` makes of it.
+    """
     settings = {
         "figure.facecolor": theme.ground, "savefig.facecolor": theme.ground, "axes.facecolor": theme.ground,
         "axes.edgecolor": theme.muted, "axes.labelcolor": theme.ink, "text.color": theme.ink,
@@ -55,13 +57,9 @@ def style(theme):
         "axes.formatter.useoffset": False,
     }  # fmt: skip
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **settings}):
-        yield
-
-
-def new_figure(height, width=WIDTH):
-    """Return a figure of a size in inches, and its axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        draw(figure.subplots(), theme, *arguments)
+        return figure, *encode(figure)
 
 
 def encode(figure):
@@ -69,18 +67,16 @@ def encode(figure):
 
     Text in the SVG stays text, drawn with the viewer's fonts.
     """
+    svg, png = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        svg = compact(saved(figure, "svg", metadata={"Date": None}).decode()).encode()
+        figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
+        svg = compact(svg.getvalue().decode()).encode()
+        if len(svg) <= LARGE_SVG:
+            return svg, "svg"
         figure.set_layout_engine("none")  # keep the layout
-        png = saved(figure, "png") if len(svg) > LARGE_SVG else svg
-    return (svg, "svg") if len(svg) <= len(png) else (png, "png")
-
-
-def saved(figure, kind, **options):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=DPI, **options)
-    return buffer.getvalue()
+        figure.savefig(png, format="png", dpi=DPI)
+    return min((svg, "svg"), (png.getvalue(), "png"), key=lambda file: len(file[0]))
 
 
 def compact(svg):
