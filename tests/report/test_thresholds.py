@@ -30,7 +30,7 @@ def test_counts_equal_those_at_each_threshold(seed):
             enough = of_class & (detections["score"] >= SCORES[place])
             true, all_ = int((enough & right).sum()), int((enough & ~ignored).sum())
             assert (found.correct[k, place], found.counted[k, place]) == (true, all_)
-            precision, recall, f1 = (x[k, place] for x in (found.precision(), found.recall(), found.f1()))
+            precision, recall, f1 = (rate[k, place] for rate in found.rates())
             assert precision == pytest.approx(true / all_ if all_ else np.nan, nan_ok=True)
             assert recall == pytest.approx(true / total if total else np.nan, nan_ok=True)
             if total and true:
@@ -43,7 +43,7 @@ def test_the_best_threshold_has_the_highest_f1(seed):
 
     places, _ = best_scores(found)
 
-    f1 = found.f1()
+    f1 = found.rates()[2]
     for k in range(3):
         assert f1[k, places[k]] == np.nanmax(f1[k]) > 0
 
@@ -55,7 +55,7 @@ def test_of_equally_good_thresholds_the_middle_one_is_taken():
     (place, *_), overall = best_scores(found)
 
     assert SCORES[place] == SCORES[overall] == pytest.approx(0.55)
-    assert found.precision()[0, place] == found.recall()[0, place] == found.f1()[0, place] == 1
+    assert [rate[0, place] for rate in found.rates()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("score", [0.3, 0.3004, 0.3009])
@@ -74,7 +74,7 @@ def test_classes_without_objects_or_correct_detections_get_the_common_threshold(
 
     # Of all classes together, one detection of two is correct above 0.6 and up to 0.8, and fewer elsewhere.
     assert SCORES[overall] == pytest.approx(0.7) and places.tolist()[1:] == [overall, overall]
-    assert np.isnan(found.f1()[2]).all() and found.totals.tolist() == [1, 1, 0]
+    assert np.isnan(found.rates()[2][2]).all() and found.totals.tolist() == [1, 1, 0]
 
 
 def test_without_correct_detections_the_threshold_is_one_half():

@@ -12,7 +12,7 @@ SIZES = {"small": "< 32² px", "medium": "32² to 96² px", "large": "> 96² px"
 
 def class_curves(analysis, folder):
     """Return a list of `Card`: precision over recall and F1 over the score threshold."""
-    names, f1 = analysis.dataset.classes, analysis.sweep.f1()
+    names, f1 = analysis.dataset.classes, analysis.sweep.rates()[2]
     best = f1[np.arange(len(names)), analysis.thresholds]
     return [
         folder.chart(
@@ -50,16 +50,14 @@ def class_bars(analysis, folder):
 
 
 def class_table(analysis):
-    """Return the rows of the table of classes, and the row of all classes at one threshold, as tuples of texts."""
+    """Return the rows of the table of classes, then the row of all classes at one threshold, as tuples of texts."""
     metrics, together = analysis.metrics, analysis.sweep.together()
     rows = table_rows(analysis.dataset.classes, analysis.sweep, analysis.ap, analysis.ap50, analysis.thresholds)
-    last = table_rows(["all, one threshold"], together, [metrics["AP"]], [metrics["AP50"]], [analysis.overall])
-    return rows, last[0]
+    return rows + table_rows(["all, one threshold"], together, [metrics["AP"]], [metrics["AP50"]], [analysis.overall])
 
 
 def table_rows(names, sweep, aps, aps50, thresholds):
-    at_best = np.arange(len(names)), thresholds
-    rates = (rate[at_best] for rate in (sweep.precision(), sweep.recall(), sweep.f1()))
+    rates = (rate[np.arange(len(names)), thresholds] for rate in sweep.rates())
     rows = zip(names, sweep.totals, aps, aps50, SCORES[thresholds], *rates, strict=True)
     return [
         (name, f"{total:,}", percent(ap), percent(ap50), *map(share, values)) for name, total, ap, ap50, *values in rows

@@ -65,13 +65,12 @@ def dataset_section(run, name, folder):
         ece, bins = analysis.calibration["ece"], analysis.calibration["bins"]
         line = f"Precision of the detections by score. Expected calibration error: {ece:.3f}."
         bars.append(folder.chart("calibration", "Calibration", charts.calibration, bins, lines=(line,)))
-    classes, overall = class_table(analysis)
+    *classes, overall = class_table(analysis)
     matrix = folder.chart(
         "confusion_matrix", "", charts.confusions, analysis.matrix, dataset.classes,
         alt="Confusion matrix: class of the ground truth against class of the detection",
         wide=len(dataset.classes) > charts.WITH_NUMBERS,
     )  # fmt: skip
-    pairs, pairs_note, colors = image_pairs(analysis, folder)
     return {
         "name": name,
         "missing": "",
@@ -84,9 +83,7 @@ def dataset_section(run, name, folder):
         "overall": overall,
         "matrix": matrix,
         "confusions": confusion_table(analysis),
-        "pairs": pairs,
-        "pairs_note": pairs_note,
-        "colors": colors,
+        **image_pairs(analysis, folder),
         "outcomes": outcome_charts(analysis, folder),
         "galleries": error_galleries(analysis, folder),
     }
@@ -103,10 +100,7 @@ def without_boxes(run, name, why):
 
 
 def image_pairs(analysis, folder):
-    """Draw ground truth beside detections for some images, as a list of `Card`.
-
-    Also return a note about images that are omitted, and the names and colours of the most frequent classes.
-    """
+    """Draw ground truth beside detections: `pairs`, `pairs_note` and the `colors` of the most frequent classes."""
     dataset, cards, unreadable, classes = analysis.dataset, [], [], []
     for number, index in enumerate(spread(analysis.boxes, PAIRS), 1):
         name = os.path.basename(dataset.files[index])
@@ -129,7 +123,7 @@ def image_pairs(analysis, folder):
     numbers = np.bincount(np.array(classes, dtype=int), minlength=len(dataset.classes))
     colors = class_colors(len(dataset.classes))
     frequent = np.argsort(-numbers, kind="stable")[: min(COLORS, np.count_nonzero(numbers))]
-    return cards, note, [(dataset.classes[k], colors[k]) for k in frequent]
+    return {"pairs": cards, "pairs_note": note, "colors": [(dataset.classes[k], colors[k]) for k in frequent]}
 
 
 def outcome_charts(analysis, folder):

@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from .images import to_jpeg
+import cv2
+
 from .theme import DARK, LIGHT, data_uri, drawn, recolored
+
+JPEG_QUALITY = 82
 
 
 class PageImage(NamedTuple):
@@ -34,13 +37,6 @@ class ImageFolder:
         self.path = Path(path)
         self.prefix = re.sub(r"[^\w-]+", "_", dataset) + "_" if dataset else ""
 
-    def clear(self):
-        """Make the folder, or delete the images of an earlier report in it."""
-        self.path.mkdir(exist_ok=True)
-        for old in self.path.iterdir():
-            if old.suffix in (".svg", ".png", ".jpg"):
-                old.unlink()
-
     def chart(self, name, title, draw, *arguments, alt=None, lines=(), wide=False):
         """Draw a chart for light and dark pages with a function of `charts`; returns its `Card`.
 
@@ -58,9 +54,10 @@ class ImageFolder:
 
     def photo(self, name, alt, image):
         """Write an image, (H, W, 3) uint8, RGB; returns its `PageImage`."""
-        content = to_jpeg(image)
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        content = cv2.imencode(".jpg", image[:, :, ::-1], options)[1].tobytes()
         self.write(f"{name}.jpg", content)
-        return PageImage(data_uri(content, "jpg"), None, alt, image.shape[1], image.shape[0])
+        return PageImage(data_uri(content, "jpeg"), None, alt, image.shape[1], image.shape[0])
 
     def write(self, name, content):
         (self.path / f"{self.prefix}{name}").write_bytes(content)

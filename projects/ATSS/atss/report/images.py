@@ -1,14 +1,11 @@
 """Photos of a report: ground truth beside detections, and errors with their surroundings."""
 
-import os
-
 import cv2
-import matplotlib
 import numpy as np
 from matplotlib.font_manager import get_font
 
 from ..data.image_io import read_image
-from ..utils.drawing import class_colors, draw_boxes
+from ..utils.drawing import class_colors, draw_boxes, font
 from .theme import shortened
 
 IMAGE, CROP = 400, 340  # longer side of images and of crops, in pixels
@@ -16,7 +13,6 @@ IMAGE, CROP = 400, 340  # longer side of images and of crops, in pixels
 AROUND, LEAST_CROP = 0.6, 64
 CROP_SHAPE = 4 / 3
 NAMED_BOXES = 15  # with more boxes, names would hide the image
-JPEG_QUALITY = 82
 # Colours in crops: of ground truth, of a detection, and around both.
 LABEL, PREDICTION, EDGE = (64, 224, 160), (255, 140, 40), (20, 20, 20)
 
@@ -101,11 +97,5 @@ def to_corners(boxes):
 
 def name_in_image(name, k):
     """Return the name of class `k`, or its number where the font of `drawing` lacks letters of the name."""
-    font = get_font(os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
-    return shortened(name) if all(font.get_char_index(ord(letter)) for letter in name) else f"class {k + 1}"
-
-
-def to_jpeg(image):
-    """(H, W, 3) uint8, RGB -> bytes of a JPEG file."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-    return cv2.imencode(".jpg", image[:, :, ::-1], options)[1].tobytes()
+    glyph = get_font(font(1).path).get_char_index
+    return shortened(name) if all(glyph(ord(letter)) for letter in name) else f"class {k + 1}"

@@ -53,8 +53,8 @@ def curve(records, key):
         for record in records
         if isinstance(record.get(key), float) and np.isfinite(record[key])
     }
-    iterations = sorted(points)
-    return Curve(np.array(iterations, dtype=np.int64), np.array([points[i] for i in iterations], dtype=np.float64))
+    iterations, values = np.array(sorted(points.items())).reshape(-1, 2).T
+    return Curve(iterations.astype(np.int64), values)
 
 
 def count_not_finite(records, key):

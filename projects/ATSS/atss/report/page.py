@@ -44,9 +44,11 @@ def write_report(output_dir):
 
 def render_page(run, path):
     """Return the page of a `Run` as text, with what comes from the run escaped; its images go into folder `path`."""
-    folder = ImageFolder(path)
-    folder.clear()
-    training, training_notes = training_section(run, folder)
+    Path(path).mkdir(exist_ok=True)
+    for old in Path(path).iterdir():
+        if old.suffix in (".svg", ".png", ".jpg"):
+            old.unlink()
+    training, training_notes = training_section(run, ImageFolder(path))
     names = run.cfg.DATASETS.TEST
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

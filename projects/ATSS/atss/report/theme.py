@@ -40,21 +40,19 @@ DARK = Theme(
 
 
 def drawn(theme, draw, *arguments):
-    """Draw a chart: a function of matplotlib axes, a `Theme` and arguments, with settings independent of the user's.
+    """Draw a chart, a function of axes, a `Theme` and arguments, with the report's matplotlib settings.
 
-    Returns:
-        the figure, and what `encode` makes of it.
+    Returns the figure, and what `encode` makes of it.
     """
     settings = {
         "figure.facecolor": theme.ground, "savefig.facecolor": theme.ground, "axes.facecolor": theme.ground,
         "axes.edgecolor": theme.muted, "axes.labelcolor": theme.ink, "text.color": theme.ink,
-        "xtick.bottom": False, "ytick.left": False, "xtick.labelcolor": theme.ink,
-        "ytick.labelcolor": theme.ink, "grid.color": theme.grid, "grid.linewidth": 0.8, "axes.grid": True,
-        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-        "font.family": ["DejaVu Sans"], "font.size": 9, "axes.labelsize": 9, "legend.fontsize": 8.5,
-        "legend.frameon": False, "lines.linewidth": 1.8, "lines.solid_capstyle": "round",
-        "svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False, "axes.unicode_minus": True,
-        "axes.formatter.useoffset": False,
+        "xtick.bottom": False, "ytick.left": False, "xtick.labelcolor": theme.ink, "ytick.labelcolor": theme.ink,
+        "grid.color": theme.grid, "axes.grid": True, "axes.axisbelow": True,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.formatter.useoffset": False,
+        "font.family": ["DejaVu Sans"], "font.size": 9, "legend.fontsize": 8.5, "legend.frameon": False,
+        "lines.linewidth": 1.8, "lines.solid_capstyle": "round", "text.parse_math": False,
+        "svg.fonttype": "none", "svg.hashsalt": "report",
     }  # fmt: skip
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **settings}):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
@@ -91,18 +89,14 @@ def compact(svg):
 
 def recolored(svg, old, new):
     """Replace the colours of a `Theme` by those of another in the bytes of an SVG without pixels."""
-    colors = dict(zip(solid_colors(old), solid_colors(new), strict=True))
+    before, after = ([color.encode() for color in (*theme[:4], *theme.colors)] for theme in (old, new))
+    colors = dict(zip(before, after, strict=True))
     return re.sub(rb"#[0-9a-f]{6}", lambda found: colors.get(found[0], found[0]), svg)
 
 
-def solid_colors(theme):
-    return [color.encode() for color in (theme.ground, theme.ink, theme.muted, theme.grid, *theme.colors)]
-
-
 def data_uri(content, kind):
-    """Return a file as a data URI; `kind` is svg, png or jpg."""
-    mime = {"svg": "svg+xml", "png": "png", "jpg": "jpeg"}[kind]
-    return f"data:image/{mime};base64,{base64.b64encode(content).decode()}"
+    """Return an image as a data URI; `kind` is svg, png or jpeg."""
+    return f"data:image/{kind.replace('svg', 'svg+xml')};base64,{base64.b64encode(content).decode()}"
 
 
 def shortened(name, most=20):
@@ -116,10 +110,7 @@ def shortened(name, most=20):
 
 
 def spaced(name):
-    """Prepend blanks to a name on an axis for letters that are wider than matplotlib expects.
-
-    matplotlib leaves room for the blanks, and browsers do not show them.
-    """
+    """Prepend blanks, which browsers do not show, to a name on an axis: matplotlib underestimates wide letters."""
     return " " * 2 * sum(width(letter) - 1 for letter in name) + name
 
 
