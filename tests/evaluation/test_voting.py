@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss.evaluation.voting import vote
+from atss.evaluation.augmentation import vote
 
 
 def iou(a, b):
