@@ -10,6 +10,7 @@ from atss.report.boxes import Boxes, read_content, read_results
 from tests.helpers import DEMO_CONFIG, pairs
 
 LOSSES = ("loss_cls", "loss_box", "loss_centerness")
+NAMES = ["cat", "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", 'a & "b" 猫🦊 $x^2$']
 
 
 def annotation(image_id, category_id, box, crowd=0):
@@ -81,6 +82,14 @@ def evaluated(iteration, ap, prefix=""):
     figures = {"bbox/AP": ap, "bbox/AP50": ap + 20, "bbox/AP75": ap + 1, "bbox/APs": ap, "bbox/APm": ap, "bbox/APl": ap}
     losses = {f"validation/{name}": 1.1 for name in ("total_loss", *LOSSES)}
     return {"iteration": iteration, **{f"{prefix}{key}": value for key, value in {**figures, **losses}.items()}}
+
+
+def whole_run(root):
+    """Write a run with everything: NAMES as classes, the last without ground truth, a training and two evaluations."""
+    content, results = random_boxes(1)
+    for category, name in zip(content["categories"], NAMES, strict=True):
+        category["name"] = name
+    return make_run(root, [content], [results], [*log(60), evaluated(599, 20.0), evaluated(1200, 31.5)])
 
 
 def make_run(root, contents, results=(), metrics=None, images=True):
