@@ -92,18 +92,18 @@ def whole_run(root):
     return make_run(root, [content], [results], [*log(60), evaluated(599, 20.0), evaluated(1200, 31.5)])
 
 
+def as_text(content):
+    return content if isinstance(content, str) else json.dumps(content)
+
+
 def make_run(root, contents, results=(), metrics=None, images=True):
-    """Write a run and its datasets `made_0`, `made_1`, ... into a folder.
+    """Write a run and its datasets `made_0`, `made_1`, ... into `root`; return the path of the run, `root`/run.
 
     Args:
-        root: folder, made where it is missing.
         contents: list of contents, one per dataset.
         results: list of results or texts for their files, one per dataset, but the last ones may have none.
         metrics: list of lines, dicts or texts; None for no file.
         images: whether to write image files.
-
-    Returns:
-        path of the run, `root`/run.
     """
     folder, entries = root / "run", []
     folder.mkdir(parents=True)
@@ -125,9 +125,7 @@ def make_run(root, contents, results=(), metrics=None, images=True):
     for name, found in zip(names, results, strict=False):
         inside = folder / "inference" / (name if len(names) > 1 else "")
         inside.mkdir(parents=True)
-        text = found if isinstance(found, str) else json.dumps(found)
-        (inside / "coco_instances_results.json").write_text(text)
+        (inside / "coco_instances_results.json").write_text(as_text(found))
     if metrics is not None:
-        lines = [line if isinstance(line, str) else json.dumps(line) for line in metrics]
-        (folder / "metrics.json").write_text("\n".join(lines))
+        (folder / "metrics.json").write_text("\n".join(map(as_text, metrics)))
     return folder

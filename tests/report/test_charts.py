@@ -31,10 +31,9 @@ CHARTS = {
     "nothing": (charts.outcomes, ["right", "false"], [0, 0], [0, 1], "objects"),
     "localization": (charts.localization, np.array([0.5, 0.7, 1.0])),
     "tide": (charts.tide, {"Cls": 0.1, "Loc": 0.02, "Both": 0, "Dupe": -1e-9, "Bkg": 0.3, "Miss": 0.2}),
-    "calibration": (
-        charts.calibration,
-        [{"bin_lower": x / 2, "bin_upper": (x + 1) / 2, "avg_accuracy": 0.4, "count": x} for x in range(2)],
-    ),
+    "calibration": (charts.calibration, [
+        {"bin_lower": x / 2, "bin_upper": (x + 1) / 2, "avg_accuracy": 0.4, "count": x} for x in range(2)
+    ]),
     "confusions": (charts.confusions, np.array([[3, 1, 0], [0, 0, 5], [2, 0, 0]]), ["a", "b"]),
     "a class": (charts.confusions, np.zeros((2, 2), int), ["a"]),
     "many classes": (charts.confusions, np.eye(81, dtype=int), [f"class {k}" for k in range(80)]),
@@ -84,11 +83,10 @@ def test_text_stays_text_and_numbers_keep_their_digits():
 
 
 def test_classes_with_the_same_name_have_a_bar_each():
-    figure, *_ = drawn(LIGHT, charts.class_bars, ["cat", "cat"], [30.0, 20.0], 30.0)
+    (axes,) = drawn(LIGHT, charts.class_bars, ["cat", "cat"], [30.0, 20.0], 30.0)[0].axes
 
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [30, 20]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["cat", "cat"]
-    assert len({bar.get_y() for bar in figure.axes[0].patches}) == 2
+    assert [bar.get_width() for bar in axes.patches] == [30, 20] and len({bar.get_y() for bar in axes.patches}) == 2
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "cat"]
 
 
 def test_with_many_classes_the_best_and_worst_are_named():
@@ -105,11 +103,11 @@ def test_with_many_classes_the_best_and_worst_are_named():
 
 @pytest.mark.slow
 def test_a_small_confusion_matrix_has_numbers():
-    few, many = (drawn(LIGHT, *CHARTS[name])[0] for name in ("confusions", "many classes"))
+    few, many = (drawn(LIGHT, *CHARTS[name])[0].axes[0] for name in ("confusions", "many classes"))
 
-    assert sorted(text.get_text() for text in few.axes[0].texts) == ["1", "2", "3", "5"] and not many.axes[0].texts
-    assert [label.get_text() for label in few.axes[0].get_xticklabels()] == ["a", "b", "missed"]
-    assert [label.get_text() for label in few.axes[0].get_yticklabels()] == ["a", "b", "background"]
+    assert sorted(text.get_text() for text in few.texts) == ["1", "2", "3", "5"] and not many.texts
+    assert [label.get_text() for label in few.get_xticklabels()] == ["a", "b", "missed"]
+    assert [label.get_text() for label in few.get_yticklabels()] == ["a", "b", "background"]
 
 
 def test_matplotlib_settings_are_restored():

@@ -1,20 +1,18 @@
 """metrics.json as Detectron2 writes it, and as interrupted and repeated runs leave it."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 
 from atss.report.metrics import count_not_finite, curve, read_metrics, smooth, training_seconds
-from tests.report.runs import evaluated, log
+from tests.report.runs import as_text, evaluated, log
 
 
 @pytest.fixture
 def read(tmp_path):
     def write_and_read(*lines):
-        text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
-        (tmp_path / "metrics.json").write_bytes(text.encode(errors="surrogateescape"))
+        (tmp_path / "metrics.json").write_bytes("\n".join(map(as_text, lines)).encode(errors="surrogateescape"))
         return read_metrics(tmp_path / "metrics.json")
 
     return write_and_read

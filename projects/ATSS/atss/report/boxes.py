@@ -131,7 +131,7 @@ def image_slice(rows, image):
 def coco_eval(objects, detections, num_classes, **params):
     """Evaluate OBJECT (G,) and DETECTION (D,) with `run_coco_eval`; ids are the indices, boxes are numbered from 1."""
     images = np.union1d(objects["image"], detections["image"]).tolist()
-    fields = [objects[name].tolist() for name in ("image", "category", "box", "area", "crowd")]
+    fields = (objects[name].tolist() for name in ("image", "category", "box", "area", "crowd"))
     ground_truth = {
         "images": [{"id": image} for image in images],
         "categories": [{"id": category, "name": str(category)} for category in range(num_classes)],

@@ -12,19 +12,15 @@ SIZES = {"small": "< 32² px", "medium": "32² to 96² px", "large": "> 96² px"
 
 def class_curves(analysis, folder):
     """Return a list of `Card`: precision over recall and F1 over the score threshold."""
-    names, f1 = analysis.dataset.classes, analysis.sweep.rates()[2]
-    best = f1[np.arange(len(names)), analysis.thresholds]
+    names, thresholds, f1 = analysis.dataset.classes, analysis.thresholds, analysis.sweep.rates()[2]
+    best = f1[np.arange(len(names)), thresholds]
+    precision = analysis.recalls, analysis.precision, names, analysis.ap50, ("recall", "precision")
+    over_scores = SCORES, f1, names, best, ("score threshold", "F1"), thresholds
+    draw, at = charts.curves_of_classes, "At an IoU of 0.5. In brackets"
     return [
-        folder.chart(
-            "precision_recall", "Precision and recall", charts.curves_of_classes, analysis.recalls, analysis.precision,
-            names, analysis.ap50, ("recall", "precision"), lines=("At an IoU of 0.5. In brackets: AP50.",),
-        ),
-        folder.chart(
-            "f1", "F1 over the score threshold", charts.curves_of_classes, SCORES, f1, names, best,
-            ("score threshold", "F1"), analysis.thresholds,
-            lines=("At an IoU of 0.5. In brackets, and dots: the best F1.",),
-        ),
-    ]  # fmt: skip
+        folder.chart("precision_recall", "Precision and recall", draw, *precision, lines=(f"{at}: AP50.",)),
+        folder.chart("f1", "F1 over the score threshold", draw, *over_scores, lines=(f"{at}, and dots: the best F1.",)),
+    ]
 
 
 def class_bars(analysis, folder):
