@@ -1,5 +1,7 @@
 """Multi-scale testing: one view equals the plain model, several are merged, evaluation and prediction use it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -16,28 +18,27 @@ from atss.modeling.inference import resize_boxes
 from atss.predictor import Predictor
 
 FIRES = {"MODEL.ATSS.SCORE_THRESH_TEST": 0.005}
+keep_all = partial(nms, threshold=1.0)
 test_loader.__test__ = False  # a loader of test images, not a test
 
 
-def one_view(merge="nms"):
-    return {
-        **FIRES, "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160,), "TEST.AUG.FLIP": False, "TEST.AUG.MERGE": merge
-    }  # fmt: skip
+def of_test_aug(settings):
+    return {f"TEST.AUG.{key}": value for key, value in settings.items()}
 
 
 @pytest.mark.parametrize("merge", ["nms", "vote", "soft_vote"])
 @pytest.mark.parametrize("extent", [0, 1])
 def test_one_view_equals_the_plain_model(tiny_config, merge, extent):
     plain = tiny_config({**FIRES, "MODEL.ATSS.PIXEL_EXTENT": extent})
-    cfg = tiny_config({**one_view(merge), "MODEL.ATSS.PIXEL_EXTENT": extent})
+    one_view = {"ENABLED": True, "MIN_SIZES": (160,), "FLIP": False, "MERGE": merge}
+    cfg = tiny_config({**FIRES, "MODEL.ATSS.PIXEL_EXTENT": extent, **of_test_aug(one_view)})
     model = build_model(plain).eval()
     several = MultiScaleTest.of(cfg, model)
 
     found = expected = 0
     with torch.no_grad():
         for x, y in zip(test_loader(plain, "tiny_val"), test_loader(cfg, "tiny_val"), strict=True):
-            (a,), (b,) = model(x), several(y)
-            a, b = a["instances"], b["instances"]
+            a, b = (run(batch)[0]["instances"] for run, batch in ((model, x), (several, y)))
             assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
             assert torch.equal(a.scores, b.scores) and torch.equal(a.pred_classes, b.pred_classes)
             assert a.image_size == b.image_size
@@ -70,85 +71,67 @@ class Finder(nn.Module):
         return Instances(size, pred_boxes=boxes, scores=detections.scores, pred_classes=detections.classes)
 
 
-def bright(box, height=60, width=80):
-    image = torch.zeros(3, height, width, dtype=torch.uint8)
+def detect(sizes, merge=keep_all, box=(10, 20, 30, 50), ranges=None, flips=(False, True), **options):
+    """Multi-scale testing of a `Finder` on an image with a bright box; returns the `Instances` and the `Finder`."""
+    image = torch.zeros(3, 60, 80, dtype=torch.uint8)
     x1, y1, x2, y2 = box
     image[:, y1:y2, x1:x2] = 255
-    return [{"image": image, "height": 2 * height, "width": 2 * width}]
-
-
-def views(*sizes, ranges=None, flips=(False, True)):
     ranges = ranges or [(0, np.inf)] * len(sizes)
-    return [View(EvalResize(s, 10000), flip, *r) for s, r in zip(sizes, ranges, strict=True) for flip in flips]
-
-
-def everything(boxes, scores, classes):
-    return nms(boxes, scores, classes, threshold=1.0)
+    views = [View(EvalResize(s, 10000), flip, *r) for s, r in zip(sizes, ranges, strict=True) for flip in flips]
+    finder = Finder()
+    (found,) = MultiScaleTest(finder, views, merge, **options)([{"image": image, "height": 120, "width": 160}])
+    return found["instances"], finder
 
 
 def test_boxes_of_every_view_are_mirrored_back_and_resized():
-    finder = Finder()
-
-    (found,) = MultiScaleTest(finder, views(60, 120, 180), everything)(bright([10, 20, 30, 50]))
+    found, finder = detect((60, 120, 180))
 
     assert [tuple(image.shape[1:]) for image in finder.seen] == [(60, 80)] * 2 + [(120, 160)] * 2 + [(180, 240)] * 2
     assert torch.equal(finder.seen[1], finder.seen[0].flip(2))
-    assert found["instances"].image_size == (120, 160)
-    boxes = found["instances"].pred_boxes.tensor
-    assert len(boxes) == 6 and (boxes - torch.tensor([20.0, 40, 60, 100])).abs().max() <= 1
-    scores = found["instances"].scores
-    assert (scores[:-1] >= scores[1:]).all()
+    assert found.image_size == (120, 160) and len(found) == 6
+    assert (found.pred_boxes.tensor - torch.tensor([20.0, 40, 60, 100])).abs().max() <= 1
+    assert (found.scores[:-1] >= found.scores[1:]).all()
 
 
 def test_a_view_keeps_boxes_in_its_range_of_sizes():
     """The box is 24.5 pixels wide in the original, in geometric mean, and 49 at twice the size."""
-    ranges = [(0, 20), (0, 50)]
+    found, _ = detect((60, 120), ranges=[(0, 20), (0, 50)])
 
-    (found,) = MultiScaleTest(Finder(), views(60, 120, ranges=ranges), everything)(bright([10, 20, 30, 50]))
-
-    assert len(found["instances"]) == 2, "only the second scale and its mirror"
+    assert len(found) == 2, "only the second scale and its mirror"
 
 
 def test_boxes_are_merged_and_limited():
-    merged = MultiScaleTest(Finder(), views(60, 120), lambda *x: nms(*x, threshold=0.6))(bright([10, 20, 30, 50]))
-    limited = MultiScaleTest(Finder(), views(60, 120), everything, max_detections=3)(bright([10, 20, 30, 50]))
-    nothing = MultiScaleTest(Finder(), views(60, 120), everything)(bright([0, 0, 0, 0]))
+    merged, _ = detect((60, 120), partial(nms, threshold=0.6))
+    limited, _ = detect((60, 120), max_detections=3)
+    nothing, _ = detect((60, 120), box=(0, 0, 0, 0))
 
-    assert len(merged[0]["instances"]) == 1 and merged[0]["instances"].scores.item() == pytest.approx(0.54)
-    assert len(limited[0]["instances"]) == 3 and len(nothing[0]["instances"]) == 0
+    assert merged.scores.tolist() == pytest.approx([0.54])
+    assert len(limited) == 3 and len(nothing) == 0
 
 
 def test_one_view_is_not_merged_again():
     """The boxes of the plain model stay, even where merging would remove some."""
-    (found,) = MultiScaleTest(Finder(), views(60, flips=(False,)), lambda *x: 1 / 0)(bright([10, 20, 30, 50]))
-
-    assert len(found["instances"]) == 1
+    assert len(detect((60,), lambda *x: 1 / 0, flips=(False,))[0]) == 1
 
 
 def test_views_follow_the_config(tiny_config):
-    cfg = tiny_config(
-        {
-            "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 80, 320), "TEST.AUG.MAX_SIZE": 500,
-            "TEST.AUG.BOX_RANGES": [[0, 10000], [96, 10000], [0, 64]], "TEST.AUG.MERGE": "soft_vote",
-        }
-    )  # fmt: skip
+    ranges = [[0, 10000], [96, 10000], [0, 64]]
+    aug = {"ENABLED": True, "MIN_SIZES": (160, 80, 320), "MAX_SIZE": 500, "BOX_RANGES": ranges, "MERGE": "soft_vote"}
+    cfg = tiny_config(of_test_aug(aug))
 
-    found = MultiScaleTest.of(cfg, build_model(cfg)).views
+    several = MultiScaleTest.of(cfg, build_model(cfg))
 
-    assert [(v.resize.min_size, v.resize.max_size, v.flip) for v in found] == [
+    assert [(v.resize.min_size, v.resize.max_size, v.flip) for v in several.views] == [
         (160, 192, False), (160, 192, True), (80, 192, False), (80, 192, True), (320, 500, False), (320, 500, True)
     ]  # fmt: skip
-    assert [(v.low, v.high) for v in found[::2]] == [(0, 10000), (96, 10000), (0, 64)]
-    assert MultiScaleTest.of(cfg, build_model(cfg)).max_detections == 1000, "of all views; a hundred of each"
+    assert [[v.low, v.high] for v in several.views[::2]] == ranges
+    assert several.max_detections == 1000, "of all views; a hundred of each"
 
 
 def test_evaluation_and_prediction_use_all_views(tiny_config, tmp_path):
-    cfg = tiny_config(
-        {
-            **FIRES, "TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (160, 192), "TEST.AUG.MERGE": "vote",
-            "OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": tmp_path / "model.pth", "TEST.VALIDATION_LOSS": False,
-        }
-    )  # fmt: skip
+    aug = of_test_aug({"ENABLED": True, "MIN_SIZES": (160, 192), "MERGE": "vote"})
+    run = {"OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": tmp_path / "model.pth", "TEST.VALIDATION_LOSS": False}
+    cfg = tiny_config({**FIRES, **aug, **run})
     model = build_model(cfg)
     torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
     sizes = []

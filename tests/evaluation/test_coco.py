@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,9 +57,15 @@ def correct(record):
     return instances([[x, y, x + w, y + h]], [record["annotations"][0]["category_id"]])
 
 
-def test_perfect_boxes_have_an_ap_of_100(evaluate, tmp_path):
+def without_area_and_iscrowd(content):
+    for annotation in content["annotations"]:
+        del annotation["area"], annotation["iscrowd"]
+
+
+@pytest.mark.parametrize("change", [lambda content: None, without_area_and_iscrowd])
+def test_perfect_boxes_have_an_ap_of_100(evaluate, change, tmp_path):
     """Also with annotation ids from 0, which means "no match" in pycocotools."""
-    results = evaluate(correct)
+    results = evaluate(correct, change)
 
     assert results["AP"] == pytest.approx(100) and results["AP50"] == pytest.approx(100)
     written = json.loads((tmp_path / "inference/coco_instances_results.json").read_text())
@@ -74,24 +81,19 @@ def test_a_detection_of_the_wrong_class_is_a_false_positive(evaluate):
     assert results["AP-cat"] == pytest.approx(100 * (51 + 50 * 2 / 3) / 101) and results["AP-dog"] == 0
 
 
-def test_files_without_area_and_iscrowd_can_be_evaluated(evaluate):
-    def strip(content):
-        for annotation in content["annotations"]:
-            del annotation["area"], annotation["iscrowd"]
+@pytest.mark.parametrize(
+    "found, annotations, classes",
+    [(instances([], []), None, []), (instances([[5, 5, 25, 35]], [0]), [], ["AP-cat", "AP-dog"])],
+    ids=["no detections", "no ground truth"],
+)
+def test_without_detections_or_ground_truth_metrics_are_nan(evaluate, found, annotations, classes):
+    def change(content):
+        content["annotations"] = content["annotations"] if annotations is None else annotations
 
-    assert evaluate(correct, strip)["AP"] == pytest.approx(100)
+    results = evaluate(lambda record: found, change)
 
-
-def test_without_detections_metrics_are_nan(evaluate):
-    results = evaluate(lambda record: instances([], []))
-
-    assert list(results) == ["AP", "AP50", "AP75", "APs", "APm", "APl"] and np.isnan(list(results.values())).all()
-
-
-def test_without_ground_truth_metrics_are_nan(evaluate):
-    results = evaluate(lambda record: instances([[5, 5, 25, 35]], [0]), lambda content: content.update(annotations=[]))
-
-    assert len(results) == 8 and np.isnan(list(results.values())).all()
+    assert list(results) == ["AP", "AP50", "AP75", "APs", "APm", "APl", *classes]
+    assert np.isnan(list(results.values())).all()
 
 
 def test_detections_of_a_file_without_annotations_are_written(evaluate, tmp_path):
@@ -166,15 +168,13 @@ def both(tmp_path):
             annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
             annotation.setdefault("iscrowd", 0)
         for name, data in {"plain": content, "complete": complete}.items():
-            (tmp_path / f"{name}.json").write_text(json.dumps(data))
-            register_coco_format(name, str(tmp_path / f"{name}.json"), "")
-            load_coco_json(str(tmp_path / f"{name}.json"), "", name)
-        ours = BoxEvaluator("plain", str(tmp_path / "ours"), max_dets_per_image)
-        theirs = COCOEvaluator(
-            "complete", ("bbox",), output_dir=str(tmp_path / "theirs"), use_fast_impl=False,
-            max_dets_per_image=max_dets_per_image,
-        )  # fmt: skip
-        return ours, theirs
+            path = str(tmp_path / f"{name}.json")
+            Path(path).write_text(json.dumps(data))
+            register_coco_format(name, path, "")
+            load_coco_json(path, "", name)
+        limit = {"max_dets_per_image": max_dets_per_image}
+        theirs = COCOEvaluator("complete", ("bbox",), output_dir=f"{tmp_path}/theirs", use_fast_impl=False, **limit)
+        return BoxEvaluator("plain", f"{tmp_path}/ours", **limit), theirs
 
     return make
 
@@ -198,29 +198,22 @@ def test_metrics_equal_those_of_pycocotools(seed, limit, both, capsys, tmp_path)
 
     assert results == same(expected) and list(results) == list(expected)
     assert printed == expected_table and len(printed) == 12
-    assert (tmp_path / "ours/coco_instances_results.json").read_text() == (
-        tmp_path / "theirs/coco_instances_results.json"
-    ).read_text()
+    written = [(tmp_path / name / "coco_instances_results.json").read_text() for name in ("ours", "theirs")]
+    assert written[0] == written[1]
     # Otherwise the comparison would prove little.
     assert 5 < results["AP"] < 95 and results["AP50"] > results["AP75"] + 1 and np.isnan(results["AP-class 11"])
 
 
 def test_metrics_of_a_subset_of_images_equal_those_of_pycocotools(both):
+    """Before and after it, the same evaluator gives the same metrics of all images."""
     content, found = random_images(0)
     ours, theirs = both(content)
     some = [image["id"] for image in content["images"][::2]]
 
-    results = evaluated(ours, found, img_ids=some)
+    before, results, after = (evaluated(ours, found, img_ids=ids) for ids in (None, some, None))
 
     assert results == same(evaluated(theirs, found, img_ids=some))
-    assert results["AP"] != evaluated(ours, found)["AP"]
-
-
-def test_an_evaluator_can_be_reused(both):
-    content, found = random_images(0)
-    ours, _ = both(content)
-
-    assert evaluated(ours, found) == same(evaluated(ours, found))
+    assert before == same(after) and results["AP"] != after["AP"]
 
 
 @pytest.mark.parametrize("later, ap50", [("right", 100 * 51 / 101), ("left", 100)])
@@ -249,13 +242,9 @@ def test_the_random_images_exercise_every_rule(rule):
         content, found = random_images(seed)
         results = coco_results(found)
         before = precisions(content, results)
-        if rule == "crowds":
-            for annotation in content["annotations"]:
-                annotation.pop("iscrowd", 0)
-        elif rule == "areas":
-            for annotation in content["annotations"]:
-                annotation.pop("area", 0)
-        elif rule == "equal scores":
+        for annotation in content["annotations"]:
+            annotation.pop({"crowds": "iscrowd", "areas": "area"}.get(rule), None)
+        if rule == "equal scores":
             results.reverse()
         differ.append(not np.array_equal(before, precisions(content, results, 300 if rule == "limit" else 100)))
     assert sum(differ) > 5
@@ -290,33 +279,23 @@ def test_ids_may_be_negative_and_entries_may_have_other_keys(shift):
     assert np.array_equal(precisions(content, results), expected)
 
 
-def test_results_are_not_modified_and_may_come_from_a_file(tmp_path):
+def test_results_are_not_modified_and_may_come_from_a_file_or_hold_numpy_numbers(tmp_path):
     content, found = random_images(4)
     results = coco_results(found)
     (tmp_path / "results.json").write_text(json.dumps(results))
     before = copy.deepcopy(results)
-
-    precision = precisions(content, results)
-
-    assert results == before
-    assert np.array_equal(precisions(content, str(tmp_path / "results.json")), precision)
-
-
-def test_results_may_hold_numpy_numbers():
-    content, found = random_images(5)
-    results = coco_results(found)
     of_numpy = [
         {**r, "image_id": np.int64(r["image_id"]), "category_id": np.int32(r["category_id"]),
          "bbox": list(np.array(r["bbox"])), "score": np.float32(r["score"])}
         for r in results
     ]  # fmt: skip
 
-    assert np.array_equal(precisions(content, of_numpy), precisions(content, results))
+    precision = precisions(content, results)
+
+    assert results == before
+    assert np.array_equal(precisions(content, str(tmp_path / "results.json")), precision)
+    assert np.array_equal(precisions(content, of_numpy), precision)
 
 
 def test_without_results_precision_is_zero_where_there_is_ground_truth():
-    content, _ = random_images(6)
-
-    precision = precisions(content, [])
-
-    assert set(np.unique(precision)) == {-1.0, 0.0}
+    assert set(np.unique(precisions(random_images(6)[0], []))) == {-1.0, 0.0}

@@ -39,9 +39,8 @@ def test_the_model_is_unchanged(tiny_config, training):
     validation_losses(model, validation_loader(cfg, "tiny_val"))
 
     assert model.training is training
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), (
-        "including batch statistics"
-    )
+    after = model.state_dict()  # includes batch statistics
+    assert all(torch.equal(after[key], before[key]) for key in after)
 
 
 def test_images_have_their_test_size_and_all_objects(tiny_config):

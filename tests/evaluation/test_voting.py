@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss.evaluation.voting import vote
+from atss.evaluation.augmentation import vote
 
 
 def iou(a, b):
@@ -59,23 +59,21 @@ def test_voting_equals_the_naive_algorithm(seed, number, threshold, least):
             assert box == pytest.approx(other, abs=1e-3)
 
 
-def test_groups_have_one_class_and_are_weighted_by_score():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 12], [0, 0, 10, 10]])
+@pytest.mark.parametrize(
+    "heights, scores, classes, least, expected",
+    [
+        ((10, 12, 10), (0.6, 0.3, 0.5), (1, 1, 2), None, [((0.6 * 10 + 0.3 * 12) / 0.9, 0.6, 1), (10, 0.5, 2)]),
+        ((10, 14), (0.9, 0.8), (0, 0), 0.05, [((0.9 * 10 + 0.8 * 14) / 1.7, 0.9, 0), (14, 0.8 * (1 - 10 / 14), 0)]),
+    ],
+    ids=["weighted by score in each class", "soft voting keeps a box with a lower score"],
+)
+def test_voting_on_boxes_of_several_heights(heights, scores, classes, least, expected):
+    boxes = torch.tensor([[0.0, 0, 10, height] for height in heights])
 
-    found = vote(boxes, torch.tensor([0.6, 0.3, 0.5]), torch.tensor([1, 1, 2]), 0.66)
+    found = vote(boxes, torch.tensor(scores), torch.tensor(classes), 0.66, least)
 
-    assert found.boxes[0].tolist() == pytest.approx([0, 0, 10, (0.6 * 10 + 0.3 * 12) / 0.9])
-    assert found.boxes[1].tolist() == [0, 0, 10, 10]
-    assert (found.scores.tolist(), found.classes.tolist()) == (pytest.approx([0.6, 0.5]), [1, 2])
-
-
-def test_soft_voting_keeps_boxes_with_a_lower_score():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 14]])
-
-    found = vote(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 0]), 0.66, least_soft_score=0.05)
-
-    assert found.scores.tolist() == pytest.approx([0.9, 0.8 * (1 - 10 / 14)])
-    assert found.boxes[1].tolist() == [0, 0, 10, 14]
+    for box, score, label, wanted in zip(*found, expected, strict=True):
+        assert [*box.tolist(), score.item(), label.item()] == pytest.approx([0, 0, 10, *wanted])
 
 
 @pytest.mark.slow
@@ -95,8 +93,7 @@ def test_with_many_classes_in_a_large_image_boxes_stay_finite_and_with_their_cla
 
         assert found.boxes.isfinite().all()
         for label in classes.unique():
-            low = corner[classes == label].amin(0)
-            high = (corner + size)[classes == label].amax(0)
+            low, high = corner[classes == label].amin(0), (corner + size)[classes == label].amax(0)
             boxes = found.boxes[found.classes == label]
             assert (boxes[:, :2] >= low - 0.01).all() and (boxes[:, 2:] <= high + 0.01).all()
 

@@ -6,10 +6,11 @@ import numpy as np
 from PIL import Image
 
 from atss.config import load_config
-from atss.report.boxes import Boxes, read_content, read_results, sort_detections
+from atss.report.boxes import Boxes, read_content, read_results
 from tests.helpers import DEMO_CONFIG, pairs
 
 LOSSES = ("loss_cls", "loss_box", "loss_centerness")
+NAMES = ["cat", "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", 'a & "b" 猫🦊 $x^2$']
 
 
 def annotation(image_id, category_id, box, crowd=0):
@@ -57,11 +58,7 @@ def random_boxes(seed, num_images=12, num_classes=4):
 def arrays(content, results):
     """`Boxes` of a content and results."""
     dataset = read_content("made", content, "")
-    return Boxes(dataset.objects, detections_of(dataset, results))
-
-
-def detections_of(dataset, results):
-    return sort_detections(read_results(results, dataset)[0])
+    return Boxes(dataset.objects, read_results(results, dataset))
 
 
 def made(objects, detections):
@@ -87,18 +84,26 @@ def evaluated(iteration, ap, prefix=""):
     return {"iteration": iteration, **{f"{prefix}{key}": value for key, value in {**figures, **losses}.items()}}
 
 
+def whole_run(root):
+    """Write a run with everything: NAMES as classes, the last without ground truth, a training and two evaluations."""
+    content, results = random_boxes(1)
+    for category, name in zip(content["categories"], NAMES, strict=True):
+        category["name"] = name
+    return make_run(root, [content], [results], [*log(60), evaluated(599, 20.0), evaluated(1200, 31.5)])
+
+
+def as_text(content):
+    return content if isinstance(content, str) else json.dumps(content)
+
+
 def make_run(root, contents, results=(), metrics=None, images=True):
-    """Write a run and its datasets `made_0`, `made_1`, ... into a folder.
+    """Write a run and its datasets `made_0`, `made_1`, ... into `root`; return the path of the run, `root`/run.
 
     Args:
-        root: folder, made where it is missing.
         contents: list of contents, one per dataset.
         results: list of results or texts for their files, one per dataset, but the last ones may have none.
         metrics: list of lines, dicts or texts; None for no file.
         images: whether to write image files.
-
-    Returns:
-        path of the run, `root`/run.
     """
     folder, entries = root / "run", []
     folder.mkdir(parents=True)
@@ -120,9 +125,7 @@ def make_run(root, contents, results=(), metrics=None, images=True):
     for name, found in zip(names, results, strict=False):
         inside = folder / "inference" / (name if len(names) > 1 else "")
         inside.mkdir(parents=True)
-        text = found if isinstance(found, str) else json.dumps(found)
-        (inside / "coco_instances_results.json").write_text(text)
+        (inside / "coco_instances_results.json").write_text(as_text(found))
     if metrics is not None:
-        lines = [line if isinstance(line, str) else json.dumps(line) for line in metrics]
-        (folder / "metrics.json").write_text("\n".join(lines))
+        (folder / "metrics.json").write_text("\n".join(map(as_text, metrics)))
     return folder

@@ -6,17 +6,21 @@ import pytest
 from atss.evaluation import coco
 from atss.evaluation.coco import evaluate_boxes, index_coco
 from atss.report.analysis import analyze
-from atss.report.boxes import read_content
-from atss.report.outcomes import CORRECT, FALSE_POSITIVE
+from atss.report.boxes import read_content, read_results
+from atss.report.outcomes import CORRECT, FALSE_POSITIVE, IGNORED
 from atss.report.thresholds import SCORES
-from tests.report.runs import annotation, content_of, detections_of, random_boxes, result
+from tests.report.runs import annotation, content_of, random_boxes, result
 
 BOX, OTHER, FAR = [5, 5, 20, 20], [50, 5, 20, 20], [80, 60, 20, 20]
 
 
-def analysis_of(annotations, results, classes=("a", "b")):
-    dataset = read_content("made", content_of(1, classes, annotations), "")
-    return analyze(dataset, detections_of(dataset, results))
+def analysis_of_content(content, results):
+    dataset = read_content("made", content, "")
+    return analyze(dataset, read_results(results, dataset))
+
+
+def analysis_of(annotations, results):
+    return analysis_of_content(content_of(1, ["a", "b"], annotations), results)
 
 
 def test_precision_over_recall():
@@ -37,9 +41,8 @@ def test_precision_over_recall():
 
 def test_metrics_equal_those_of_the_evaluation():
     content, results = random_boxes(0)
-    dataset = read_content("made", content, "")
 
-    analysis = analyze(dataset, detections_of(dataset, results))
+    analysis = analysis_of_content(content, results)
 
     stats = evaluate_boxes(index_coco(content), results).stats[:6]
     assert list(analysis.metrics.values()) == [s if s >= 0 else pytest.approx(np.nan, nan_ok=True) for s in stats]
@@ -64,17 +67,14 @@ def test_without_detections_everything_is_missed():
     assert analysis.metrics["AP"] == 0 and analysis.matrix[0].tolist() == [0, 0, 1]
 
 
-def test_without_objects_metrics_are_nan():
-    analysis = analysis_of([], [result(1, 10, BOX, 0.9)])
+@pytest.mark.parametrize("annotations, kind", [([], FALSE_POSITIVE), ([annotation(1, 10, BOX, crowd=1)], IGNORED)])
+def test_without_objects_metrics_are_nan(annotations, kind):
+    """Crowds are not objects."""
+    analysis = analysis_of(annotations, [result(1, 10, BOX, 0.9)])
 
     assert np.isnan(list(analysis.metrics.values())).all() and np.isnan(analysis.ap).all()
-    assert analysis.outcomes.kind.tolist() == [FALSE_POSITIVE]
-
-
-def test_crowds_are_not_objects():
-    analysis = analysis_of([annotation(1, 10, BOX, crowd=1)], [result(1, 10, BOX, 0.9)])
-
-    assert np.isnan(analysis.metrics["AP"]) and analysis.matrix.sum() == 0 and analysis.size_counts == [0, 0, 0]
+    assert analysis.outcomes.kind.tolist() == [kind] and analysis.size_counts == [0, 0, 0]
+    assert analysis.matrix.sum() == (kind == FALSE_POSITIVE)
 
 
 def test_tide():
@@ -104,27 +104,22 @@ def test_calibration_compares_scores_with_precision():
 
 def test_negative_ids_change_nothing():
     content, results = random_boxes(0)
-    dataset = read_content("made", content, "")
-    before = analyze(dataset, detections_of(dataset, results))
-
+    before = analysis_of_content(content, results)
     for entry in [*content["annotations"], *results]:
         entry["image_id"] -= 1000
     for image in content["images"]:
         image["id"] -= 1000
-    dataset = read_content("made", content, "")
-    after = analyze(dataset, detections_of(dataset, results))
+
+    after = analysis_of_content(content, results)
 
     assert (after.metrics, after.tide, after.calibration) == (before.metrics, before.tide, before.calibration)
 
 
 def test_without_hotcoco_only_tide_and_calibration_are_missing(monkeypatch):
-    content, results = random_boxes(0)
-    dataset = read_content("made", content, "")
-    detections = detections_of(dataset, results)
-    before = analyze(dataset, detections)
-
+    before = analysis_of_content(*random_boxes(0))
     monkeypatch.setattr(coco, "hotcoco", None)
-    after = analyze(dataset, detections)
+
+    after = analysis_of_content(*random_boxes(0))
 
     assert after.tide is None and after.calibration is None
     assert after.metrics == before.metrics and np.array_equal(after.matrix, before.matrix)

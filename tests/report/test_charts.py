@@ -8,7 +8,7 @@ from matplotlib import rcParams
 
 from atss.report import charts
 from atss.report.metrics import Curve
-from atss.report.theme import DARK, LIGHT, encode, recolored, shortened, style
+from atss.report.theme import DARK, LIGHT, drawn, recolored, shortened
 
 LOSS = Curve(np.arange(20, 2020, 20), np.linspace(3, 1, 100))
 AT = Curve(np.array([500, 1000, 2000]), np.array([30.0, 35.0, 33.0]))
@@ -31,27 +31,20 @@ CHARTS = {
     "nothing": (charts.outcomes, ["right", "false"], [0, 0], [0, 1], "objects"),
     "localization": (charts.localization, np.array([0.5, 0.7, 1.0])),
     "tide": (charts.tide, {"Cls": 0.1, "Loc": 0.02, "Both": 0, "Dupe": -1e-9, "Bkg": 0.3, "Miss": 0.2}),
-    "calibration": (
-        charts.calibration,
-        [{"bin_lower": x / 2, "bin_upper": (x + 1) / 2, "avg_accuracy": 0.4, "count": x} for x in range(2)],
-    ),
+    "calibration": (charts.calibration, [
+        {"bin_lower": x / 2, "bin_upper": (x + 1) / 2, "avg_accuracy": 0.4, "count": x} for x in range(2)
+    ]),
     "confusions": (charts.confusions, np.array([[3, 1, 0], [0, 0, 5], [2, 0, 0]]), ["a", "b"]),
     "a class": (charts.confusions, np.zeros((2, 2), int), ["a"]),
     "many classes": (charts.confusions, np.eye(81, dtype=int), [f"class {k}" for k in range(80)]),
 }  # fmt: skip
 
 
-def drawn(theme, draw, *arguments):
-    with style(theme):
-        figure = draw(theme, *arguments)
-        return figure, encode(figure)
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", CHARTS)
 def test_axes_have_labels_and_nothing_warns(name):
-    figure, (content, kind) = drawn(LIGHT, *CHARTS[name])
+    figure, content, kind = drawn(LIGHT, *CHARTS[name])
 
     assert all(axes.get_xlabel() or axes.get_label() == "<colorbar>" for axes in figure.axes)
     assert all(axes.get_ylabel() for axes in figure.axes)
@@ -62,7 +55,7 @@ def test_axes_have_labels_and_nothing_warns(name):
     "name", ["losses", "AP", "outcomes", "sizes", "bars", "localization", "tide", "calibration", "curves"]
 )
 def test_a_recoloured_chart_equals_that_of_the_other_theme(name):
-    (_, (light, _)), (_, (dark, _)) = drawn(LIGHT, *CHARTS[name]), drawn(DARK, *CHARTS[name])
+    (_, light, _), (_, dark, _) = drawn(LIGHT, *CHARTS[name]), drawn(DARK, *CHARTS[name])
 
     def without_ids(svg):
         ids = dict.fromkeys(re.findall(r'(?<=id=")[^"]+', svg))
@@ -84,17 +77,16 @@ def test_a_long_curve_keeps_minima_and_maxima():
 
 
 def test_text_stays_text_and_numbers_keep_their_digits():
-    _, (content, _) = drawn(LIGHT, charts.class_bars, ["猫", "a <b> & c", "0.12345"], [1.0, 2.0, 3.0], 3.0)
+    _, content, _ = drawn(LIGHT, charts.class_bars, ["猫", "a <b> & c", "0.12345"], [1.0, 2.0, 3.0], 3.0)
 
     assert all(name in content.decode() for name in ("猫", "a &lt;b&gt; &amp; c", "0.12345"))
 
 
 def test_classes_with_the_same_name_have_a_bar_each():
-    figure, _ = drawn(LIGHT, charts.class_bars, ["cat", "cat"], [30.0, 20.0], 30.0)
+    (axes,) = drawn(LIGHT, charts.class_bars, ["cat", "cat"], [30.0, 20.0], 30.0)[0].axes
 
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [30, 20]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["cat", "cat"]
-    assert len({bar.get_y() for bar in figure.axes[0].patches}) == 2
+    assert [bar.get_width() for bar in axes.patches] == [30, 20] and len({bar.get_y() for bar in axes.patches}) == 2
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "cat"]
 
 
 def test_with_many_classes_the_best_and_worst_are_named():
@@ -102,7 +94,7 @@ def test_with_many_classes_the_best_and_worst_are_named():
     curves = np.repeat(rank[:, None], 11, axis=1)
     curves[3], rank[3] = np.nan, np.nan
 
-    figure, _ = drawn(LIGHT, charts.curves_of_classes, SCORES, curves, [f"c{k}" for k in range(80)], rank, ("x", "y"))
+    figure, *_ = drawn(LIGHT, charts.curves_of_classes, SCORES, curves, [f"c{k}" for k in range(80)], rank, ("x", "y"))
 
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert [label.split()[0] for label in labels] == ["c0", "c1", "c2", "c77", "c78", "c79", "mean"]
@@ -111,11 +103,11 @@ def test_with_many_classes_the_best_and_worst_are_named():
 
 @pytest.mark.slow
 def test_a_small_confusion_matrix_has_numbers():
-    few, many = (draw(LIGHT, *arguments) for draw, *arguments in (CHARTS["confusions"], CHARTS["many classes"]))
+    few, many = (drawn(LIGHT, *CHARTS[name])[0].axes[0] for name in ("confusions", "many classes"))
 
-    assert sorted(text.get_text() for text in few.axes[0].texts) == ["1", "2", "3", "5"] and not many.axes[0].texts
-    assert [label.get_text() for label in few.axes[0].get_xticklabels()] == ["a", "b", "missed"]
-    assert [label.get_text() for label in few.axes[0].get_yticklabels()] == ["a", "b", "background"]
+    assert sorted(text.get_text() for text in few.texts) == ["1", "2", "3", "5"] and not many.texts
+    assert [label.get_text() for label in few.get_xticklabels()] == ["a", "b", "missed"]
+    assert [label.get_text() for label in few.get_yticklabels()] == ["a", "b", "background"]
 
 
 def test_matplotlib_settings_are_restored():

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from atss.errors import InputError
-from atss.report.boxes import Boxes, read_content
+from atss.report.boxes import Boxes, read_content, read_results
 from atss.report.images import LABEL, PREDICTION, draw_error, draw_pair, name_in_image, spread, window
 from atss.utils.drawing import class_colors
-from tests.report.runs import annotation, arrays, content_of, detections_of, random_boxes, result
+from tests.report.runs import annotation, arrays, content_of, random_boxes, result
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -51,21 +51,21 @@ def test_images_are_spread_over_those_with_boxes():
 
 
 @pytest.fixture
-def dataset(tmp_path):
+def made(tmp_path):
     """A grey image with an object of class a, and two detections: of class b on it, of class a elsewhere."""
     Image.new("RGB", (120, 90), (128, 128, 128)).save(tmp_path / "1.png")
     content = content_of(1, ["a", "b"], [annotation(1, 10, [20, 30, 30, 20])])
     results = [result(1, 20, [40, 40, 40, 30], 0.9), result(1, 10, [1, 1, 5, 5], 0.5)]
     dataset = read_content("made", content, str(tmp_path))
-    return dataset, Boxes(dataset.objects, detections_of(dataset, results))
+    return dataset, Boxes(dataset.objects, read_results(results, dataset))
 
 
 def has(image, color):
     return bool((image == color).all(axis=-1).any())
 
 
-def test_boxes_have_the_colours_of_their_classes(dataset):
-    dataset, boxes = dataset
+def test_boxes_have_the_colours_of_their_classes(made):
+    dataset, boxes = made
     first, second = class_colors(2)
 
     labels, predictions = draw_pair(dataset, *boxes, 0)
@@ -80,21 +80,18 @@ def test_boxes_have_the_colours_of_their_classes(dataset):
 @pytest.mark.parametrize(
     "detection, object_, colors", [(-1, 0, [LABEL]), (1, -1, [PREDICTION]), (1, 0, [LABEL, PREDICTION])]
 )
-def test_an_error_shows_its_boxes(dataset, detection, object_, colors):
-    dataset, boxes = dataset
-
-    path, image = draw_error(dataset, boxes, detection, object_)
+def test_an_error_shows_its_boxes(made, detection, object_, colors):
+    path, image = draw_error(*made, detection, object_)
 
     assert [color for color in (LABEL, PREDICTION) if has(image, color)] == colors
-    assert path == dataset.files[0] and max(image.shape) == 340
+    assert path == made[0].files[0] and max(image.shape) == 340
 
 
-def test_a_missing_image_is_named(dataset, tmp_path):
+def test_a_missing_image_is_named(made, tmp_path):
     (tmp_path / "1.png").unlink()
-    dataset, boxes = dataset
 
     with pytest.raises(InputError, match=r"1\.png"):
-        draw_error(dataset, boxes, -1, 0)
+        draw_error(*made, -1, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,19 @@
 """metrics.json as Detectron2 writes it, and as interrupted and repeated runs leave it."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 
 from atss.report.metrics import count_not_finite, curve, read_metrics, smooth, training_seconds
-from tests.report.runs import evaluated, log
+from tests.report.runs import as_text, evaluated, log
 
 
 @pytest.fixture
 def read(tmp_path):
     def write_and_read(*lines):
-        path = tmp_path / "metrics.json"
-        path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
-        return read_metrics(path)
+        (tmp_path / "metrics.json").write_bytes("\n".join(map(as_text, lines)).encode(errors="surrogateescape"))
+        return read_metrics(tmp_path / "metrics.json")
 
     return write_and_read
 
@@ -37,19 +35,11 @@ def test_a_missing_file_has_no_lines(tmp_path):
 
 
 def test_broken_lines_are_counted(read):
-    bad = ["[]", '{"total_loss": 1}', '{"iteration": "19"}', '{"iteration": NaN}']
+    bad = ["[]", '{"total_loss": 1}', *('{"iteration": ' + x + "}" for x in ('"19"', "NaN", "1e300", "9" * 400))]
 
-    records, broken = read('{"iteration": 19, "total_l', *log(2), *bad, "")
+    records, broken = read('{"iteration": 19, "total_l', *log(2), *bad, "", "invalid UTF-8: \udcff\udcfe", *log(1, 40))
 
-    assert iterations(records) == [19, 39] and broken == 5
-
-
-def test_invalid_utf_8_is_a_broken_line(tmp_path):
-    (tmp_path / "metrics.json").write_bytes(b'\xff\xfe\n{"iteration": 19, "total_loss": 1}\n')
-
-    records, broken = read_metrics(tmp_path / "metrics.json")
-
-    assert iterations(records) == [19] and broken == 1
+    assert iterations(records) == [19, 39, 59] and broken == 8
 
 
 def test_a_resumed_run_replaces_lines_after_its_checkpoint(read):
@@ -69,17 +59,14 @@ def test_a_run_that_starts_again_replaces_all_lines(read):
     assert iterations(records) == [19, 39] and not len(curve(records, "bbox/AP").values)
 
 
-def test_the_last_evaluation_is_at_the_number_of_iterations(read):
+@pytest.mark.parametrize(
+    "lines, expected",
+    [([*log(5), evaluated(39, 10.0), evaluated(100, 20.0)], [40, 100]), ([evaluated(0, 10.0)], [1])],
+    ids=["after training", "without training"],
+)
+def test_the_last_evaluation_is_at_the_number_of_iterations(read, lines, expected):
     """Detectron2 writes it as iteration 100, and the last training line as 99."""
-    records, _ = read(*log(5), evaluated(39, 10.0), evaluated(100, 20.0))
-
-    assert curve(records, "bbox/AP").iterations.tolist() == [40, 100]
-
-
-def test_evaluations_without_training_keep_their_iteration(read):
-    records, _ = read(evaluated(0, 10.0))
-
-    assert curve(records, "bbox/AP").iterations.tolist() == [1]
+    assert curve(read(*lines)[0], "bbox/AP").iterations.tolist() == expected
 
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf, "text", None, True, [1]])

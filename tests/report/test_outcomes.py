@@ -3,19 +3,8 @@
 import numpy as np
 import pytest
 
-from atss.report.outcomes import (
-    CORRECT,
-    DUPLICATE,
-    DUPLICATE_OTHER,
-    FALSE_POSITIVE,
-    IGNORED,
-    MISLOCALIZED,
-    MISSED,
-    NEAR_OTHER,
-    WRONG_CLASS,
-    confusion_matrix,
-    outcomes_of,
-)
+from atss.report import outcomes as kinds
+from atss.report.outcomes import confusion_matrix, outcomes_of
 from tests.report.runs import arrays, made, random_boxes
 
 BOX = (10, 10, 40, 40)
@@ -25,33 +14,34 @@ FAR = (80, 60, 30, 20)
 
 
 @pytest.mark.parametrize(
-    "objects, detections, kinds, states",
+    "objects, detections, of_detections, of_objects",
     [
-        ([(0, BOX)], [(0, NEAR_IT, 0.9)], [CORRECT], [CORRECT]),
-        ([(0, BOX)], [], [], [MISSED]),
-        ([], [(0, BOX, 0.9)], [FALSE_POSITIVE], []),
-        ([(0, BOX)], [(0, FAR, 0.9)], [FALSE_POSITIVE], [MISSED]),
-        ([(0, BOX)], [(0, NEAR_OTHER_IT, 0.9)], [MISLOCALIZED], [MISLOCALIZED]),
-        ([(0, BOX)], [(0, NEAR_IT, 0.9), (0, NEAR_OTHER_IT, 0.8)], [CORRECT, MISLOCALIZED], [CORRECT]),
-        ([(0, BOX)], [(1, NEAR_OTHER_IT, 0.9)], [NEAR_OTHER], [MISSED]),
-        ([(0, BOX)], [(1, NEAR_IT, 0.9)], [WRONG_CLASS], [WRONG_CLASS]),
-        ([(0, BOX)], [(0, BOX, 0.8), (0, NEAR_IT, 0.9)], [CORRECT, DUPLICATE], [CORRECT]),
+        ([(0, BOX)], [(0, NEAR_IT, 0.9)], "CORRECT", "CORRECT"),
+        ([(0, BOX)], [], "", "MISSED"),
+        ([], [(0, BOX, 0.9)], "FALSE_POSITIVE", ""),
+        ([(0, BOX)], [(0, FAR, 0.9)], "FALSE_POSITIVE", "MISSED"),
+        ([(0, BOX)], [(0, NEAR_OTHER_IT, 0.9)], "MISLOCALIZED", "MISLOCALIZED"),
+        ([(0, BOX)], [(0, NEAR_IT, 0.9), (0, NEAR_OTHER_IT, 0.8)], "CORRECT MISLOCALIZED", "CORRECT"),
+        ([(0, BOX)], [(1, NEAR_OTHER_IT, 0.9)], "NEAR_OTHER", "MISSED"),
+        ([(0, BOX)], [(1, NEAR_IT, 0.9)], "WRONG_CLASS", "WRONG_CLASS"),
+        ([(0, BOX)], [(0, BOX, 0.8), (0, NEAR_IT, 0.9)], "CORRECT DUPLICATE", "CORRECT"),
         # The correct class wins, whatever the score; of other classes, the best score.
-        ([(0, BOX)], [(0, NEAR_IT, 0.3), (1, BOX, 0.9)], [CORRECT, DUPLICATE_OTHER], [CORRECT]),
-        ([(0, BOX)], [(1, NEAR_IT, 0.3), (2, BOX, 0.9)], [DUPLICATE_OTHER, WRONG_CLASS], [WRONG_CLASS]),
+        ([(0, BOX)], [(0, NEAR_IT, 0.3), (1, BOX, 0.9)], "CORRECT DUPLICATE_OTHER", "CORRECT"),
+        ([(0, BOX)], [(1, NEAR_IT, 0.3), (2, BOX, 0.9)], "DUPLICATE_OTHER WRONG_CLASS", "WRONG_CLASS"),
         # An object of its own class comes before one of another class.
-        ([(0, BOX), (1, FAR)], [(1, NEAR_OTHER_IT, 0.9)], [NEAR_OTHER], [MISSED, MISSED]),
-        ([(0, BOX), (1, NEAR_OTHER_IT)], [(1, NEAR_IT, 0.9)], [WRONG_CLASS], [WRONG_CLASS, MISSED]),
-        ([(0, BOX, 1)], [(0, NEAR_IT, 0.9), (0, NEAR_IT, 0.8)], [IGNORED, IGNORED], [IGNORED]),
-        ([(0, BOX, 1)], [(1, NEAR_IT, 0.9)], [NEAR_OTHER], [IGNORED]),
-        ([], [], [], []),
+        ([(0, BOX), (1, FAR)], [(1, NEAR_OTHER_IT, 0.9)], "NEAR_OTHER", "MISSED MISSED"),
+        ([(0, BOX), (1, NEAR_OTHER_IT)], [(1, NEAR_IT, 0.9)], "WRONG_CLASS", "WRONG_CLASS MISSED"),
+        ([(0, BOX, 1)], [(0, NEAR_IT, 0.9), (0, NEAR_IT, 0.8)], "IGNORED IGNORED", "IGNORED"),
+        ([(0, BOX, 1)], [(1, NEAR_IT, 0.9)], "NEAR_OTHER", "IGNORED"),
+        ([], [], "", ""),
     ],
 )
-def test_outcomes(objects, detections, kinds, states):
+def test_outcomes(objects, detections, of_detections, of_objects):
     """In order of class and falling score, as `Boxes` are."""
     outcomes = outcomes_of(made(objects, detections))
 
-    assert outcomes.kind.tolist() == kinds and outcomes.state.tolist() == states
+    assert outcomes.kind.tolist() == [getattr(kinds, name) for name in of_detections.split()]
+    assert outcomes.state.tolist() == [getattr(kinds, name) for name in of_objects.split()]
 
 
 def test_outcomes_name_the_object_and_its_iou():
@@ -73,8 +63,8 @@ def iou(a, b, crowd=False):
 def naive(boxes):
     """Return kinds and objects of detections, and states of objects."""
     objects, detections = boxes
-    kinds, partners = [FALSE_POSITIVE] * len(detections), [-1] * len(detections)
-    states = [IGNORED if crowd else MISSED for crowd in objects["crowd"]]
+    labels, partners = [kinds.FALSE_POSITIVE] * len(detections), [-1] * len(detections)
+    states = [kinds.IGNORED if crowd else kinds.MISSED for crowd in objects["crowd"]]
 
     def overlap(d, g):
         if detections["image"][d] != objects["image"][g]:
@@ -92,29 +82,29 @@ def naive(boxes):
     by_score = sorted(range(len(detections)), key=lambda d: -detections["score"][d])
     for d in by_score:
         near = [g for g in every if same(d, g) and overlap(d, g) >= 0.5]
-        chosen = best(d, [g for g in near if states[g] == MISSED])
+        chosen = best(d, [g for g in near if states[g] == kinds.MISSED])
         if chosen is not None:
-            kinds[d], partners[d], states[chosen] = CORRECT, chosen, CORRECT
+            labels[d], partners[d], states[chosen] = kinds.CORRECT, chosen, kinds.CORRECT
         elif any(objects["crowd"][g] for g in near):
-            kinds[d], partners[d] = IGNORED, best(d, [g for g in near if objects["crowd"][g]])
+            labels[d], partners[d] = kinds.IGNORED, best(d, [g for g in near if objects["crowd"][g]])
     for d in by_score:
-        chosen = best(d, [g for g in every if states[g] == MISSED and overlap(d, g) >= 0.5])
-        if kinds[d] == FALSE_POSITIVE and chosen is not None:
-            kinds[d], partners[d], states[chosen] = WRONG_CLASS, chosen, WRONG_CLASS
+        chosen = best(d, [g for g in every if states[g] == kinds.MISSED and overlap(d, g) >= 0.5])
+        if labels[d] == kinds.FALSE_POSITIVE and chosen is not None:
+            labels[d], partners[d], states[chosen] = kinds.WRONG_CLASS, chosen, kinds.WRONG_CLASS
     for d in range(len(detections)):
         real = [g for g in every if not objects["crowd"][g]]
         rules = (
-            (DUPLICATE, [g for g in real if same(d, g) and overlap(d, g) >= 0.5]),
-            (DUPLICATE_OTHER, [g for g in real if overlap(d, g) >= 0.5]),
-            (MISLOCALIZED, [g for g in real if same(d, g) and overlap(d, g) >= 0.1]),
-            (NEAR_OTHER, [g for g in every if overlap(d, g) >= 0.1]),
+            (kinds.DUPLICATE, [g for g in real if same(d, g) and overlap(d, g) >= 0.5]),
+            (kinds.DUPLICATE_OTHER, [g for g in real if overlap(d, g) >= 0.5]),
+            (kinds.MISLOCALIZED, [g for g in real if same(d, g) and overlap(d, g) >= 0.1]),
+            (kinds.NEAR_OTHER, [g for g in every if overlap(d, g) >= 0.1]),
         )
-        if kinds[d] == FALSE_POSITIVE:
-            kinds[d], partners[d] = next(((k, best(d, gs)) for k, gs in rules if gs), (FALSE_POSITIVE, -1))
-    for d, kind in enumerate(kinds):
-        if kind == MISLOCALIZED and states[partners[d]] == MISSED:
-            states[partners[d]] = MISLOCALIZED
-    return kinds, partners, states
+        if labels[d] == kinds.FALSE_POSITIVE:
+            labels[d], partners[d] = next(((k, best(d, gs)) for k, gs in rules if gs), (kinds.FALSE_POSITIVE, -1))
+    for d, kind in enumerate(labels):
+        if kind == kinds.MISLOCALIZED and states[partners[d]] == kinds.MISSED:
+            states[partners[d]] = kinds.MISLOCALIZED
+    return labels, partners, states
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -123,10 +113,8 @@ def test_outcomes_equal_the_naive_ones(seed):
 
     outcomes = outcomes_of(boxes)
 
-    kinds, partners, states = naive(boxes)
-    assert outcomes.kind.tolist() == kinds
-    assert outcomes.object.tolist() == partners
-    assert outcomes.state.tolist() == states
+    labels, partners, states = naive(boxes)
+    assert (outcomes.kind.tolist(), outcomes.object.tolist(), outcomes.state.tolist()) == (labels, partners, states)
     overlap = [
         iou(box, boxes.objects["box"][g], boxes.objects["crowd"][g]) if g >= 0 else 0
         for box, g in zip(boxes.detections["box"], partners, strict=True)
@@ -135,13 +123,10 @@ def test_outcomes_equal_the_naive_ones(seed):
 
 
 def test_the_random_boxes_have_every_outcome():
-    kinds, states = set(), set()
-    for seed in range(30):
-        found = naive(arrays(*random_boxes(seed)))
-        kinds |= set(found[0])
-        states |= set(found[2])
-    assert kinds == set(range(8))
-    assert states == {CORRECT, WRONG_CLASS, MISLOCALIZED, MISSED, IGNORED}
+    found = [naive(arrays(*random_boxes(seed))) for seed in range(30)]
+    assert {label for labels, _, _ in found for label in labels} == set(range(8))
+    expected = {kinds.CORRECT, kinds.WRONG_CLASS, kinds.MISLOCALIZED, kinds.MISSED, kinds.IGNORED}
+    assert {state for _, _, states in found for state in states} == expected
 
 
 def test_a_confusion_matrix():
@@ -163,8 +148,8 @@ def test_a_confusion_matrix_counts_every_object_and_every_detection_once(seed):
     matrix = confusion_matrix(boxes, outcomes, 4)
 
     objects = boxes.objects[~boxes.objects["crowd"]]
-    detections = boxes.detections[outcomes.kind != IGNORED]
+    detections = boxes.detections[outcomes.kind != kinds.IGNORED]
     assert matrix[:4].sum(axis=1).tolist() == np.bincount(objects["category"], minlength=4).tolist()
     assert matrix[:, :4].sum(axis=0).tolist() == np.bincount(detections["category"], minlength=4).tolist()
-    assert np.trace(matrix) == (outcomes.kind == CORRECT).sum() and matrix[4, 4] == 0
-    assert matrix[:4, :4].sum() - np.trace(matrix) == (outcomes.kind == WRONG_CLASS).sum()
+    assert np.trace(matrix) == (outcomes.kind == kinds.CORRECT).sum() and matrix[4, 4] == 0
+    assert matrix[:4, :4].sum() - np.trace(matrix) == (outcomes.kind == kinds.WRONG_CLASS).sum()

@@ -16,7 +16,7 @@ def swept(boxes, num_classes):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_counts_equal_those_at_each_threshold(seed):
+def test_counts_equal_those_at_each_threshold_and_the_best_has_the_highest_f1(seed):
     boxes = arrays(*random_boxes(seed))
     found, right, ignored = swept(boxes, 4)
     detections, objects = boxes.detections, boxes.objects
@@ -30,22 +30,14 @@ def test_counts_equal_those_at_each_threshold(seed):
             enough = of_class & (detections["score"] >= SCORES[place])
             true, all_ = int((enough & right).sum()), int((enough & ~ignored).sum())
             assert (found.correct[k, place], found.counted[k, place]) == (true, all_)
-            precision, recall, f1 = (x[k, place] for x in (found.precision(), found.recall(), found.f1()))
+            precision, recall, f1 = (rate[k, place] for rate in found.rates())
             assert precision == pytest.approx(true / all_ if all_ else np.nan, nan_ok=True)
             assert recall == pytest.approx(true / total if total else np.nan, nan_ok=True)
             if total and true:
                 assert f1 == pytest.approx(2 * precision * recall / (precision + recall))
 
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_best_threshold_has_the_highest_f1(seed):
-    found, _, _ = swept(arrays(*random_boxes(seed)), 4)
-
-    places, _ = best_scores(found)
-
-    f1 = found.f1()
-    for k in range(3):
-        assert f1[k, places[k]] == np.nanmax(f1[k]) > 0
+    f1, best = found.rates()[2][:3], best_scores(found)[0][:3]
+    assert f1[range(3), best].tolist() == f1.max(axis=1).tolist() and f1.max(axis=1).min() > 0
 
 
 def test_of_equally_good_thresholds_the_middle_one_is_taken():
@@ -55,7 +47,7 @@ def test_of_equally_good_thresholds_the_middle_one_is_taken():
     (place, *_), overall = best_scores(found)
 
     assert SCORES[place] == SCORES[overall] == pytest.approx(0.55)
-    assert found.precision()[0, place] == found.recall()[0, place] == found.f1()[0, place] == 1
+    assert [rate[0, place] for rate in found.rates()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("score", [0.3, 0.3004, 0.3009])
@@ -66,18 +58,20 @@ def test_a_detection_counts_up_to_its_own_score(score):
 
 
 def test_classes_without_objects_or_correct_detections_get_the_common_threshold():
-    objects = [(0, BOX), (1, FAR)]
     detections = [(0, BOX, 0.8), (0, FAR, 0.6), (1, BOX, 0.9), (2, BOX, 0.1)]
-    found, _, _ = swept(made(objects, detections), 3)
+    found, _, _ = swept(made([(0, BOX), (1, FAR)], detections), 3)
 
     places, overall = best_scores(found)
 
     # Of all classes together, one detection of two is correct above 0.6 and up to 0.8, and fewer elsewhere.
     assert SCORES[overall] == pytest.approx(0.7) and places.tolist()[1:] == [overall, overall]
-    assert np.isnan(found.f1()[2]).all() and found.totals.tolist() == [1, 1, 0]
+    assert np.isnan(found.rates()[2][2]).all() and found.totals.tolist() == [1, 1, 0]
 
 
-def test_without_correct_detections_the_threshold_is_one_half():
-    for boxes in (made([(0, BOX)], [(0, FAR, 0.9)]), made([], []), made([(0, BOX)], []), made([], [(0, BOX, 0.9)])):
-        places, overall = best_scores(swept(boxes, 3)[0])
-        assert SCORES[[*places, overall]].tolist() == [0.5] * 4
+@pytest.mark.parametrize(
+    "objects, detections", [([(0, BOX)], [(0, FAR, 0.9)]), ([], []), ([(0, BOX)], []), ([], [(0, BOX, 0.9)])]
+)
+def test_without_correct_detections_the_threshold_is_one_half(objects, detections):
+    places, overall = best_scores(swept(made(objects, detections), 3)[0])
+
+    assert SCORES[[*places, overall]].tolist() == [0.5] * 4

@@ -27,23 +27,15 @@ def inference_folder(cfg, dataset_name):
 
 
 class BoxEvaluator(COCOEvaluator):
-    """Detectron2's COCOEvaluator for boxes, which evaluates with `evaluate_boxes`.
-
-    Args:
-        dataset_name: registered dataset.
-        output_dir: folder for the detections.
-        max_dets_per_image: highest limit on the detections per image and class; None for COCO's 100.
-    """
+    """Detectron2's COCOEvaluator for boxes, with its `max_dets_per_image`, which evaluates with `evaluate_boxes`."""
 
     def __init__(self, dataset_name, output_dir, max_dets_per_image=None):
-        super().__init__(
-            dataset_name, output_dir=output_dir, max_dets_per_image=max_dets_per_image, use_fast_impl=False
-        )
+        options = {"output_dir": output_dir, "max_dets_per_image": max_dets_per_image}
+        super().__init__(dataset_name, **options, use_fast_impl=False)
         self._use_fast_impl = True  # from here on only for Detectron2's log: hotcoco is not the official implementation
 
     def _tasks_from_predictions(self, predictions):
-        # Without a task, Detectron2 maps the results to the dataset's category ids and writes them, no more.
-        return ()
+        return ()  # without a task, Detectron2 maps the results to the dataset's category ids and writes them, no more
 
     def _eval_predictions(self, predictions, img_ids=None):
         super()._eval_predictions(predictions, img_ids)
@@ -52,8 +44,7 @@ class BoxEvaluator(COCOEvaluator):
         results = [result for prediction in predictions for result in prediction["instances"]]
         # For no detections at all, Detectron2 expects None.
         evaluation = evaluate_boxes(self._coco_api, results, self._max_dets_per_image, img_ids) if results else None
-        class_names = self._metadata.get("thing_classes")
-        self._results["bbox"] = self._derive_coco_results(evaluation, "bbox", class_names)
+        self._results["bbox"] = self._derive_coco_results(evaluation, "bbox", self._metadata.get("thing_classes"))
 
 
 def evaluate_boxes(coco, results, max_detections=(1, 10, 100), image_ids=None):
@@ -98,16 +89,13 @@ def ground_truth_of(coco):
     A missing `area` becomes that of the box, a missing `iscrowd` 0. Annotations are numbered from 1: an id of 0 means
     "no match" in the evaluation.
     """
-    annotations = []
-    for number, annotation in enumerate(coco.dataset["annotations"], 1):
-        x, y, width, height = annotation["bbox"]
-        annotations.append(
-            {
-                "id": number, "image_id": annotation["image_id"], "category_id": annotation["category_id"],
-                "bbox": [x, y, width, height], "area": annotation.get("area", width * height),
-                "iscrowd": int(annotation.get("iscrowd", 0)),
-            }
-        )  # fmt: skip
+    annotations = [
+        {
+            "id": number, "image_id": entry["image_id"], "category_id": entry["category_id"], "bbox": entry["bbox"],
+            "area": entry.get("area", entry["bbox"][2] * entry["bbox"][3]), "iscrowd": int(entry.get("iscrowd", 0)),
+        }
+        for number, entry in enumerate(coco.dataset["annotations"], 1)
+    ]  # fmt: skip
     return {
         "images": [{"id": image_id} for image_id in coco.imgs],
         "categories": [{"id": category_id, "name": str(category_id)} for category_id in sorted(coco.cats)],
@@ -124,8 +112,7 @@ def run_coco_eval(ground_truth, results, **params):
             width, height, score, category_id. They are numbered from 1, in this order.
         params: attributes of `pycocotools.cocoeval.Params`.
 
-    Returns:
-        `COCOeval` of either library, evaluated but not accumulated.
+    Returns the `COCOeval` of either library, evaluated but not accumulated.
     """
     ids = [entry["id"] for key in ("images", "categories") for entry in ground_truth[key]]
     fast = hotcoco is not None and min(ids, default=0) >= 0

@@ -35,13 +35,9 @@ class Boxes(NamedTuple):
 
 
 def load_dataset(name):
-    """Read a registered dataset from the file that its detections were evaluated with.
+    """Read a registered `Dataset` from the file that its detections were evaluated with.
 
-    Returns:
-        `Dataset`.
-
-    Raises:
-        InputError: it is not registered, or its file is missing, malformed or has no annotations.
+    Raises an InputError if it is not registered, or if its file is missing, malformed or without annotations.
     """
     if name not in DatasetCatalog.list():
         raise InputError(f"there is no dataset named {name!r}")
@@ -59,23 +55,16 @@ def load_dataset(name):
 
 
 def read_content(name, content, image_folder):
-    """Return the `Dataset` for the content of a json file.
-
-    Raises:
-        TypeError, KeyError, ValueError, OverflowError, AttributeError: the content is malformed.
-    """
+    """Return the `Dataset` for the content of a json file; various errors are raised if it is malformed."""
     categories = sorted(content["categories"], key=lambda category: category["id"])
     images = sorted(content["images"], key=lambda image: image["id"])
     annotations = content["annotations"]
     category_ids = np.array([category["id"] for category in categories], dtype=np.int64)
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)
-    objects = np.empty(len(annotations), OBJECT)
-    objects["category"], known_category = find([a["category_id"] for a in annotations], category_ids)
-    objects["image"], known_image = find([a["image_id"] for a in annotations], image_ids)
-    objects["box"] = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    objects = read_rows(annotations, OBJECT, category_ids, image_ids)
     objects["area"] = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
     objects["crowd"] = [a.get("iscrowd", 0) for a in annotations]
-    if not images or not categories or not (known_category & known_image).all():
+    if not images or not categories or (np.minimum(objects["category"], objects["image"]) < 0).any():
         raise ValueError
     return Dataset(
         name=name,
@@ -88,13 +77,9 @@ def read_content(name, content, image_folder):
 
 
 def load_detections(path, dataset):
-    """Read the boxes that an evaluation on a `Dataset` wrote in COCO's results format.
+    """Read the boxes that an evaluation on a `Dataset` wrote: DETECTION (D,), and lines about boxes that are omitted.
 
-    Returns:
-        DETECTION (D,), and a list of lines about boxes that are omitted.
-
-    Raises:
-        InputError: the file is missing or malformed, or has boxes of other images.
+    Raises an InputError if the file is missing or malformed, or if it has boxes of other images.
     """
     if not os.path.isfile(path):
         raise InputError(f"{path}: no evaluation has written its boxes")
@@ -102,41 +87,40 @@ def load_detections(path, dataset):
     try:
         if not isinstance(results, list):
             raise TypeError
-        detections, known_category, known_image = read_results(results, dataset)
+        detections = read_results(results, dataset)
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: not in COCO's format of results") from error
-    if not known_image.all():
+    unknown = int((detections["image"] < 0).sum())
+    if unknown:
         raise InputError(
-            f"{path}: {(~known_image).sum()} of {len(results)} boxes are of images that dataset {dataset.name} does "
-            "not have; evaluate again"
+            f"{path}: {unknown} of {len(results)} boxes are of images that dataset {dataset.name} does not have; "
+            "evaluate again"
         )
+    known = detections["category"] >= 0
     finite = np.isfinite(detections["box"]).all(axis=1) & np.isfinite(detections["score"])
     notes = [
         f"{(~good).sum()} of {len(results)} boxes are omitted: {why}."
-        for good, why in ((finite, "their numbers are not finite"), (known_category, "the dataset lacks their classes"))
+        for good, why in ((finite, "their numbers are not finite"), (known, "the dataset lacks their classes"))
         if not good.all()
     ]
-    return sort_detections(detections[finite & known_category]), notes
+    return detections[finite & known], notes
 
 
 def read_results(results, dataset):
-    """Return DETECTION (D,) for results in COCO's format, and which have a known category and image, (D,) bool each."""
-    detections = np.empty(len(results), DETECTION)
-    detections["category"], known_category = find([r["category_id"] for r in results], dataset.category_ids)
-    detections["image"], known_image = find([r["image_id"] for r in results], dataset.image_ids)
-    detections["box"] = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
+    """Return sorted DETECTION (D,) for results in COCO's format, with -1 for unknown images and categories."""
+    detections = read_rows(results, DETECTION, dataset.category_ids, dataset.image_ids)
     detections["score"] = [r["score"] for r in results]
-    return detections, known_category, known_image
-
-
-def find(ids, known_ids):
-    """Return the index of each id in the sorted `known_ids`, and whether it is there."""
-    ids = np.array(ids, dtype=np.int64)
-    return np.searchsorted(known_ids, ids), np.isin(ids, known_ids)
-
-
-def sort_detections(detections):
     return detections[np.lexsort((-detections["score"], detections["category"], detections["image"]))]
+
+
+def read_rows(entries, dtype, category_ids, image_ids):
+    """Read N dicts into (N,) of a type: their boxes, and their categories and images as indices, -1 if unknown."""
+    rows = np.empty(len(entries), dtype)
+    for field, known in (("category", category_ids), ("image", image_ids)):
+        ids = np.array([entry[f"{field}_id"] for entry in entries], dtype=np.int64)
+        rows[field] = np.where(np.isin(ids, known), np.searchsorted(known, ids), -1)
+    rows["box"] = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+    return rows
 
 
 def image_slice(rows, image):
@@ -147,7 +131,7 @@ def image_slice(rows, image):
 def coco_eval(objects, detections, num_classes, **params):
     """Evaluate OBJECT (G,) and DETECTION (D,) with `run_coco_eval`; ids are the indices, boxes are numbered from 1."""
     images = np.union1d(objects["image"], detections["image"]).tolist()
-    fields = [objects[name].tolist() for name in ("image", "category", "box", "area", "crowd")]
+    fields = (objects[name].tolist() for name in ("image", "category", "box", "area", "crowd"))
     ground_truth = {
         "images": [{"id": image} for image in images],
         "categories": [{"id": category, "name": str(category)} for category in range(num_classes)],

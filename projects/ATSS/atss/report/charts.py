@@ -1,4 +1,4 @@
-"""The charts of a report: functions of a `Theme` and plain arrays that return a matplotlib figure."""
+"""The charts of a report: functions of matplotlib axes, a `Theme` and plain arrays."""
 
 from itertools import cycle
 
@@ -7,7 +7,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from .metrics import smooth
-from .theme import WIDTH, new_figure, shortened, spaced
+from .theme import WIDTH, shortened, spaced
 
 NAMED, FEW = 8, 3  # with more classes than NAMED, only the FEW best and worst curves are named
 WITH_NUMBERS = 25  # confusion matrices of more classes have no numbers, and small names
@@ -16,15 +16,8 @@ POINTS = 250  # of a curve over the score
 BARS = 27  # of a chart; more classes take several charts
 
 
-def losses(theme, name, training, validation):
-    """Loss over iterations: each logged value faint, their moving mean, and the validation loss at evaluations.
-
-    Args:
-        name: of the loss.
-        training: `Curve`.
-        validation: dict from a dataset's name to its `Curve`.
-    """
-    figure, axes = new_figure(2.9)
+def losses(axes, theme, name, training, validation):
+    """Loss over iterations: each logged value faint, their moving mean, and a validation `Curve` of each dataset."""
     x, y = training
     smoothed = y
     if len(y) >= SMOOTHED:
@@ -41,7 +34,6 @@ def losses(theme, name, training, validation):
     axes.set(xlabel="iteration", ylabel=name, ylim=(values.min() - pad, values.max() + pad))
     over_iterations(axes, [training, *validation.values()])
     legend_above(axes)
-    return figure
 
 
 def legend_above(axes):
@@ -59,23 +51,19 @@ def envelope(x, y):
 
 def over_iterations(axes, curves):
     axes.set_xlim(0, 1.02 * max(curve.iterations.max(initial=1) for curve in curves))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    count_axis(axes.xaxis, 5)
 
 
-def learning_rate(theme, curve):
+def learning_rate(axes, theme, curve):
     """Learning rate over iterations."""
-    figure, axes = new_figure(2.9)
     axes.plot(*curve, color=theme.colors[2])
     axes.set(xlabel="iteration", ylabel="learning rate", ylim=(0, 1.08 * curve.values.max() or 1))
     axes.yaxis.set_major_formatter("{x:g}")
     over_iterations(axes, [curve])
-    return figure
 
 
-def average_precision(theme, curves):
+def average_precision(axes, theme, curves):
     """AP at evaluations, the best marked. `curves`: dict from AP, AP50, AP75 to `Curve`, each with values."""
-    figure, axes = new_figure(2.9)
     for color, (name, (x, y)) in zip(theme.colors, curves.items(), strict=False):
         main = name == "AP"
         axes.plot(x, y, color=color, marker="o", ms=4 if main else 3, lw=2.2 if main else 1.4, label=name)
@@ -91,21 +79,18 @@ def average_precision(theme, curves):
     axes.set(xlabel="iteration", ylabel="AP (%)", ylim=(0, min(105, 1.12 * highest) or 1))
     over_iterations(axes, curves.values())
     legend_above(axes)
-    return figure
 
 
-def curves_of_classes(theme, x, curves, names, rank, labels, marks=None):
-    """A curve per class, and their mean.
+def curves_of_classes(axes, theme, x, curves, names, rank, labels, marks=None):
+    """A curve per class over `x` (S,), and their mean.
 
     Args:
-        x: (S,).
         curves: (K, S), NaN for classes without ground truth.
-        names: list of K.
         rank: (K,) metric by which a curve is among the best or worst, shown after its name.
         labels: of the two axes.
         marks: (K,) indices of points to mark, or None.
     """
-    figure, axes = new_figure(4.2)
+    axes.figure.set_size_inches(WIDTH, 4.2)
     drawn = np.flatnonzero(~np.isnan(curves).all(axis=1))
     drawn = drawn[np.argsort(-rank[drawn], kind="stable")]
     named = drawn if len(drawn) <= NAMED else np.concatenate([drawn[:FEW], drawn[-FEW:]])
@@ -120,46 +105,37 @@ def curves_of_classes(theme, x, curves, names, rank, labels, marks=None):
         mean, label = np.nanmean(curves[drawn], axis=0), f"mean of {len(drawn)} ({np.nanmean(rank[drawn]):.2f})"
         axes.plot(x[every], mean[every], color=theme.ink, lw=2.8, label=label)
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1.005), ylim=(0, 1.02))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
-def horizontal_bars(theme, names, values, texts, colors, end, row=0.3, **labels):
-    """A bar per name from top to bottom, with a text after it.
-
-    Args:
-        end: of the axis of values.
-        row: height of a bar with its gap, in inches.
-        labels: `xlabel` and `ylabel`.
-    """
-    figure, axes = new_figure(0.72 + row * len(names))
+def horizontal_bars(axes, theme, names, values, texts, colors, end, row=0.3, **labels):
+    """A bar per name from top to bottom, with a text after it; `row` inches high with its gap, on an axis to `end`."""
+    axes.figure.set_size_inches(WIDTH, 0.72 + row * len(names))
     bars = axes.barh(range(len(names)), values, color=colors, height=0.66)
     axes.set_yticks(range(len(names)), names)
     axes.bar_label(bars, texts, padding=3, fontsize=8.5, color=theme.ink)
     axes.set(xlim=(0, end or 1), ylim=(len(names) - 0.4, -0.6), **labels)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.grid(axis="y", visible=False)
-    return figure
 
 
-def class_bars(theme, names, values, highest):
+def class_bars(axes, theme, names, values, highest):
     """AP of classes in per cent; `highest` of all charts, which have the same scale."""
     names, texts = [spaced(shortened(name)) for name in names], [f"{value:.1f}" for value in values]
     end, labels = min(109, 1.2 * highest), {"xlabel": "AP (%)", "ylabel": "class"}
-    return horizontal_bars(theme, names, values, texts, theme.colors[0], end, row=0.215, **labels)
+    horizontal_bars(axes, theme, names, values, texts, theme.colors[0], end, row=0.215, **labels)
 
 
-def outcomes(theme, names, counts, colors, what):
+def outcomes(axes, theme, names, counts, colors, what):
     """Bars of counts. `colors`: list of indices into the theme's colours. `what`: is counted."""
     texts = [f"{count:,}  ({100 * count / max(sum(counts), 1):.1f}%)" for count in counts]
     colors = [theme.colors[color] for color in colors]
-    figure = horizontal_bars(theme, names, counts, texts, colors, 1.42 * max(counts), xlabel=what, ylabel="outcome")
-    count_axis(figure.axes[0].xaxis)
-    return figure
+    horizontal_bars(axes, theme, names, counts, texts, colors, 1.42 * max(counts), xlabel=what, ylabel="outcome")
+    count_axis(axes.xaxis)
 
 
-def count_axis(axis):
-    axis.set_major_locator(MaxNLocator(4, integer=True))
+def count_axis(axis, ticks=4):
+    axis.set_major_locator(MaxNLocator(ticks, integer=True))
     axis.set_major_formatter(EngFormatter(sep=""))
 
 
@@ -170,37 +146,30 @@ TIDE = {
 }  # fmt: skip
 
 
-def tide(theme, costs):
+def tide(axes, theme, costs):
     """AP50 that each kind of error costs, in points. `costs`: dict from TIDE's abbreviation to a value from 0 to 1."""
     names, colors = zip(*TIDE.values(), strict=True)
     values = [100 * max(costs[key], 0) for key in TIDE]
     texts, colors = [f"{value:.1f}" for value in values], [theme.colors[color] for color in colors]
     labels = {"xlabel": "AP50 lost (points)", "ylabel": "kind of error"}
-    return horizontal_bars(theme, names, values, texts, colors, 1.2 * max(values), **labels)
+    horizontal_bars(axes, theme, names, values, texts, colors, 1.2 * max(values), **labels)
 
 
-def size_bars(theme, names, values):
+def size_bars(axes, theme, names, values):
     """AP by object size in per cent; NaN without ground truth. `names`: list of lines below the bars."""
-    figure, axes = new_figure(2.9)
     bars = axes.bar(names, np.nan_to_num(values), color=theme.colors[0], width=0.55)
     texts = ["no objects" if np.isnan(value) else f"{value:.1f}" for value in values]
     axes.bar_label(bars, texts, padding=2, fontsize=9, color=theme.ink)
     axes.set(ylim=(0, min(112, 1.2 * np.nanmax(values, initial=4))), ylabel="AP (%)", xlabel="area of the object")
     axes.grid(axis="x", visible=False)
-    return figure
 
 
-def confusions(theme, matrix, names):
-    """A confusion matrix coloured by shares of its rows, with its counts where they fit.
-
-    Args:
-        matrix: (K + 1, K + 1) counts, row and column as in `outcomes.confusion_matrix`.
-        names: list of the K classes.
-    """
+def confusions(axes, theme, matrix, names):
+    """An `outcomes.confusion_matrix` (K + 1, K + 1), coloured by shares of its rows, with its counts where they fit."""
     num = len(matrix)
     numbers = num <= WITH_NUMBERS + 1
     side = max(WIDTH, 0.42 * num + 1.6) if numbers else max(11, 0.125 * num + 1.2)
-    figure, axes = new_figure(side * 0.8, side)
+    axes.figure.set_size_inches(side, side * 0.8)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     colors = LinearSegmentedColormap.from_list("", theme.shades)
     image = axes.imshow(share, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
@@ -221,25 +190,22 @@ def confusions(theme, matrix, names):
         for i, j in np.argwhere(matrix):
             color = theme.ground if share[i, j] > 0.6 else theme.ink
             axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=size, color=color)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=28, pad=0.02, label="share of the row")
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, aspect=28, pad=0.02, label="share of the row")
     bar.outline.set_visible(False)
     bar.ax.tick_params(right=False)
-    return figure
 
 
-def localization(theme, ious):
+def localization(axes, theme, ious):
     """Histogram of the IoUs of correct detections. `ious`: (N,) from 0.5 to 1."""
-    figure, axes = new_figure(2.5)
+    axes.figure.set_size_inches(WIDTH, 2.5)
     axes.hist(ious, bins=np.linspace(0.5, 1, 26), color=theme.colors[2], rwidth=0.9)
     axes.set(xlim=(0.49, 1.01), xlabel="IoU with the ground truth", ylabel="correct detections")
     count_axis(axes.yaxis)
     axes.grid(axis="x", visible=False)
-    return figure
 
 
-def calibration(theme, bins):
+def calibration(axes, theme, bins):
     """Precision over the score. `bins`: list of dicts of hotcoco, equally wide from 0 to 1."""
-    figure, axes = new_figure(2.9)
     axes.plot([0, 1], [0, 1], color=theme.muted, lw=1.2, ls="--", label="perfectly calibrated")
     filled = [entry for entry in bins if entry["count"]]
     centers = [(entry["bin_lower"] + entry["bin_upper"]) / 2 for entry in filled]
@@ -248,4 +214,3 @@ def calibration(theme, bins):
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="precision at an IoU of 0.5")
     axes.grid(axis="x", visible=False)
     legend_above(axes)
-    return figure

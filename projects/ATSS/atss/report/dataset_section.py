@@ -11,14 +11,16 @@ from . import charts
 from . import outcomes as kinds
 from .analysis import METRICS, analyze
 from .boxes import image_slice, load_dataset, load_detections
-from .class_section import class_bars, class_curves, class_table, confusion_chart, confusion_table
 from .figures import Card
 from .galleries import error_galleries
 from .images import draw_pair, spread
-from .words import counted, omitted, percent
+from .thresholds import SCORES
+from .words import counted, omitted, percent, share
 
 # Images with ground truth beside detections, and classes whose colours are named.
 PAIRS, COLORS = 12, 16
+CONFUSIONS = 10  # rows in the table of frequent confusions
+SIZES = {"small": "< 32² px", "medium": "32² to 96² px", "large": "> 96² px"}
 # Outcomes with their colours in the theme.
 DETECTIONS = {
     "correct": (kinds.CORRECT, 2), "wrong class": (kinds.WRONG_CLASS, 3), "mislocalized": (kinds.MISLOCALIZED, 4),
@@ -40,7 +42,17 @@ def dataset_section(run, name, folder):
     except InputError as error:
         return without_boxes(run, name, str(error))
     analysis = analyze(dataset, detections)
-    totals = analysis.sweep.totals
+    totals, crowds = analysis.sweep.totals, int(dataset.objects["crowd"].sum())
+    facts = [
+        counted(len(dataset.files), "image"),
+        counted(int(totals.sum()), "object") + (f" and {counted(crowds, 'crowd')}" if crowds else ""),
+        counted(len(dataset.classes), "class", "classes"),
+        counted(analysis.num_detections, "detection"),
+    ]
+    iterations, values = run.curve("bbox/AP", name)
+    if len(values) > 1:
+        best = values.argmax()
+        facts.append(f"best AP during training {values[best]:.1f}, after {iterations[best]:,} iterations")
     curves, bars = [], []
     if totals.any():
         curves, bars = class_curves(analysis, folder), class_bars(analysis, folder)
@@ -52,30 +64,28 @@ def dataset_section(run, name, folder):
     if not analysis.tide:
         notes.append("TIDE and calibration omitted: they need hotcoco, ground truth and detections.")
     if analysis.calibration:
-        error = f"Expected calibration error: {analysis.calibration['ece']:.3f}."
-        bars.append(
-            folder.chart(
-                "calibration", "Calibration", charts.calibration, analysis.calibration["bins"],
-                lines=(f"Precision of the detections by score. {error}",),
-            )
-        )  # fmt: skip
-    classes, overall = class_table(analysis)
-    pairs, pairs_note, colors = image_pairs(analysis, folder)
+        ece, bins = analysis.calibration["ece"], analysis.calibration["bins"]
+        line = f"Precision of the detections by score. Expected calibration error: {ece:.3f}."
+        bars.append(folder.chart("calibration", "Calibration", charts.calibration, bins, lines=(line,)))
+    *classes, overall = class_table(analysis)
+    matrix = folder.chart(
+        "confusion_matrix", "", charts.confusions, analysis.matrix, dataset.classes,
+        alt="Confusion matrix: class of the ground truth against class of the detection",
+        wide=len(dataset.classes) > charts.WITH_NUMBERS,
+    )  # fmt: skip
     return {
         "name": name,
         "missing": "",
         "metrics": [(key, percent(value)) for key, value in analysis.metrics.items()],
-        "facts": [*counts(analysis), *best_ap(run, name)],
+        "facts": facts,
         "notes": notes,
         "curves": curves,
         "bars": bars,
         "classes": classes,
         "overall": overall,
-        "matrix": confusion_chart(analysis, folder),
+        "matrix": matrix,
         "confusions": confusion_table(analysis),
-        "pairs": pairs,
-        "pairs_note": pairs_note,
-        "colors": colors,
+        **image_pairs(analysis, folder),
         "outcomes": outcome_charts(analysis, folder),
         "galleries": error_galleries(analysis, folder),
     }
@@ -91,32 +101,70 @@ def without_boxes(run, name, why):
     return {"name": name, "missing": why, "metrics": metrics, "facts": facts}
 
 
-def counts(analysis):
-    dataset, crowds = analysis.dataset, int(analysis.dataset.objects["crowd"].sum())
+def class_curves(analysis, folder):
+    """Return a list of `Card`: precision over recall and F1 over the score threshold."""
+    names, thresholds, f1 = analysis.dataset.classes, analysis.thresholds, analysis.sweep.rates()[2]
+    best = f1[np.arange(len(names)), thresholds]
+    precision = analysis.recalls, analysis.precision, names, analysis.ap50, ("recall", "precision")
+    over_scores = SCORES, f1, names, best, ("score threshold", "F1"), thresholds
+    draw, at = charts.curves_of_classes, "At an IoU of 0.5. In brackets"
     return [
-        counted(len(dataset.files), "image"),
-        counted(int(analysis.sweep.totals.sum()), "object") + (f" and {counted(crowds, 'crowd')}" if crowds else ""),
-        counted(len(dataset.classes), "class", "classes"),
-        counted(analysis.num_detections, "detection"),
+        folder.chart("precision_recall", "Precision and recall", draw, *precision, lines=(f"{at}: AP50.",)),
+        folder.chart("f1", "F1 over the score threshold", draw, *over_scores, lines=(f"{at}, and dots: the best F1.",)),
     ]
 
 
-def best_ap(run, name):
-    """Return a line about the best evaluation during training, in a list that is empty for fewer than two."""
-    iterations, values = run.curve("bbox/AP", name)
-    if len(values) < 2:
-        return []
-    best = values.argmax()
-    return [f"best AP during training {values[best]:.1f}, after {iterations[best]:,} iterations"]
+def class_bars(analysis, folder):
+    """Return a list of `Card`: AP by object size and by class; of very many classes the best and the worst."""
+    lines = [
+        f"{size}\n{limits}\n{counted(count, 'object')}"
+        for (size, limits), count in zip(SIZES.items(), analysis.size_counts, strict=True)
+    ]
+    by_size = 100 * np.array([analysis.metrics[key] for key in ("APs", "APm", "APl")])
+    cards = [folder.chart("ap_by_size", "AP by size of the object", charts.size_bars, lines, by_size)]
+    order = np.flatnonzero(analysis.sweep.totals)
+    order = order[np.argsort(-analysis.ap[order], kind="stable")]
+    if len(order) > 4 * charts.BARS:
+        order = np.concatenate([order[: 2 * charts.BARS], order[-2 * charts.BARS :]])
+    parts = -(-len(order) // charts.BARS)
+    for number, part in enumerate(np.array_split(order, parts), 1):
+        name, title = "ap_by_class", "AP of the classes"
+        if parts > 1:
+            name, title = f"{name}_{number}", f"{title}, {number} of {parts}"
+        names, values = [analysis.dataset.classes[k] for k in part], 100 * analysis.ap[part]
+        cards.append(folder.chart(name, title, charts.class_bars, names, values, 100 * analysis.ap[order].max()))
+    return cards
+
+
+def class_table(analysis):
+    """Return the rows of the table of classes, then the row of all classes at one threshold, as tuples of texts."""
+    metrics, together = analysis.metrics, analysis.sweep.together()
+    rows = table_rows(analysis.dataset.classes, analysis.sweep, analysis.ap, analysis.ap50, analysis.thresholds)
+    return rows + table_rows(["all, one threshold"], together, [metrics["AP"]], [metrics["AP50"]], [analysis.overall])
+
+
+def table_rows(names, sweep, aps, aps50, thresholds):
+    rates = (rate[np.arange(len(names)), thresholds] for rate in sweep.rates())
+    rows = zip(names, sweep.totals, aps, aps50, SCORES[thresholds], *rates, strict=True)
+    return [
+        (name, f"{total:,}", percent(ap), percent(ap50), *map(share, values)) for name, total, ap, ap50, *values in rows
+    ]
+
+
+def confusion_table(analysis):
+    """Return the largest entries off the diagonal: ground truth, detected as, number and share, as tuples of texts."""
+    names, between = analysis.dataset.classes, analysis.matrix[:-1, :-1].copy()
+    np.fill_diagonal(between, 0)
+    order = np.argsort(-between, axis=None, kind="stable")[:CONFUSIONS]
+    return [
+        (names[i], names[j], f"{between[i, j]:,}", f"{percent(between[i, j] / analysis.sweep.totals[i])}%")
+        for i, j in np.stack(np.unravel_index(order, between.shape), axis=1)
+        if between[i, j]
+    ]
 
 
 def image_pairs(analysis, folder):
-    """Draw ground truth beside detections for some images.
-
-    Returns:
-        list of `Card`, a note about images that are omitted, and the colours of the most frequent classes in the
-        images as pairs of a name and (R, G, B).
-    """
+    """Draw ground truth beside detections: `pairs`, `pairs_note` and the `colors` of the most frequent classes."""
     dataset, cards, unreadable, classes = analysis.dataset, [], [], []
     for number, index in enumerate(spread(analysis.boxes, PAIRS), 1):
         name = os.path.basename(dataset.files[index])
@@ -139,7 +187,7 @@ def image_pairs(analysis, folder):
     numbers = np.bincount(np.array(classes, dtype=int), minlength=len(dataset.classes))
     colors = class_colors(len(dataset.classes))
     frequent = np.argsort(-numbers, kind="stable")[: min(COLORS, np.count_nonzero(numbers))]
-    return cards, note, [(dataset.classes[k], colors[k]) for k in frequent]
+    return {"pairs": cards, "pairs_note": note, "colors": [(dataset.classes[k], colors[k]) for k in frequent]}
 
 
 def outcome_charts(analysis, folder):

@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from .images import to_jpeg
-from .theme import DARK, LIGHT, data_uri, encode, recolored, style
+import cv2
+
+from .theme import DARK, LIGHT, data_uri, drawn, recolored
+
+JPEG_QUALITY = 82
 
 
 class PageImage(NamedTuple):
@@ -28,59 +31,33 @@ class Card(NamedTuple):
 
 
 class ImageFolder:
-    """Writes images into a folder and returns them for the page.
-
-    Args:
-        path: existing folder.
-        dataset: name that the files start with, None for none.
-    """
+    """Writes images into a folder, in files whose names start with `dataset`, and returns them for the page."""
 
     def __init__(self, path, dataset=None):
         self.path = Path(path)
         self.prefix = re.sub(r"[^\w-]+", "_", dataset) + "_" if dataset else ""
 
-    def of(self, dataset):
-        """Return the same folder for the images of a dataset."""
-        return ImageFolder(self.path, dataset)
-
-    def clear(self):
-        """Make the folder, or delete the images of an earlier report in it."""
-        self.path.mkdir(exist_ok=True)
-        for old in self.path.iterdir():
-            if old.suffix in (".svg", ".png", ".jpg"):
-                old.unlink()
-
     def chart(self, name, title, draw, *arguments, alt=None, lines=(), wide=False):
-        """Draw a chart for light and dark pages; the file is the light one.
+        """Draw a chart for light and dark pages with a function of `charts`; returns its `Card`.
 
-        Args:
-            name: of the file, without suffix.
-            title: above the chart.
-            draw: function of a `Theme` and `arguments` that returns a matplotlib figure.
-            alt: what it shows; the title by default.
-            lines, wide: as of `Card`.
-
-        Returns:
-            `Card`.
+        The light one is written into a file of this name, without suffix. `alt` is its title by default.
         """
-        with style(LIGHT):
-            figure = draw(LIGHT, *arguments)
-            light, kind = encode(figure)
+        figure, light, kind = drawn(LIGHT, draw, *arguments)
         self.write(f"{name}.{kind}", light)
         if kind == "svg" and b"<image" not in light:
             dark = recolored(light, LIGHT, DARK), kind
         else:
-            with style(DARK):
-                dark = encode(draw(DARK, *arguments))
+            dark = drawn(DARK, draw, *arguments)[1:]
         width, height = (figure.get_size_inches() * 100).round().astype(int).tolist()
         image = PageImage(data_uri(light, kind), data_uri(*dark), alt or title, width, height)
         return Card([image], title, lines, wide)
 
     def photo(self, name, alt, image):
         """Write an image, (H, W, 3) uint8, RGB; returns its `PageImage`."""
-        content = to_jpeg(image)
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        content = cv2.imencode(".jpg", image[:, :, ::-1], options)[1].tobytes()
         self.write(f"{name}.jpg", content)
-        return PageImage(data_uri(content, "jpg"), None, alt, image.shape[1], image.shape[0])
+        return PageImage(data_uri(content, "jpeg"), None, alt, image.shape[1], image.shape[0])
 
     def write(self, name, content):
         (self.path / f"{self.prefix}{name}").write_bytes(content)

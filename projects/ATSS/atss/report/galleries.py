@@ -1,7 +1,6 @@
 """The worst errors of each kind as images."""
 
 import os
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,18 +13,8 @@ from .words import omitted
 GALLERY_SIZE = 8  # images of each kind of error
 
 
-class Gallery(NamedTuple):
-    """The errors of a kind."""
-
-    title: str
-    text: str  # description
-    count: str  # of all
-    cards: list  # the worst
-    note: str  # about images that cannot be read
-
-
 def error_galleries(analysis, folder):
-    """Return a `Gallery` for each kind of error."""
+    """Return a dict for each kind of error: `title`, `text`, `count` of all, `cards` of the worst, and a `note`."""
     (objects, detections), (kind, object_, iou, state) = analysis.boxes, analysis.outcomes
     classes, score = np.array(analysis.dataset.classes), detections["score"]
     found, truth = classes[detections["category"]], classes[objects["category"]]
@@ -42,7 +31,7 @@ def error_galleries(analysis, folder):
     has_better = (state[object_] != MISLOCALIZED) if len(state) else np.zeros(len(kind), bool)
     mislocalized = worst(np.flatnonzero(kind == MISLOCALIZED), has_better)
     confused = worst(np.flatnonzero((kind == WRONG_CLASS) | (kind == DUPLICATE_OTHER)), kind == DUPLICATE_OTHER)
-    galleries = (
+    kinds = (
         ("Missed objects", "missed", missed,
          lambda d, g: f"{truth[g]}, {objects['box'][g, 2]:.0f} x {objects['box'][g, 3]:.0f} pixels",
          f"No detection of their class reaches an IoU of {NEAR}, none of another class {SAME}; largest first."),
@@ -57,10 +46,21 @@ def error_galleries(analysis, folder):
          f"The IoU with an object of another class is at least {SAME}; first those whose object has no correct "
          "detection, then those beside a correct one."),
     )  # fmt: skip
-    return [
-        Gallery(title, text, f"{len(pairs):,}", *error_cards(analysis, folder, title, name, pairs, line))
-        for title, name, pairs, line, text in galleries
-    ]
+    galleries = []
+    for title, name, pairs, line_of, text in kinds:
+        cards, unreadable = [], []
+        for d, g in pairs[:GALLERY_SIZE].tolist():
+            try:
+                path, drawn = draw_error(analysis.dataset, analysis.boxes, d, g)
+            except InputError as error:
+                unreadable.append(error)
+                continue
+            line = line_of(d, g)
+            image = folder.photo(f"{name}_{len(cards) + 1}", f"{title}: {line}", drawn)
+            cards.append(Card([image], lines=(line, os.path.basename(path))))
+        count, note = f"{len(pairs):,}", omitted(unreadable)
+        galleries.append({"title": title, "text": text, "count": count, "cards": cards, "note": note})
+    return galleries
 
 
 def first_of_images(places, images, rank):
@@ -68,18 +68,3 @@ def first_of_images(places, images, rank):
     order = places[np.lexsort((rank[places], images[places]))]
     turn = np.arange(len(order)) - np.searchsorted(images[order], images[order])
     return order[np.lexsort((rank[order], turn))]
-
-
-def error_cards(analysis, folder, title, name, pairs, line_of):
-    """Draw the first errors, pairs (n, 2) of a detection and a box; returns a list of `Card` and a note."""
-    cards, unreadable = [], []
-    for detection, object_ in pairs[:GALLERY_SIZE].tolist():
-        try:
-            path, drawn = draw_error(analysis.dataset, analysis.boxes, detection, object_)
-        except InputError as error:
-            unreadable.append(error)
-            continue
-        line = line_of(detection, object_)
-        image = folder.photo(f"{name}_{len(cards) + 1}", f"{title}: {line}", drawn)
-        cards.append(Card([image], lines=(line, os.path.basename(path))))
-    return cards, omitted(unreadable)

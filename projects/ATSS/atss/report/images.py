@@ -1,14 +1,11 @@
 """Photos of a report: ground truth beside detections, and errors with their surroundings."""
 
-import os
-
 import cv2
-import matplotlib
 import numpy as np
 from matplotlib.font_manager import get_font
 
 from ..data.image_io import read_image
-from ..utils.drawing import class_colors, draw_boxes
+from ..utils.drawing import class_colors, draw_boxes, font
 from .theme import shortened
 
 IMAGE, CROP = 400, 340  # longer side of images and of crops, in pixels
@@ -16,7 +13,6 @@ IMAGE, CROP = 400, 340  # longer side of images and of crops, in pixels
 AROUND, LEAST_CROP = 0.6, 64
 CROP_SHAPE = 4 / 3
 NAMED_BOXES = 15  # with more boxes, names would hide the image
-JPEG_QUALITY = 82
 # Colours in crops: of ground truth, of a detection, and around both.
 LABEL, PREDICTION, EDGE = (64, 224, 160), (255, 140, 40), (20, 20, 20)
 
@@ -28,30 +24,20 @@ def spread(boxes, number):
 
 
 def draw_pair(dataset, objects, detections, index):
-    """Draw an image with its ground truth, and with its detections, the best on top, in the colours of their classes.
+    """Draw an image with its ground truth, then with its detections, the best on top, in the colours of their classes.
 
-    Args:
-        dataset: `Dataset`.
-        objects, detections: OBJECT (G,) and DETECTION (D,) of the image.
-        index: of the image.
-
-    Returns:
-        two (H, W, 3) uint8, RGB.
-
-    Raises:
-        InputError: the image is missing or cannot be read.
+    Yields two (H, W, 3) uint8, RGB; raises an InputError if the image is missing or cannot be read.
     """
     image = read_image(dataset.files[index], format="RGB")
-    image, scale = resized(image, IMAGE / max(image.shape[:2]))
+    scale = IMAGE / max(image.shape[:2])
+    image = resized(image, scale)
     colors = class_colors(len(dataset.classes))
     detections = detections[np.argsort(-detections["score"], kind="stable")]
     named = max(len(objects), len(detections)) <= NAMED_BOXES
-    drawn = []
     for rows in (objects, detections):
         labels = [label_of(dataset, row) if named else "" for row in rows]
         shades = [colors[k] for k in rows["category"]]
-        drawn.append(draw_boxes(image, to_corners(rows["box"]) * scale, labels, shades, min_long_side=0))
-    return tuple(drawn)
+        yield draw_boxes(image, to_corners(rows["box"]) * scale, labels, shades, min_long_side=0)
 
 
 def label_of(dataset, row):
@@ -63,18 +49,10 @@ def label_of(dataset, row):
 
 
 def draw_error(dataset, boxes, detection, object_):
-    """Draw the part of an image around a detection, a ground-truth box or both.
+    """Draw the part of an image around a detection, a ground-truth box or both, given as indices, -1 for none.
 
-    Args:
-        dataset: `Dataset`.
-        boxes: `Boxes`.
-        detection, object_: indices into them, -1 for none.
-
-    Returns:
-        path of the image, and (H, W, 3) uint8, RGB.
-
-    Raises:
-        InputError: the image is missing or cannot be read.
+    Returns the path of the image, and (H, W, 3) uint8, RGB; raises an InputError if the image is missing or cannot be
+    read.
     """
     shown = [(boxes.detections[detection], PREDICTION)] if detection >= 0 else []
     shown += [(boxes.objects[object_], LABEL)] if object_ >= 0 else []
@@ -83,13 +61,14 @@ def draw_error(dataset, boxes, detection, object_):
     image = read_image(path, format="RGB")
     corners = to_corners(np.array([row["box"] for row in rows]))
     x1, y1, x2, y2 = window(corners, image.shape[1], image.shape[0])
-    part, scale = resized(image[y1:y2, x1:x2], CROP / max(x2 - x1, y2 - y1))
+    scale = CROP / max(x2 - x1, y2 - y1)
     corners = (corners - [x1, y1, x1, y1]) * scale
     # A dark edge around each box keeps it visible on backgrounds of its colour.
     corners = np.concatenate([corners, corners + np.array([-1, -1, 1, 1])])
     # Only the first box has a label: that of the other would lie under it.
     labels = [label_of(dataset, rows[0])] + [""] * (len(corners) - 1)
-    return path, draw_boxes(part, corners, labels, [*colors, *[EDGE] * len(colors)], min_long_side=0)
+    colors = [*colors, *[EDGE] * len(colors)]
+    return path, draw_boxes(resized(image[y1:y2, x1:x2], scale), corners, labels, colors, min_long_side=0)
 
 
 def window(corners, width, height):
@@ -107,9 +86,8 @@ def window(corners, width, height):
 
 
 def resized(image, scale):
-    """Return an image at a scale, and the scale."""
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), scale
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def to_corners(boxes):
@@ -119,11 +97,5 @@ def to_corners(boxes):
 
 def name_in_image(name, k):
     """Return the name of class `k`, or its number where the font of `drawing` lacks letters of the name."""
-    font = get_font(os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
-    return shortened(name) if all(font.get_char_index(ord(letter)) for letter in name) else f"class {k + 1}"
-
-
-def to_jpeg(image):
-    """(H, W, 3) uint8, RGB -> bytes of a JPEG file."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-    return cv2.imencode(".jpg", image[:, :, ::-1], options)[1].tobytes()
+    glyph = get_font(font(1).path).get_char_index
+    return shortened(name) if all(glyph(ord(letter)) for letter in name) else f"class {k + 1}"

@@ -14,13 +14,10 @@ class Curve(NamedTuple):
 
 
 def read_metrics(path):
-    """Read the lines of the last training in a metrics file, which may be missing, truncated or damaged.
+    """Read a metrics file, which may be missing, truncated or damaged: list of dicts, and number of unreadable lines.
 
-    Runs append to the file. One that starts again, or resumes from a checkpoint, repeats iterations: its lines replace
-    earlier ones of the same and later iterations.
-
-    Returns:
-        list of dicts, and the number of lines that are not readable.
+    Numbers become floats. Runs append to the file. One that starts again, or resumes from a checkpoint, repeats
+    iterations: its lines replace earlier ones of the same and later iterations.
     """
     kept, broken, last = [], 0, -1
     try:
@@ -29,30 +26,20 @@ def read_metrics(path):
     except OSError:
         return [], 0
     for line in filter(str.strip, lines):
-        record = parse(line)
-        if record is None:
+        try:
+            record = json.loads(line, parse_int=float)
+        except (ValueError, RecursionError):
+            record = None
+        iteration = record.get("iteration") if isinstance(record, dict) else None
+        if not (isinstance(iteration, float) and abs(iteration) < 2**53):
             broken += 1
             continue
         if "total_loss" in record:
-            if record["iteration"] <= last:
-                kept = [earlier for earlier in kept if earlier["iteration"] < record["iteration"]]
-            last = record["iteration"]
+            if iteration <= last:
+                kept = [earlier for earlier in kept if earlier["iteration"] < iteration]
+            last = iteration
         kept.append(record)
     return kept, broken
-
-
-def parse(line):
-    """Return the dict of a line, None where it is not a dict with an iteration."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    valid = isinstance(record, dict) and is_number(record.get("iteration")) and np.isfinite(record["iteration"])
-    return record if valid else None
-
-
-def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def curve(records, key):
@@ -64,21 +51,16 @@ def curve(records, key):
     points = {
         min(int(record["iteration"]) + 1, end): record[key]
         for record in records
-        if is_number(record.get(key)) and np.isfinite(record[key])
+        if isinstance(record.get(key), float) and np.isfinite(record[key])
     }
-    iterations = sorted(points)
-    return Curve(np.array(iterations, dtype=np.int64), np.array([points[i] for i in iterations], dtype=np.float64))
+    iterations, values = np.array(sorted(points.items())).reshape(-1, 2).T
+    return Curve(iterations.astype(np.int64), values)
 
 
 def count_not_finite(records, key):
     """Return the number of lines in which a metric is NaN or infinite, and of all lines that have it."""
-    values = [record[key] for record in records if is_number(record.get(key))]
+    values = [record[key] for record in records if isinstance(record.get(key), float)]
     return int((~np.isfinite(values)).sum()), len(values)
-
-
-def keys_with(records, prefix):
-    """Return the keys that start with a prefix, sorted."""
-    return sorted({key for record in records for key in record if key.startswith(prefix)})
 
 
 def smooth(values, width):

@@ -41,29 +41,15 @@ class Outcomes(NamedTuple):
 
 
 def match(objects, detections, by_class=True):
-    """Match detections to ground-truth boxes at an IoU of SAME, as COCO does.
+    """Match DETECTION (D,) to OBJECT (G,) of the same class, or of any, at an IoU of SAME, as COCO does.
 
-    Args:
-        objects, detections: OBJECT (G,) and DETECTION (D,).
-        by_class: False to match across classes.
-
-    Returns:
-        correct, ignored: (D,) bool.
-        object: (D,) int64, index of the matched box, -1 for none.
+    Returns which detections are correct and which are ignored, (D,) bool each, and the index of the matched box, (D,)
+    int64, -1 for none.
     """
     ignored, matched = np.zeros(len(detections), dtype=bool), np.full(len(detections), -1)
-    if not len(detections):
-        return ignored, ignored, matched
-    evaluation = coco_eval(
-        objects,
-        detections,
-        num_classes=1 + max(detections["category"].max(), objects["category"].max(initial=0)),
-        iouThrs=[SAME],
-        areaRng=[[-np.inf, np.inf]],
-        areaRngLbl=["all"],
-        maxDets=[len(detections)],
-        useCats=by_class,
-    )
+    num_classes = 1 + max(rows["category"].max(initial=0) for rows in (objects, detections))
+    params = {"areaRng": [[-np.inf, np.inf]], "areaRngLbl": ["all"], "maxDets": [len(detections)], "useCats": by_class}
+    evaluation = coco_eval(objects, detections, num_classes, iouThrs=[SAME], **params)
     for entry in filter(None, evaluation.evalImgs):
         rows = np.array(entry["dtIds"], dtype=np.int64) - 1
         matched[rows] = np.array(entry["dtMatches"], dtype=np.int64).reshape(-1) - 1
@@ -72,21 +58,16 @@ def match(objects, detections, by_class=True):
 
 
 def overlaps(objects, detections, least):
-    """Find the pairs of a detection and a ground-truth box of an image with an IoU of at least `least`.
+    """Find the pairs of DETECTION (D,) and OBJECT (G,), both by image, with an IoU of at least `least`.
 
-    With a crowd the intersection is divided by the detection's area alone.
-
-    Args:
-        objects, detections: OBJECT (G,) and DETECTION (D,), by image.
-
-    Returns:
-        indices of the detections (N,), increasing, and of the boxes (N,); IoU (N,).
+    With a crowd the intersection is divided by the detection's area alone. Returns the indices of the N detections,
+    increasing, and of the boxes, and the IoUs.
     """
     found = [(np.empty(0, int), np.empty(0, int), np.empty(0))]
     for image in np.intersect1d(objects["image"], detections["image"]):
         of_truth, of_found = image_slice(objects, image), image_slice(detections, image)
-        truth = objects[of_truth]
-        iou = mask.iou(detections[of_found]["box"], truth["box"], truth["crowd"].astype(int).tolist())
+        crowd = objects["crowd"][of_truth].astype(int).tolist()
+        iou = mask.iou(detections["box"][of_found], objects["box"][of_truth], crowd)
         d, g = np.nonzero(iou >= least)
         found.append((d + of_found.start, g + of_truth.start, iou[d, g]))
     return [np.concatenate(values) for values in zip(*found, strict=True)]
@@ -131,11 +112,9 @@ def outcomes_of(boxes):
 
 
 def confusion_matrix(boxes, outcomes, num_classes):
-    """Count ground-truth boxes by their class and the class of the detection that matches them.
+    """Count ground-truth boxes by their class (row) and the class of the detection that matches them (column).
 
-    Returns:
-        (K + 1, K + 1) int64. Row: class of the ground truth, the last for detections without a match. Column: class of
-        the detection, the last for ground truth without a match.
+    Returns (K + 1, K + 1) int64; the last row is for detections without a match, the last column for such ground truth.
     """
     objects, detections = boxes
     paired = np.isin(outcomes.kind, (CORRECT, WRONG_CLASS))

@@ -37,14 +37,7 @@ class Run(NamedTuple):
 
 
 def read_run(folder):
-    """Read a folder that a training or an evaluation wrote.
-
-    Returns:
-        `Run`.
-
-    Raises:
-        InputError: there is no run in the folder, or its config is not valid.
-    """
+    """Read the `Run` in a folder; raises an InputError if there is none, or if its config is not valid."""
     path = os.path.join(folder, "config.yaml")
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; name the OUTPUT_DIR of a run")
@@ -80,19 +73,22 @@ def last_change(folder):
 
 def run_facts(run):
     """Return pairs of a heading and a text about the model and the training of a `Run`."""
-    cfg = run.cfg
+    cfg, solver, sizes = run.cfg, run.cfg.SOLVER, run.cfg.INPUT.MIN_SIZE_TRAIN
     facts = [("Config", run.config_file)] if run.config_file else []
     facts.append(("Model", describe_model(cfg)))
     steps = run.curve("total_loss").iterations
     if not len(steps):
         return facts
-    facts += [("Trained on", ", ".join(cfg.DATASETS.TRAIN)), ("Schedule", describe_schedule(cfg))]
-    if steps[-1] < cfg.SOLVER.MAX_ITER:
-        facts.append(("Ended", f"after {steps[-1]:,} of {cfg.SOLVER.MAX_ITER:,} iterations"))
+    side = f"{sizes[0]}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
+    size, rate = f"{solver.IMS_PER_BATCH} images", f"{solver.OPTIMIZER} at {solver.BASE_LR:g}"
+    schedule = f"{solver.MAX_ITER:,} iterations of {size}, {rate}, short side {side}"
+    facts += [("Trained on", ", ".join(cfg.DATASETS.TRAIN)), ("Schedule", schedule)]
+    if steps[-1] < solver.MAX_ITER:
+        facts.append(("Ended", f"after {steps[-1]:,} of {solver.MAX_ITER:,} iterations"))
     seconds = training_seconds(run.metrics)
     if seconds > 0:
         each = float(np.median(run.curve("time").values))
-        speed = f"{each:.3g} s an iteration, {cfg.SOLVER.IMS_PER_BATCH / each:.3g} images per second"
+        speed = f"{each:.3g} s an iteration, {solver.IMS_PER_BATCH / each:.3g} images per second"
         facts += [("Training time", f"{duration(seconds)}, without evaluations"), ("Speed", speed)]
     return facts
 
@@ -107,13 +103,3 @@ def describe_model(cfg):
         if any(resnets.DEFORM_ON_PER_STAGE):
             body += ", deformable"
     return f"{body}; {cfg.MODEL.ATSS.ASSIGNER.removesuffix('Assigner')}"
-
-
-def describe_schedule(cfg):
-    """Return the schedule in a few words."""
-    solver, sizes = cfg.SOLVER, cfg.INPUT.MIN_SIZE_TRAIN
-    side = f"{sizes[0]}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
-    return (
-        f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images, {solver.OPTIMIZER} at {solver.BASE_LR:g}, "
-        f"short side {side}"
-    )

@@ -1,7 +1,6 @@
 """The look of charts: light and dark colours, and figures as small files."""
 
 import base64
-import contextlib
 import io
 import re
 import unicodedata
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-WIDTH = 4.4  # of a chart in inches; the page shows 100 pixels per inch
+WIDTH, HEIGHT = 4.4, 2.9  # of most charts in inches; the page shows 100 pixels per inch
 DPI = 160  # of a PNG, and of pixels in an SVG
 LARGE_SVG = 40_000  # bytes; hardly any PNG of a chart is smaller
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', 'Noto Sans', sans-serif"
@@ -40,28 +39,25 @@ DARK = Theme(
 )  # fmt: skip
 
 
-@contextlib.contextmanager
-def style(theme):
-    """Use the report's matplotlib settings in this context, independent of the user's."""
+def drawn(theme, draw, *arguments):
+    """Draw a chart, a function of axes, a `Theme` and arguments, with the report's matplotlib settings.
+
+    Returns the figure, and what `encode` makes of it.
+    """
     settings = {
         "figure.facecolor": theme.ground, "savefig.facecolor": theme.ground, "axes.facecolor": theme.ground,
         "axes.edgecolor": theme.muted, "axes.labelcolor": theme.ink, "text.color": theme.ink,
-        "xtick.bottom": False, "ytick.left": False, "xtick.labelcolor": theme.ink,
-        "ytick.labelcolor": theme.ink, "grid.color": theme.grid, "grid.linewidth": 0.8, "axes.grid": True,
-        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-        "font.family": ["DejaVu Sans"], "font.size": 9, "axes.labelsize": 9, "legend.fontsize": 8.5,
-        "legend.frameon": False, "lines.linewidth": 1.8, "lines.solid_capstyle": "round",
-        "svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False, "axes.unicode_minus": True,
-        "axes.formatter.useoffset": False,
+        "xtick.bottom": False, "ytick.left": False, "xtick.labelcolor": theme.ink, "ytick.labelcolor": theme.ink,
+        "grid.color": theme.grid, "axes.grid": True, "axes.axisbelow": True,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.formatter.useoffset": False,
+        "font.family": ["DejaVu Sans"], "font.size": 9, "legend.fontsize": 8.5, "legend.frameon": False,
+        "lines.linewidth": 1.8, "lines.solid_capstyle": "round", "text.parse_math": False,
+        "svg.fonttype": "none", "svg.hashsalt": "report",
     }  # fmt: skip
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **settings}):
-        yield
-
-
-def new_figure(height, width=WIDTH):
-    """Return a figure of a size in inches, and its axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        draw(figure.subplots(), theme, *arguments)
+        return figure, *encode(figure)
 
 
 def encode(figure):
@@ -69,18 +65,16 @@ def encode(figure):
 
     Text in the SVG stays text, drawn with the viewer's fonts.
     """
+    svg, png = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        svg = compact(saved(figure, "svg", metadata={"Date": None}).decode()).encode()
+        figure.savefig(svg, format="svg", dpi=DPI, metadata={"Date": None})
+        svg = compact(svg.getvalue().decode()).encode()
+        if len(svg) <= LARGE_SVG:
+            return svg, "svg"
         figure.set_layout_engine("none")  # keep the layout
-        png = saved(figure, "png") if len(svg) > LARGE_SVG else svg
-    return (svg, "svg") if len(svg) <= len(png) else (png, "png")
-
-
-def saved(figure, kind, **options):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=DPI, **options)
-    return buffer.getvalue()
+        figure.savefig(png, format="png", dpi=DPI)
+    return min((svg, "svg"), (png.getvalue(), "png"), key=lambda file: len(file[0]))
 
 
 def compact(svg):
@@ -95,18 +89,14 @@ def compact(svg):
 
 def recolored(svg, old, new):
     """Replace the colours of a `Theme` by those of another in the bytes of an SVG without pixels."""
-    colors = dict(zip(solid_colors(old), solid_colors(new), strict=True))
+    before, after = ([color.encode() for color in (*theme[:4], *theme.colors)] for theme in (old, new))
+    colors = dict(zip(before, after, strict=True))
     return re.sub(rb"#[0-9a-f]{6}", lambda found: colors.get(found[0], found[0]), svg)
 
 
-def solid_colors(theme):
-    return [color.encode() for color in (theme.ground, theme.ink, theme.muted, theme.grid, *theme.colors)]
-
-
 def data_uri(content, kind):
-    """Return a file as a data URI; `kind` is svg, png or jpg."""
-    mime = {"svg": "svg+xml", "png": "png", "jpg": "jpeg"}[kind]
-    return f"data:image/{mime};base64,{base64.b64encode(content).decode()}"
+    """Return an image as a data URI; `kind` is svg, png or jpeg."""
+    return f"data:image/{kind.replace('svg', 'svg+xml')};base64,{base64.b64encode(content).decode()}"
 
 
 def shortened(name, most=20):
@@ -120,10 +110,7 @@ def shortened(name, most=20):
 
 
 def spaced(name):
-    """Prepend blanks to a name on an axis for letters that are wider than matplotlib expects.
-
-    matplotlib leaves room for the blanks, and browsers do not show them.
-    """
+    """Prepend blanks, which browsers do not show, to a name on an axis: matplotlib underestimates wide letters."""
     return " " * 2 * sum(width(letter) - 1 for letter in name) + name
 
 

@@ -19,24 +19,11 @@ class Sweep(NamedTuple):
         """Return the `Sweep` of all classes as one."""
         return Sweep(*(counts.sum(axis=0, keepdims=True) for counts in self))
 
-    def precision(self):
-        """Return (K, S), NaN where no detection counts."""
-        return ratio(self.correct, self.counted)
-
-    def recall(self):
-        """Return (K, S), NaN for classes without ground truth."""
-        return ratio(self.correct, self.totals[:, None])
-
-    def f1(self):
-        """Return (K, S), NaN for classes without ground truth."""
-        f1 = ratio(2 * self.correct, self.counted + self.totals[:, None])
-        f1[self.totals == 0] = np.nan
-        return f1
-
-
-def ratio(part, whole):
-    part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    def rates(self):
+        """Return precision, recall and F1, (K, S) each; NaN where no detection counts, or without ground truth."""
+        totals = np.where(self.totals > 0, self.totals, np.nan)[:, None]
+        with np.errstate(invalid="ignore"):
+            return self.correct / self.counted, self.correct / totals, 2 * self.correct / (self.counted + totals)
 
 
 def sweep(boxes, correct, ignored, num_classes):
@@ -53,26 +40,20 @@ def sweep(boxes, correct, ignored, num_classes):
 
 
 def best_scores(sweep):
-    """Find the threshold with the best F1 for each class, and for all classes together.
+    """Find the threshold with the best F1 for each class, (K,) indices into SCORES, and the index for all together.
 
     Of equally good thresholds, take the middle one. A class without ground truth or correct detections gets the
     threshold of all classes.
-
-    Returns:
-        (K,) indices into SCORES, and the index for all classes together.
     """
-    overall = best_index(sweep.together().f1()[0])
-    if overall is None:
-        overall = int(np.searchsorted(SCORES, DEFAULT_SCORE))
-    indices = [best_index(f1) for f1 in sweep.f1()]
-    return np.array([overall if index is None else index for index in indices]), overall
+    overall = best_index(sweep.together().rates()[2][0], int(np.searchsorted(SCORES, DEFAULT_SCORE)))
+    return np.array([best_index(f1, overall) for f1 in sweep.rates()[2]]), overall
 
 
-def best_index(f1):
-    """Return the middle of the first run of maxima in F1 values (S,); None where all are 0 or NaN."""
+def best_index(f1, default):
+    """Return the middle of the first run of maxima in F1 values (S,), the default where all are 0 or NaN."""
     highest = np.nanmax(f1, initial=0)
     if highest == 0:
-        return None
+        return default
     best = np.append(f1 == highest, False)
     first = best.argmax()
     length = (~best[first:]).argmax()

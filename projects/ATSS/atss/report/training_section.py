@@ -1,7 +1,8 @@
 """The training of a run: curves of its losses, learning rate and AP."""
 
 from . import charts
-from .metrics import count_not_finite, keys_with
+from .figures import ImageFolder
+from .metrics import count_not_finite
 from .words import counted
 
 TITLES = {
@@ -16,7 +17,8 @@ def training_section(run, folder):
     if run.broken:
         notes.append(f"{counted(run.broken, 'line')} of metrics.json omitted: not readable.")
     has_validation = False
-    for key in dict.fromkeys((*TITLES, *keys_with(records, "loss_"))):
+    others = sorted({key for record in records for key in record if key.startswith("loss_")} - TITLES.keys())
+    for key in (*TITLES, *others):
         bad, total = count_not_finite(records, key)
         if bad:
             notes.append(f"{key} is NaN or infinite in {bad:,} of {counted(total, 'line')}.")
@@ -42,7 +44,7 @@ def training_section(run, folder):
         title = f"AP on {name}" if run.several else "AP"
         if curves:
             alt = f"{title} over iterations"
-            images = folder.of(name) if run.several else folder
+            images = ImageFolder(folder.path, name if run.several else None)
             cards.append(images.chart("ap", title, charts.average_precision, curves, alt=alt))
         elif records:
             notes.append(f"Curve of {title} omitted: no evaluation has ended yet.")

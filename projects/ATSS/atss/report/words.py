@@ -2,17 +2,15 @@
 
 import math
 
-NONE = "-"
-
 
 def percent(value):
     """A share from 0 to 1 as "12.3", a dash for NaN."""
-    return NONE if math.isnan(value) else f"{100 * value:.1f}"
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def share(value):
     """A share from 0 to 1 as "0.123", a dash for NaN."""
-    return NONE if math.isnan(value) else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def counted(number, what, plural=None):

@@ -11,12 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import AgreedError, InputError
 
 
-def parallel(model, broadcast_buffers=False, **options):
-    """Wrap the model in DistributedDataParallel, with its options, if there are several processes."""
+def parallel(model):
+    """Wrap the model in DistributedDataParallel if there are several processes."""
     if comm.get_world_size() == 1:
         return model
     device_ids = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=broadcast_buffers, **options)
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
 
 
 @contextlib.contextmanager
@@ -33,11 +33,7 @@ def agreeing():
 
 
 def from_main(make):
-    """Collective: run `make()` in the main process and return its result in every process.
-
-    Raises:
-        AgreedError: the main process raised an `InputError`.
-    """
+    """Collective: return the result of `make()` of the main process in every process; see `agreeing` for its errors."""
     made = [None]
     with agreeing():
         if comm.is_main_process():

@@ -70,16 +70,10 @@ def label_corner(label, left, top, bottom, size, placed):
     x = max(0, min(left, width - label_width))
     rows = [top - label_height, top, bottom, bottom - label_height]
     rows = [y for y in rows if 0 <= y <= height - label_height] or [max(0, height - label_height)]
-    for y in rows:
-        if not any(
-            x < other_x + other.shape[1]
-            and other_x < x + label_width
-            and y < other_y + other.shape[0]
-            and other_y < y + label_height
-            for other, other_x, other_y in placed
-        ):
-            return x, y
-    return x, rows[0]
+    # The rows of other labels in the columns of this one.
+    taken = [(v, v + other.shape[0]) for other, u, v in placed if u < x + label_width and x < u + other.shape[1]]
+    free = (y for y in rows if not any(y < end and start < y + label_height for start, end in taken))
+    return x, next(free, rows[0])
 
 
 @lru_cache(maxsize=512)  # the frames of a video repeat their labels
