@@ -149,7 +149,7 @@ def test_coco_files_that_are_not_regular(doors, tmp_path, make):
 
 
 def test_coco_files_that_are_too_large(doors, coco_file, monkeypatch):
-    monkeypatch.setattr(coco, "MAX_ANNOTATIONS", 100)
+    monkeypatch.setattr(sources, "MAX_ANNOTATIONS", 100)
 
     assert "annotations.json: more than the 100 bytes" in refused(doors, *coco_file())
 
