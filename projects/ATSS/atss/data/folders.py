@@ -39,11 +39,7 @@ class Dataset(NamedTuple):
 
 
 def find_dataset(folder):
-    """The `Dataset` in a folder; its annotations are not read yet.
-
-    Raises:
-        InputError: there is no such folder, or it has none of the known layouts.
-    """
+    """The `Dataset` in a folder, not read yet; raises InputError if no folder is there, or it has no known layout."""
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder")
     found = layouts_in(folder)

@@ -48,8 +48,7 @@ def read_image(path, format="BGR", max_pixels=MAX_PIXELS):
 def open_image(path, max_pixels=MAX_PIXELS):
     """Yield the Pillow image of a file, not yet decoded.
 
-    Raises:
-        InputError: the image is missing, or cannot be opened, or an error is raised while the image is in use.
+    Raises InputError if the image is missing or cannot be opened, or for any error raised while the image is in use.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe could block, and a device may never end
@@ -74,9 +73,7 @@ def open_image(path, max_pixels=MAX_PIXELS):
 def to_rgb(image):
     """Convert a Pillow image of any mode to an upright one in mode RGB.
 
-    Raises:
-        ValueError: its numbers have no known range.
-        OSError, and other errors of its decoder: its file is damaged.
+    Raises ValueError if its numbers have no known range, and errors of its decoder if its file is damaged.
     """
     image.load()
     # EXIF data of some cameras break the standard; their images are not rotated.
@@ -98,8 +95,7 @@ def to_rgb(image):
 def upright_size(path):
     """Width and height of an image file as `read_image` returns it, read from the header alone.
 
-    Raises:
-        InputError: the image is missing or cannot be read.
+    Raises InputError if the image is missing or cannot be read.
     """
     with open_image(path) as image:
         width, height = image.size

@@ -69,14 +69,11 @@ class Table(NamedTuple):
 
 
 def inspect(tables, to_learn=()):
-    """Find problems of each dataset and of all together.
+    """List of `Problem` of each dataset and of all together.
 
     Args:
         tables: list of `Table` of different names.
         to_learn: names of the datasets to train on.
-
-    Returns:
-        list of `Problem` with the names of their datasets.
     """
     problems = []
     for table in tables:
@@ -145,11 +142,9 @@ def nothing_to_learn(tables):
 def different_classes(tables):
     """Problem of datasets whose classes are not those of the first one."""
     first = tables[0] if tables else None
-    lines = [
-        f"{first.name} has {', '.join(first.classes)}, but {other.name} has {', '.join(other.classes)}"
-        for other in tables
-        if other.classes != first.classes
-    ]
+    others = [table for table in tables if table.classes != first.classes]
+    has = f"{first.name} has {', '.join(first.classes)}" if first else ""
+    lines = [f"{has}, but {table.name} has {', '.join(table.classes)}" for table in others]
     return problems_of("different classes", lines, len(tables), where=names_of(tables))
 
 
@@ -158,19 +153,14 @@ def names_of(tables):
 
 
 def shared_images(tables, key_of):
-    """Problems of images that are in two datasets.
-
-    Args:
-        key_of: function of a path that returns the same value for files with the same image; None if not known.
-    """
+    """Problems of images in two datasets; `key_of` a path is the same for files of the same image, None if unknown."""
     problems = []
     for first, second in combinations(tables, 2):
         there = {key_of(path): path for path in second.file_names}
         keys = {path: key_of(path) for path in first.file_names}
         pairs = [(path, there[key]) for path, key in keys.items() if key is not None and key in there]
         lines = [path if path == other else f"{path} = {other}" for path, other in pairs]
-        where = names_of([first, second])
-        problems += problems_of("images in both", lines, len(first.file_names), where=where)
+        problems += problems_of("images in both", lines, len(first.file_names), where=names_of([first, second]))
     return problems
 
 

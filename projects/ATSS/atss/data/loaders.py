@@ -16,12 +16,9 @@ from .workers import restarted
 
 
 def check_data(cfg, train=True):
-    """Read the datasets of a run and check them, without opening images; warnings are logged.
+    """Read the datasets of a run and check them, without opening images; the loaders do not read them again.
 
-    The loaders do not read the datasets again.
-
-    Raises:
-        InputError: files are missing or malformed, or there is nothing to learn from.
+    Logs warnings. Raises InputError if files are missing or malformed, or there is nothing to learn from.
     """
     to_learn = cfg.DATASETS.TRAIN if train else ()
     check_datasets(dict.fromkeys((*to_learn, *cfg.DATASETS.TEST)), to_learn)
@@ -69,14 +66,7 @@ def validation_loader(cfg, name):
 
 
 class OnceThrough:
-    """This process's share of a dataset's images in order, in batches: lists of dicts.
-
-    Args:
-        dicts: list of dicts in Detectron2's standard form.
-        mapper: function of such a dict that returns a dict for the detector.
-        batch_size: images per batch.
-        num_workers: number of worker processes, 0 to load in this process.
-    """
+    """This process's share of a dataset's images in order, in batches: lists of dicts. Arguments as `TrainLoader`'s."""
 
     def __init__(self, dicts, mapper, batch_size, num_workers):
         self.dicts = DatasetFromList(dicts, copy=False)
@@ -97,14 +87,9 @@ class OnceThrough:
 
 
 def train_dicts(cfg, keep=False):
-    """Dicts of all images to train on, without boxes without area.
+    """Dicts of all images to train on, without boxes without area; `keep` as for `read_dataset`.
 
-    Args:
-        cfg: config of a run.
-        keep: as for `read_dataset`.
-
-    Raises:
-        InputError: a class number is too large for the head, or there is no box at all.
+    Raises InputError if a class number is too large for the head, or there is no box at all.
     """
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN: name a dataset to train on")

@@ -103,14 +103,9 @@ class Problem(NamedTuple):
 
 
 def problems_of(kind, found, total, describe=str, where=""):
-    """A list with one `Problem`, or an empty list if nothing was found.
+    """A list with one `Problem` of one of `KINDS`, or an empty list if nothing was found.
 
-    Args:
-        kind: one of `KINDS`.
-        found: sequence of the things that have the problem.
-        total: number of things that were checked.
-        describe: function of an element of `found` that returns a line.
-        where: see `Problem`.
+    Of `total` things that were checked, those in the sequence `found` have the problem; `describe` returns a line.
     """
     if not len(found):
         return []

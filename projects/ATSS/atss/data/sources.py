@@ -50,25 +50,16 @@ class Source(NamedTuple):
 
 
 def coco_content(classes, images):
-    """Content in COCO format.
+    """Content in COCO format, from a dict from class number to name, and (file name, width, height, objects) per image.
 
-    Args:
-        classes: dict from class number to name.
-        images: list of (file name, width, height, objects); objects is a list of (class number, [x, y, width, height],
-            place), where the place is as in `Content`, or None.
+    Objects are (class number, [x, y, width, height], place), where the place is as in `Content`, or None.
     """
     coco = {"images": [], "annotations": [], "categories": [{"id": k, "name": name} for k, name in classes.items()]}
     for image_id, (file_name, width, height, objects) in enumerate(images):
         coco["images"].append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         for label, box, place in objects:
-            annotation = {
-                "id": len(coco["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": label,
-                "bbox": box,
-                "area": box[2] * box[3],
-                "iscrowd": 0,
-            }
+            annotation = {"id": len(coco["annotations"]) + 1, "image_id": image_id, "category_id": label, "bbox": box}
+            annotation |= {"area": box[2] * box[3], "iscrowd": 0}
             coco["annotations"].append({**annotation, "place": place} if place else annotation)
     return coco
 
@@ -84,10 +75,7 @@ def split_of(name):
 
 
 def list_folder(path, *extensions):
-    """Sorted names in a folder, only those with one of the extensions if any are given.
-
-    Returns an empty list if `path` is None or cannot be listed.
-    """
+    """Sorted names in a folder, with one of the extensions if any are given; none if it is None or cannot be listed."""
     try:
         names = sorted(os.listdir(path)) if path else []
     except (OSError, ValueError):
@@ -131,8 +119,7 @@ def check_file(path, max_size):
 def read_lines(path):
     """dict from line number, from 1, to the line without surrounding whitespace; blank lines are skipped.
 
-    Raises:
-        InputError: the file is missing or too large.
+    Raises InputError if the file is missing or too large.
     """
     check_file(path, MAX_TEXT)
     with open(path, encoding="utf-8", errors="replace") as file:
