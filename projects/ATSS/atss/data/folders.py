@@ -26,16 +26,11 @@ LOOKED_FOR = (
 
 
 class Dataset(NamedTuple):
-    """A dataset found in a folder.
+    """A dataset found in a folder."""
 
-    name: name of the folder.
-    layout: one of `LAYOUTS`.
-    splits: dict from split ("train", "val", "test", or the name of a file) to `Source`.
-    """
-
-    name: str
-    layout: str
-    splits: dict
+    name: str  # of the folder
+    layout: str  # one of `LAYOUTS`
+    splits: dict  # from split ("train", "val", "test", or the name of a file) to `Source`
 
 
 def find_dataset(folder):

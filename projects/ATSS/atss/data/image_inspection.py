@@ -15,20 +15,13 @@ from .problems import located, problems_of
 
 
 class ImageFacts(NamedTuple):
-    """What is known of an image file that has been opened.
+    """What is known of an image file that has been opened."""
 
-    error: why it cannot be read, None if it can be.
-    size: (width, height), upright, as in training.
-    stored: (width, height) before the rotation of the EXIF orientation.
-    kinds: kinds of `Problem` that the image is an example of, such as "grey images".
-    digest: hash of the file's bytes.
-    """
-
-    error: str | None
-    size: tuple = (0, 0)
-    stored: tuple = (0, 0)
-    kinds: tuple = ()
-    digest: bytes | None = None
+    error: str | None  # why it cannot be read
+    size: tuple = (0, 0)  # (width, height), upright, as in training
+    stored: tuple = (0, 0)  # (width, height) before the rotation of the EXIF orientation
+    kinds: tuple = ()  # kinds of `Problem` that the image is an example of, such as "grey images"
+    digest: bytes | None = None  # hash of the file's bytes
 
 
 def inspect_images(tables):
@@ -69,7 +62,7 @@ def kinds_of(image):
         "CMYK images": image.mode == "CMYK",
         "grey images": image.mode in ("1", "L", "LA"),
     }
-    return [kind for kind, holds in is_kind.items() if holds]
+    return tuple(kind for kind, holds in is_kind.items() if holds)
 
 
 def problems_in(table, facts):

@@ -1,11 +1,13 @@
 """The loaders of a config."""
 
+from functools import partial
+
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.samplers import InferenceSampler
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import InputError
 from .catalog import check_datasets, read_dataset
@@ -69,21 +71,16 @@ class OnceThrough:
     """This process's share of a dataset's images in order, in batches: lists of dicts. Arguments as `TrainLoader`'s."""
 
     def __init__(self, dicts, mapper, batch_size, num_workers):
-        self.dicts = DatasetFromList(dicts, copy=False)
-        self.mapper = mapper
-        mine = list(InferenceSampler(len(dicts)))
-        self.batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+        self.images = MapDataset(DatasetFromList(dicts, copy=False), mapper)
+        self.batches = list(BatchSampler(InferenceSampler(len(dicts)), batch_size, drop_last=False))
         self.num_workers = num_workers
 
     def __len__(self):
         return len(self.batches)
 
     def __iter__(self):
-        yield from restarted(self._loader_from)
-
-    def _loader_from(self, first):
-        images, batches = MapDataset(self.dicts, self.mapper), self.batches[first:]
-        return DataLoader(images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=list)
+        loader = partial(DataLoader, self.images, num_workers=self.num_workers, collate_fn=list)
+        return restarted(lambda first: loader(batch_sampler=self.batches[first:]))
 
 
 def train_dicts(cfg, keep=False):

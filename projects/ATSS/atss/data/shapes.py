@@ -37,22 +37,14 @@ MIN_SIDE = 8
 
 
 class Style(NamedTuple):
-    """How to draw images.
+    """How to draw images."""
 
-    name: name of the dataset.
-    sizes: (width, height) of the images, in pixels; all are equally likely.
-    kinds: kinds of images: share, minimum and maximum number of objects, range of the square roots of their areas.
-    max_aspect_ratio: maximum aspect ratio of an object.
-    min_visible: minimum fraction of an object that later objects leave visible.
-    max_iou: maximum IoU of two boxes.
-    """
-
-    name: str
-    sizes: tuple
-    kinds: tuple
-    max_aspect_ratio: float
-    min_visible: float
-    max_iou: float
+    name: str  # of the dataset
+    sizes: tuple  # (width, height) of the images, in pixels; all are equally likely
+    kinds: tuple  # of images: share, minimum and maximum number of objects, range of the square roots of their areas
+    max_aspect_ratio: float  # of an object
+    min_visible: float  # fraction of an object that later objects leave visible
+    max_iou: float  # of two boxes
 
 
 # For the demo: some images are empty, some crowded.
@@ -148,9 +140,8 @@ def draw(rng, style=SHAPES):
     for _ in range(number):
         label = int(rng.integers(len(CLASSES)))
         mask, box = shape_mask(rng, label, width, height, sides, style.max_aspect_ratio)
-        if any((other & ~mask).sum() < style.min_visible * full for other, full in masks):
-            continue
-        if any(iou(box, other) > style.max_iou for _, other in objects):
+        is_hiding = any((other & ~mask).sum() < style.min_visible * full for other, full in masks)
+        if is_hiding or any(iou(box, other) > style.max_iou for _, other in objects):
             continue
         masks = [(other & ~mask, full) for other, full in masks] + [(mask, mask.sum())]
         objects.append((label, box))

@@ -21,32 +21,20 @@ MAX_ANNOTATIONS = 1 << 34
 
 
 class Content(NamedTuple):
-    """The content of a dataset's files.
+    """The content of a dataset's files."""
 
-    coco: content of a json file in COCO format, not yet validated. An annotation from a YOLO or VOC file has a `place`:
-        the file, and the line.
-    image_folder: folder that each `file_name` is relative to.
-    problems: list of `Problem` found while reading.
-    file: path of a json file with the same content, None if there is none.
-    """
-
-    coco: dict
-    image_folder: str
-    problems: list
-    file: str | None = None
+    coco: dict  # in COCO format, not yet validated; an annotation of a YOLO or VOC file has a `place`: file, and line
+    image_folder: str  # that each `file_name` is relative to
+    problems: list  # of `Problem`, found while reading
+    file: str | None = None  # path of a json file with the same content
 
 
 class Source(NamedTuple):
-    """Where a dataset comes from.
+    """Where a dataset comes from."""
 
-    path: json file or folder, for messages.
-    read: function without arguments that returns a `Content`; raises InputError if a file cannot be read at all.
-    folder: DATASETS.FOLDER in which the dataset was found, None for other datasets.
-    """
-
-    path: str
-    read: Callable
-    folder: str | None = None
+    path: str  # json file or folder, for messages
+    read: Callable  # without arguments, returns a `Content`; raises InputError if a file cannot be read at all
+    folder: str | None = None  # DATASETS.FOLDER in which the dataset was found, None for other datasets
 
 
 def coco_content(classes, images):

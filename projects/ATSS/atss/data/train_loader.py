@@ -47,9 +47,7 @@ class TrainLoader:
         skip_unreadable: whether to replace an image that cannot be used by another one, which then has a list
             `unusable` of (file name, reason).
 
-    Attributes:
-        first: number of the first batch of the next iteration.
-        seed: see above.
+    The attribute `first` is the number of the first batch of the next iteration.
     """
 
     def __init__(self, dicts, mapper, sampler, batch_size, *, group, num_workers, seed, skip_unreadable=False):

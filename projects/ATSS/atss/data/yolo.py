@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from functools import cache, partial
 
 import yaml
@@ -169,11 +170,7 @@ def images_listed(path, bases):
 
 def label_folder(folder):
     """The folder of the label files of the images in `folder`: `labels` in place of the last `images`."""
-    names = folder.split(os.sep)
-    for i in reversed(range(len(names))):
-        if names[i].lower() == "images":
-            return os.sep.join([*names[:i], "labels", *names[i + 1 :]])
-    return folder
+    return re.sub(r"^(.*/)?images(?=/|\Z)", r"\1labels", folder, count=1, flags=re.IGNORECASE | re.DOTALL)
 
 
 def label_files(images):
