@@ -64,7 +64,7 @@ def test_histograms_and_positives_count_all_objects(check, tmp_path):
 
 
 def test_bars_are_proportional_to_the_counts():
-    lines = tool.bars(tool.Histogram(["a", "bb", "c", "d"], [1000, 500, 1, 0])).splitlines()
+    lines = tool.bars({"a": 1000, "bb": 500, "c": 1, "d": 0}).splitlines()
 
     assert [line.count("█") for line in lines] == [tool.BAR, tool.BAR // 2, 1, 0]
     assert lines[0].startswith("   a     1,000 █")
