@@ -8,7 +8,6 @@ from atss.data.yolo import find_yolo_folders, find_yolo_yaml, read_line
 from atss.errors import InputError
 from tests.own_data import IMAGES, write_image, write_text, write_yolo
 
-SPLITS = {"train": IMAGES["train"]}
 YAML = "names: [cat, dog]\ntrain: images/train\n"
 
 
@@ -19,8 +18,7 @@ def read(folder, split="train"):
 @pytest.fixture
 def folder(tmp_path):
     """A dataset with the split train and a yaml file."""
-    write_yolo(tmp_path, splits=SPLITS)
-    write_text(tmp_path / "data.yaml", YAML)
+    write_yolo(tmp_path, splits={"train": IMAGES["train"]}, yaml=YAML)
     return tmp_path
 
 
@@ -122,10 +120,9 @@ def test_a_test_split_that_does_not_exist_is_ignored(folder):
 
 
 def test_label_files_of_other_splits_in_the_same_folder_are_no_problem(tmp_path):
-    write_yolo(tmp_path, "images", "labels")
+    write_yolo(tmp_path, "images", "labels", yaml="names: [cat, dog]\ntrain: train.txt\nval: val.txt\n")
     write_text(tmp_path / "train.txt", "images/a.png\nimages/b.png\n")
     write_text(tmp_path / "val.txt", "images/c.png\nimages/d.png\nimages/gone.png\n")
-    write_text(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: train.txt\nval: val.txt\n")
 
     assert problems(read(tmp_path), "warning") == []
     (error,) = problems(read(tmp_path, "val"), "error")
@@ -133,8 +130,7 @@ def test_label_files_of_other_splits_in_the_same_folder_are_no_problem(tmp_path)
 
 
 def test_label_files_without_images_and_images_without_any_labels_are_named(tmp_path):
-    write_yolo(tmp_path)
-    write_text(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: images/train\nval: photos\n")
+    write_yolo(tmp_path, yaml="names: [cat, dog]\ntrain: images/train\nval: photos\n")
     write_text(tmp_path / "labels/train/gone.txt", "0 0.5 0.5 0.1 0.1\n")
     write_image(tmp_path / "photos/c.png", (8, 8))
     (tmp_path / "images/train/a.png").write_text("no image")
