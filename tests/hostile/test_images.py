@@ -198,20 +198,14 @@ def test_all_threads_refuse_too_large_images_with_the_limit_and_its_key(tmp_path
         assert all(pool.map(is_refused, range(8)))
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_known_formats_are_read(tmp_path, format):
+@pytest.mark.parametrize("format", [*FORMATS, "MPO"])
+def test_known_formats_are_read_and_the_first_of_several_images_in_a_jpeg_file(tmp_path, format):
+    several = {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]} if format == "MPO" else {}
     path = tmp_path / "image"  # whatever a file is called
-    path.write_bytes(encoded(format))
+    path.write_bytes(encoded(format, **several))
 
     assert read_image(path).shape == (48, 64, 3)
     assert upright_size(path) == (64, 48)
-
-
-def test_the_first_of_several_images_in_a_jpeg_file_is_read(tmp_path):
-    path = tmp_path / "image.jpg"
-    path.write_bytes(encoded("MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))]))
-
-    assert read_image(path).shape == (48, 64, 3)
 
 
 def test_the_demo_as_a_process_refuses_a_program(doors, tmp_path):
