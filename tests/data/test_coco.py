@@ -85,6 +85,5 @@ def test_files_that_are_not_in_coco_format_are_named(coco_file, text):
 def test_a_missing_file_is_named_and_missing_images_are_counted(coco_file):
     with pytest.raises(InputError, match=r"nowhere\.json"):
         load("missing", coco_source("nowhere.json", "nowhere"))
-    path, _ = coco_file()
     with pytest.raises(InputError, match=r"elsewhere/0\.png.*3 of 3"):
-        load("missing", coco_source(path, "elsewhere"))
+        load("missing", coco_source(coco_file()[0], "elsewhere"))
