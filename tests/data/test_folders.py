@@ -157,14 +157,6 @@ def test_coco_has_precedence_then_yolo_and_the_log_names_the_others(tmp_path, lo
     assert f"{tmp_path}: taken as COCO; it could also be YOLO, Pascal VOC" in logged()[-1]
 
 
-def test_two_files_of_the_same_split_are_refused_with_both_names(tmp_path):
-    write_coco(tmp_path)
-    shutil.copy(tmp_path / "annotations/train.json", tmp_path / "annotations/train_old.json")
-
-    with pytest.raises(InputError, match=r"train\.json and .*train_old\.json are both of the split train"):
-        find_dataset(str(tmp_path))
-
-
 def test_several_files_that_name_no_split_become_splits_of_their_own(tmp_path):
     write_coco(tmp_path, "fold_{split}.json", "images", {"one": TRAIN, "two": VAL})
 
@@ -190,7 +182,7 @@ def test_roboflows_parent_category_is_a_class_only_if_an_annotation_uses_it(tmp_
     assert MetadataCatalog.get("pets_train").thing_classes == ["pets"] * is_used + ["cat", "dog"]
 
 
-def test_a_folder_of_no_known_layout_is_refused_with_the_known_ones(tmp_path):
+def test_folders_of_no_known_layout_are_refused_with_the_known_ones_and_two_files_of_the_same_split(tmp_path):
     write_text(tmp_path / "notes.txt", "")
     known = r"COCO.*annotations/\*\.json.*YOLO.*Pascal VOC.*Annotations/\*\.xml"
     with pytest.raises(InputError, match=known) as caught:
@@ -202,6 +194,11 @@ def test_a_folder_of_no_known_layout_is_refused_with_the_known_ones(tmp_path):
         find_dataset(str(tmp_path))
     with pytest.raises(InputError, match="nowhere: no such folder"):
         find_dataset("nowhere")
+
+    write_coco(tmp_path)
+    shutil.copy(tmp_path / "annotations/train.json", tmp_path / "annotations/train_old.json")
+    with pytest.raises(InputError, match=r"train\.json and .*train_old\.json are both of the split train"):
+        find_dataset(str(tmp_path))
 
 
 @pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc])
@@ -278,15 +275,12 @@ def test_a_runs_config_is_read_again_with_or_without_the_folder(tmp_path):
         load_config(str(path))
 
 
-def test_a_folder_and_registered_datasets_together_are_refused(tmp_path):
+def test_registered_datasets_beside_a_folder_are_refused_and_errors_in_it_with_the_command_that_lists_them(tmp_path):
     with pytest.raises(InputError, match=r"DATASETS\.FOLDER and DATASETS\.REGISTER"):
         configured(tmp_path, **{"DATASETS.REGISTER": [["pets", "pets.json", "pets"]]})
 
-
-def test_errors_in_a_folder_name_the_command_that_lists_all_of_them(tmp_path):
     write_coco(tmp_path)
     (tmp_path / "train/b.png").unlink()
-
     with pytest.raises(InputError, match=rf"b\.png.*1 of 2.*python tools/check_dataset\.py {tmp_path}"):
         configured(tmp_path)
 
@@ -298,7 +292,7 @@ def test_datasets_are_read_once_for_the_classes_and_for_training(tmp_path, monke
 
     cfg = configured(tmp_path / "pets")
     check_data(cfg)
-    train_loader(cfg), loader_for_tests(cfg, "pets_val")
+    next(iter(train_loader(cfg))), loader_for_tests(cfg, "pets_val")
 
     assert sorted(reads) == ["pets_train", "pets_val"]
 

@@ -160,11 +160,3 @@ def test_missing_files_of_built_in_datasets_are_named():
         pytest.skip("there is a COCO here")
     with pytest.raises(InputError, match=r"instances_val2017\.json.*DETECTRON2_DATASETS"):
         read_dataset("coco_2017_val")
-
-
-def test_datasets_that_were_checked_are_not_read_again(config, monkeypatch):
-    cfg = config()
-    check_data(cfg)
-    monkeypatch.setattr("atss.data.catalog.load", lambda name, source: pytest.fail("read twice"))
-
-    assert len(take(cfg, 1)[0]) == 4

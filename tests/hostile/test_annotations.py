@@ -14,11 +14,12 @@ pytestmark = pytest.mark.slow
 
 HUGE = 10**400
 DEEP = 100_000
+NOT_REGULAR = {"folder": os.mkdir, "pipe": os.mkfifo, "device": lambda path: os.symlink("/dev/zero", path)}
 
 
 def changed(list_name, key, value):
     """Change of a content: the first entry of a list has another value."""
-    return lambda content: content[list_name][0].__setitem__(key, value)
+    return lambda content: content[list_name][0].update({key: value})
 
 
 def without(list_name, key):
@@ -26,7 +27,7 @@ def without(list_name, key):
 
 
 def replaced(key, value):
-    return lambda content: content.__setitem__(key, value)
+    return lambda content: content.update({key: value})
 
 
 PATHS = {
@@ -108,6 +109,7 @@ TEXTS = {
     "infinite": b"1e999",
     "not a number": b"NaN",
     "long number": b'{"images": ' + b"9" * 5000 + b"}",
+    "unclosed lists": b"[" * DEEP,
     "nested lists": b"[" * DEEP + b"]" * DEEP,
     "nested objects": b'{"images":' * DEEP + b"1" + b"}" * DEEP,
     "nested less": b'{"images": [' + b"[" * 900 + b"]" * 900 + b'], "categories": []}',
@@ -128,8 +130,7 @@ def test_coco_files(doors, coco_file, tmp_path, data):
     assert "annotations.json" in refused(doors, annotations, images)
 
 
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: None],
-                         ids=["folder", "pipe", "device", "missing"])  # fmt: skip
+@pytest.mark.parametrize("make", [*NOT_REGULAR.values(), lambda path: None], ids=[*NOT_REGULAR, "missing"])
 def test_coco_files_that_are_not_regular(doors, tmp_path, make):
     make(tmp_path / "a.json")
 
@@ -327,8 +328,7 @@ def test_a_yaml_file_may_name_folders_anywhere(yolo, tmp_path, named):
     assert cfg.MODEL.ATSS.CLASS_NAMES == ["cat"]
 
 
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)],
-                         ids=["folder", "pipe", "device"])  # fmt: skip
+@pytest.mark.parametrize("make", NOT_REGULAR.values(), ids=NOT_REGULAR)
 @pytest.mark.parametrize("name", ["annotations/train.json", "train.json", "data.yaml", "labels/a.txt"])
 def test_folders_with_files_that_are_not_regular(doors, yolo, name, make):
     (yolo / "labels/a.txt").unlink()
