@@ -168,7 +168,7 @@ def contents(tables):
 
 
 def histograms_of(tables):
-    """dict from title to histogram of all datasets together, without boxes without area."""
+    """dict from title to histogram (see `counted`) of all datasets together, without boxes without area."""
     boxes = np.concatenate([table.boxes[table.has_area()] for table in tables] or [np.empty((0, 4))])
     sides, ratios = np.sqrt(boxes[:, 2] * boxes[:, 3]), boxes[:, 3] / boxes[:, 2]
     per_image = [np.bincount(table.image, minlength=len(table.file_names)) for table in tables]
@@ -289,12 +289,11 @@ def draw_labels(tables):
 
 def chosen_images(tables, names):
     """List of (table, image index): images that together show every class, then others with objects, evenly spaced."""
-    shown = [np.zeros((0, len(names)), dtype=bool)]
+    images = [(table, number) for table in tables for number in range(len(table.file_names))]
+    shown, first = np.zeros((len(images), len(names)), dtype=bool), 0
     for table in tables:
-        has = np.zeros((len(table.file_names), len(names)), dtype=bool)
-        has[table.image, numbers_in(names, table)[table.label]] = True
-        shown.append(has)
-    shown = np.concatenate(shown)
+        shown[first + table.image, numbers_in(names, table)[table.label]] = True
+        first += len(table.file_names)
     new, order = shown.copy(), []
     while new.any():
         order.append(int(new.sum(1).argmax()))
@@ -303,8 +302,7 @@ def chosen_images(tables, names):
     # More than MAX_DRAWN, as some may be unreadable.
     for number in (MAX_DRAWN - len(order), len(others)):
         order += others[np.linspace(0, len(others) - 1, min(len(others), max(0, number))).astype(int)].tolist()
-    numbers = [(table, number) for table in tables for number in range(len(table.file_names))]
-    return [numbers[i] for i in dict.fromkeys(order)]
+    return [images[i] for i in dict.fromkeys(order)]
 
 
 def plot(tables, histograms, levels):

@@ -1,4 +1,4 @@
-"""Registers datasets with Detectron2, reads each of them once, and checks that they can be used."""
+"""Registers datasets with Detectron2, and reads each of them once."""
 
 import atexit
 import gc
@@ -18,8 +18,8 @@ from ..errors import InputError, first_line
 from .coco import classes_of, coco_source, dicts_of
 from .entries import sound_content
 from .folders import find_dataset, folder_name
-from .inspection import Table, inspect, missing_images
-from .problems import errors_of, refuse_errors
+from .inspection import Table, missing_images
+from .problems import refuse_errors
 from .sources import Source
 
 _sources = {}
@@ -157,20 +157,6 @@ def read_dataset(name, keep=False):
     if keep:
         _kept[name] = dicts
     return dicts
-
-
-def check_datasets(names, to_learn):
-    """Find problems of registered datasets before a run, without opening an image; log each warning once.
-
-    `to_learn` are the names of the datasets to train on. Raises InputError if a dataset cannot be used.
-    """
-    with no_garbage_collection():
-        tables = [table_of(name, read_dataset(name, keep=True)) for name in names]
-        problems = inspect(tables, to_learn)
-    for error in errors_of(problems):
-        raise InputError(error.line())
-    for problem in problems:
-        warn(problem)
 
 
 def table_of(name, dicts):

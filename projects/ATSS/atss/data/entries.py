@@ -38,8 +38,7 @@ def is_box(value):
 VALUES = {
     "images": [
         ("file_name", None, is_printable, "be a text that can be printed"),
-        ("width", None, is_side, f"be a positive integer, {LARGEST_SIDE} at most"),
-        ("height", None, is_side, f"be a positive integer, {LARGEST_SIDE} at most"),
+        *((side, None, is_side, f"be a positive integer, {LARGEST_SIDE} at most") for side in ("width", "height")),
     ],
     "categories": [("name", None, is_printable, "be a text that can be printed")],
     "annotations": [

@@ -45,8 +45,9 @@ def find_dataset(folder):
         raise InputError(
             f"{folder}: holds no dataset of a known layout: looked for {LOOKED_FOR}; see docs/own_data.md{hint}"
         )
+    if "YOLO" in found:
+        found.pop("YOLO without a yaml file", None)
     layout, *others = found
-    others = [name for name in others if not (name == "YOLO without a yaml file" and "YOLO" in found)]
     if others:
         message = f"{folder}: taken as {layout}; it could also be {', '.join(others)}"
         log_first_n(logging.WARNING, message, name="atss.data", key="message")

@@ -46,10 +46,7 @@ def read_image(path, format="BGR", max_pixels=MAX_PIXELS):
 
 @contextlib.contextmanager
 def open_image(path, max_pixels=MAX_PIXELS):
-    """Yield the Pillow image of a file, not yet decoded.
-
-    Raises InputError if the image is missing or cannot be opened, or for any error raised while the image is in use.
-    """
+    """Yield the Pillow image of a file, not yet decoded; any error until it is closed is raised as an InputError."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe could block, and a device may never end
             raise ValueError("it is not a regular file")
@@ -93,10 +90,7 @@ def to_rgb(image):
 
 
 def upright_size(path):
-    """Width and height of an image file as `read_image` returns it, read from the header alone.
-
-    Raises InputError if the image is missing or cannot be read.
-    """
+    """Width and height of an image file as `read_image` returns it, from the header alone; raises the same errors."""
     with open_image(path) as image:
         width, height = image.size
         # Pillow's size of a TIFF file is upright. The getexif method of its PNG class would decode the whole image.

@@ -17,25 +17,16 @@ ROUNDING = 0.5
 
 
 class Table(NamedTuple):
-    """The M images and N annotations of a dataset as columns.
+    """The M images and N annotations of a dataset as columns."""
 
-    name: name of the dataset.
-    classes: list of names.
-    file_names: list of M paths.
-    sizes: (M, 2) int64, width and height; 0 if the dataset does not give them.
-    image, label: (N,) int64, index of an annotation's image and class.
-    boxes: (N, 4) float64, x, y, width, height in pixels.
-    crowd: (N,) bool.
-    """
-
-    name: str
-    classes: list
-    file_names: list
-    sizes: np.ndarray
-    image: np.ndarray
-    label: np.ndarray
-    boxes: np.ndarray
-    crowd: np.ndarray
+    name: str  # of the dataset
+    classes: list  # of names
+    file_names: list  # of M paths
+    sizes: np.ndarray  # (M, 2) int64, width and height; 0 if the dataset does not give them
+    image: np.ndarray  # (N,) int64, index of an annotation's image
+    label: np.ndarray  # (N,) int64, index of its class
+    boxes: np.ndarray  # (N, 4) float64, x, y, width, height in pixels
+    crowd: np.ndarray  # (N,) bool
 
     @classmethod
     def of(cls, name, dicts, classes):
@@ -69,17 +60,18 @@ class Table(NamedTuple):
 
 
 def inspect(tables, to_learn=()):
-    """List of `Problem` of each dataset and of all together.
+    """List of `Problem` of each of a list of `Table` of different names, and of all together.
 
-    Args:
-        tables: list of `Table` of different names.
-        to_learn: names of the datasets to train on.
+    `to_learn` are the names of the datasets to train on.
     """
     problems = []
     for table in tables:
         found = missing_images(table.file_names) + image_problems(table) + box_problems(table)
         problems += located(table.name, found)
-    problems += nothing_to_learn([table for table in tables if table.name in to_learn])
+    learned = [table for table in tables if table.name in to_learn]
+    if not any((table.has_area() & ~table.crowd).any() for table in learned):
+        lines = [f"{table.name} has no box with area" for table in learned]
+        problems += problems_of("nothing to learn from", lines, len(lines), where=names_of(learned))
     return problems + different_classes(tables) + shared_images(tables, name_and_size(tables))
 
 
@@ -129,14 +121,6 @@ def box_problems(table):
     for kind, mask in masks.items():
         problems += problems_of(kind, np.flatnonzero(mask), len(table.boxes), table.describe)
     return problems
-
-
-def nothing_to_learn(tables):
-    """Problem of datasets to train on that have no ground-truth box in total."""
-    if any((table.has_area() & ~table.crowd).any() for table in tables):
-        return []
-    lines = [f"{table.name} has no box with area" for table in tables]
-    return problems_of("nothing to learn from", lines, len(lines), where=names_of(tables))
 
 
 def different_classes(tables):

@@ -1,4 +1,4 @@
-"""The loaders of a config."""
+"""The loaders of a config, and the check of its datasets."""
 
 from functools import partial
 
@@ -10,8 +10,10 @@ from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import InputError
-from .catalog import check_datasets, read_dataset
+from .catalog import no_garbage_collection, read_dataset, table_of, warn
+from .inspection import inspect
 from .mapper import BoxDatasetMapper
+from .problems import errors_of
 from .resize import EvalResize
 from .train_loader import TrainLoader, sampler_of
 from .workers import restarted
@@ -23,7 +25,13 @@ def check_data(cfg, train=True):
     Logs warnings. Raises InputError if files are missing or malformed, or there is nothing to learn from.
     """
     to_learn = cfg.DATASETS.TRAIN if train else ()
-    check_datasets(dict.fromkeys((*to_learn, *cfg.DATASETS.TEST)), to_learn)
+    with no_garbage_collection():
+        names = dict.fromkeys((*to_learn, *cfg.DATASETS.TEST))
+        problems = inspect([table_of(name, read_dataset(name, keep=True)) for name in names], to_learn)
+    for error in errors_of(problems):
+        raise InputError(error.line())
+    for problem in problems:
+        warn(problem)
     if train:
         train_dicts(cfg, keep=True)
 
