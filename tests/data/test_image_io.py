@@ -1,5 +1,6 @@
 """Images of the modes that cameras, scanners and programs write, as three 8-bit channels."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -158,14 +159,11 @@ def test_images_are_rotated_by_their_exif_orientation(saved, orientation, name):
     assert np.array_equal(image, read_by_detectron2(path, "RGB"))
 
 
-@pytest.mark.parametrize("exif", [oriented(99), b"Exif\0\0no such thing"])
-def test_malformed_exif_is_ignored(saved, photograph, exif):
-    path = saved(photograph, "odd.jpg", exif=exif)
+def test_malformed_exif_is_ignored_even_if_pillow_cannot_parse_it(saved, photograph):
+    plain = read_image(saved(photograph, "plain.jpg"))
+    for exif in (oriented(99), b"Exif\0\0no such thing"):
+        assert np.array_equal(read_image(saved(photograph, "odd.jpg", exif=exif)), plain)
 
-    assert np.array_equal(read_image(path), read_image(saved(photograph, "plain.jpg")))
-
-
-def test_exif_that_pillow_cannot_parse_is_ignored(saved, photograph):
     info = PngInfo()
     info.add_text("Raw profile type exif", "\n\n\nno number")
     path = saved(photograph, "odd.png", pnginfo=info)
@@ -181,23 +179,16 @@ def test_the_first_frame_of_an_animation_is_read(saved):
     assert read(saved(frames[0], "film.gif", save_all=True, append_images=frames[1:])) == [[RED] * 4] * 4
 
 
-@pytest.mark.parametrize("name", ["photo.jpg", "photo.png"])
-def test_truncated_images_are_refused(saved, photograph, tmp_path, name):
-    path = tmp_path / "half" / name
-    path.parent.mkdir()
-    whole = Path(saved(photograph, name)).read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-
-    with pytest.raises(InputError, match=rf"{path}: the image cannot be read .*truncated"):
-        read_image(path)
-
-
-def test_files_that_are_not_images_are_named(tmp_path):
+def test_truncated_images_and_files_that_are_not_images_are_named(saved, photograph, tmp_path):
+    for name in ("half.jpg", "half.png"):
+        path = Path(saved(photograph, name))
+        os.truncate(path, path.stat().st_size // 2)
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.png").touch()
 
-    for name in ("text.jpg", "empty.png", "."):
-        with pytest.raises(InputError, match=rf"{tmp_path / name}: the image cannot be read"):
+    reasons = {"half.jpg": ".*truncated", "half.png": ".*truncated", "text.jpg": "", "empty.png": "", ".": ""}
+    for name, reason in reasons.items():
+        with pytest.raises(InputError, match=rf"{tmp_path / name}: the image cannot be read {reason}"):
             read_image(str(tmp_path / name))
     with pytest.raises(InputError, match=rf"{tmp_path}/none\.jpg: the image is missing"):
         read_image(tmp_path / "none.jpg")

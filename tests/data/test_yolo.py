@@ -73,17 +73,13 @@ def test_unknown_classes_are_named_with_file_and_number(folder):
     assert error.examples == ["labels/train/b.txt, line 1: no category has the id 2; there are 0, 1"]
 
 
-def test_without_names_classes_are_called_by_their_numbers_over_all_parts(tmp_path):
+def test_classes_are_called_by_their_numbers_over_all_splits_or_by_names_that_yaml_would_convert(tmp_path):
     write_yolo(tmp_path)
     write_text(tmp_path / "labels/val/d.txt", "3 0.5 0.5 0.1 0.1\n")
-
     assert [category["name"] for category in read(tmp_path).coco["categories"]] == ["0", "1", "2", "3"]
 
-
-def test_class_names_that_yaml_would_convert_stay_text(folder):
-    write_text(folder / "data.yaml", "names: [no, 1]\ntrain: images/train\n")
-
-    assert [category["name"] for category in read(folder).coco["categories"]] == ["no", "1"]
+    write_text(tmp_path / "data.yaml", "names: [no, 1]\ntrain: images/train\n")
+    assert [category["name"] for category in read(tmp_path).coco["categories"]] == ["no", "1"]
 
 
 def test_image_sizes_are_those_of_the_upright_images(folder):

@@ -167,19 +167,17 @@ def folder_refused(doors, folder):
 @pytest.fixture
 def yolo(tmp_path):
     """A folder with an image and its label file."""
-    folder = tmp_path / "pets"
-    write_image(folder / "images/a.png", (64, 48))
-    write_text(folder / "labels/a.txt", "0 0.5 0.5 0.2 0.2")
-    return folder
+    write_image(tmp_path / "pets/images/a.png", (64, 48))
+    write_text(tmp_path / "pets/labels/a.txt", "0 0.5 0.5 0.2 0.2")
+    return tmp_path / "pets"
 
 
 @pytest.fixture
 def voc(tmp_path):
     """A folder with an image and its xml file."""
-    folder = tmp_path / "pets"
-    write_image(folder / "JPEGImages/a.png", (64, 48))
-    write_text(folder / "Annotations/a.xml", xml())
-    return folder
+    write_image(tmp_path / "pets/JPEGImages/a.png", (64, 48))
+    write_text(tmp_path / "pets/Annotations/a.xml", xml())
+    return tmp_path / "pets"
 
 
 BOX = "<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"

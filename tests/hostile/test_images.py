@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,10 +129,9 @@ def test_datasets_with_them_are_refused(doors, coco_file, name):
     """The check before training finds it; training ends with it and leaves no checkpoint."""
     annotations, images = coco_file()
     for number in range(3):
-        with open(f"{images}/{number}.png", "wb") as file:
-            file.write(IMAGES[name])
-    settings = {"DATASETS.REGISTER": [["hostile", annotations, images]], "DATASETS.TRAIN": ("hostile",),
-                "DATASETS.TEST": ()}  # fmt: skip
+        Path(images, f"{number}.png").write_bytes(IMAGES[name])
+    settings = {"DATASETS.REGISTER": [["hostile", annotations, images]], "DATASETS.TRAIN": ("hostile",)}
+    settings["DATASETS.TEST"] = ()
 
     said = doors.check("--config-file", DEMO_CONFIG, *pairs({**TINY, **settings}))
     line = doors.train({**settings, "SOLVER.MAX_ITER": 2}, data=False, has_begun=True)
@@ -152,22 +152,16 @@ def test_files_that_are_not_regular(tmp_path, make):
         upright_size(path)
 
 
-def test_a_smaller_limit(tmp_path):
+def test_limits_smaller_and_larger_than_pillows(tmp_path, monkeypatch):
+    """And nothing warns, between Pillow's two bounds either."""
     path = tmp_path / "image.png"
     path.write_bytes(PNG)
-
     assert read_image(path, max_pixels=64 * 48).shape == (48, 64, 3)
     with pytest.raises(InputError, match=r"64 x 48 are more than the 3071 pixels of INPUT\.MAX_PIXELS"):
         read_image(path, max_pixels=64 * 48 - 1)
 
-
-def test_a_larger_limit_than_pillows(tmp_path, monkeypatch):
-    """And nothing warns, between Pillow's two bounds either."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     warnings.simplefilter("error")
-    path = tmp_path / "image.png"
-    path.write_bytes(PNG)
-
     with pytest.raises(InputError, match=r"1999 pixels of INPUT\.MAX_PIXELS"):
         read_image(path, max_pixels=1999)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
