@@ -1,6 +1,7 @@
 """A small dataset, written in every layout that `DATASETS.FOLDER` knows."""
 
 import json
+import os
 
 import numpy as np
 from PIL import Image
@@ -26,14 +27,11 @@ def records(images=IMAGES):
 
 def as_records(dicts, classes):
     """dicts in Detectron2's standard form -> the same form; coordinates to a millionth of a pixel."""
-    return {
-        d["file_name"].rsplit("/", 1)[-1]: (
-            d["width"],
-            d["height"],
-            sorted((classes[a["category_id"]], *(round(x, 6) for x in a["bbox"])) for a in d["annotations"]),
-        )
-        for d in dicts
-    }
+    found = {}
+    for d in dicts:
+        objects = sorted((classes[a["category_id"]], *(round(x, 6) for x in a["bbox"])) for a in d["annotations"])
+        found[os.path.basename(d["file_name"])] = (d["width"], d["height"], objects)
+    return found
 
 
 def write_image(path, size, seed=0):
@@ -60,18 +58,19 @@ def write_coco(folder, annotations="annotations/{split}.json", images="{split}",
         write_text(folder / annotations.format(split=split), json.dumps(content))
 
 
-def write_yolo(folder, images="images/{split}", labels="labels/{split}", splits=IMAGES, digits=12):
-    """Images without objects get no label file."""
+def write_yolo(folder, images="images/{split}", labels="labels/{split}", splits=IMAGES, yaml=None):
+    """Images without objects get no label file; `yaml` is written to data.yaml."""
     for split, of_split in splits.items():
         for name, (width, height), objects in of_split:
             write_image(folder / images.format(split=split) / name, (width, height))
             lines = [
-                f"{CLASSES.index(label)} {(x + w / 2) / width:.{digits}f} {(y + h / 2) / height:.{digits}f} "
-                f"{w / width:.{digits}f} {h / height:.{digits}f}\n"
+                f"{CLASSES.index(label)} {(x + w / 2) / width} {(y + h / 2) / height} {w / width} {h / height}\n"
                 for label, (x, y, w, h) in objects
             ]
             if lines:
                 write_text(folder / labels.format(split=split) / name.replace(".png", ".txt"), "".join(lines))
+    if yaml:
+        write_text(folder / "data.yaml", yaml)
 
 
 def write_voc(folder, annotations="Annotations", images="JPEGImages", lists=True, splits=IMAGES, first=1, last=0):
@@ -79,10 +78,8 @@ def write_voc(folder, annotations="Annotations", images="JPEGImages", lists=True
     for split, of_split in splits.items():
         for name, size, objects in of_split:
             write_image(folder / images.format(split=split) / name, size)
-            write_text(
-                folder / annotations.format(split=split) / name.replace(".png", ".xml"),
-                xml(name, size, objects, first, last),
-            )
+            path = folder / annotations.format(split=split) / name.replace(".png", ".xml")
+            write_text(path, xml(name, size, objects, first, last))
         if lists:
             names = [name.removesuffix(".png") for name, *_ in of_split]
             write_text(folder / "ImageSets/Main" / f"{split}.txt", "\n".join(names) + "\n")

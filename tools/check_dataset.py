@@ -12,7 +12,6 @@ import argparse
 import os
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
 
@@ -87,8 +86,8 @@ def main(args):
     histograms = histograms_of(tables)
     for title, histogram in histograms.items():
         print(f"\n{title}\n{bars(histogram)}")
-    levels = assign_levels(cfg, records)
-    print(f"\n{levels.text()}")
+    positives, levels = assign_levels(cfg, records)
+    print(f"\n{positives}")
     print(f"\n{listing(problems)}")
     if args.output:
         write(args.output, tables, histograms, levels)
@@ -115,18 +114,14 @@ def missing_splits(folder, names):
     """Problems of a folder that has no split to train on, or none to evaluate on."""
     splits = {name.rpartition("_")[2] for name in names}
     has = [f"it has {', '.join(sorted(splits))}"]
-    problems = [] if "train" in splits else problems_of("no split train", has, 1, where=folder)
-    return (
-        problems if splits & {"val", "test"} else problems + problems_of("no split val or test", has, 1, where=folder)
-    )
+    return [
+        *problems_of("no split train", [] if "train" in splits else has, 1, where=folder),
+        *problems_of("no split val or test", [] if splits & {"val", "test"} else has, 1, where=folder),
+    ]
 
 
 def read_one(name, source):
-    """Read the valid entries of a dataset.
-
-    Returns:
-        `Table`, or None if nothing can be read; list of dicts in Detectron2's standard form; list of `Problem`.
-    """
+    """`Table` of a dataset's valid entries, None if nothing can be read; their dicts; and a list of `Problem`."""
     try:
         if source is None:
             dicts = read_dataset(name)
@@ -172,15 +167,8 @@ def contents(tables):
     return f"{tabulate(rows, head, floatfmt='.1f')}\n\n{of_classes}"
 
 
-class Histogram(NamedTuple):
-    """Labels and counts of bins."""
-
-    labels: list
-    counts: list
-
-
 def histograms_of(tables):
-    """dict from title to `Histogram` of all datasets together, without boxes without area."""
+    """dict from title to histogram (see `counted`) of all datasets together, without boxes without area."""
     boxes = np.concatenate([table.boxes[table.has_area()] for table in tables] or [np.empty((0, 4))])
     sides, ratios = np.sqrt(boxes[:, 2] * boxes[:, 3]), boxes[:, 3] / boxes[:, 2]
     per_image = [np.bincount(table.image, minlength=len(table.file_names)) for table in tables]
@@ -194,8 +182,9 @@ def histograms_of(tables):
 
 
 def counted(values, edges, labels):
-    """`Histogram` of values; a bin includes its lower edge, and the last one has no upper edge."""
-    return Histogram(labels, np.histogram(values, [*edges, np.finfo(np.float64).max])[0].tolist())
+    """dict from label to number of values; a bin includes its lower edge, and the last one has no upper edge."""
+    counts, _ = np.histogram(values, [*edges, np.finfo(np.float64).max])
+    return dict(zip(labels, counts.tolist(), strict=True))
 
 
 def ranges(edges):
@@ -206,47 +195,19 @@ def ranges(edges):
 
 def bars(histogram):
     """The histogram as text, one line per bin."""
-    most, wide = max([*histogram.counts, 1]), max(map(len, histogram.labels))
+    most, wide = max([*histogram.values(), 1]), max(map(len, histogram))
     lines = []
-    for label, count in zip(histogram.labels, histogram.counts, strict=True):
+    for label, count in histogram.items():
         bar = "█" * max(round(BAR * count / most), count > 0)
         lines.append(f"  {label:>{wide}} {count:>9,} {bar}".rstrip())
     return "\n".join(lines)
 
 
-class Levels(NamedTuple):
-    """Numbers of positive anchors of G objects on L levels.
-
-    assigner: name of the assigner.
-    rows: one list per level: name, stride, side of the anchors in pixels of the resized image.
-    positives: (G, L) int64.
-    size: description of the images' size.
-    images, total: number of images with assigned anchors, and of images with objects.
-    """
-
-    assigner: str
-    rows: list
-    positives: np.ndarray
-    size: str
-    images: int
-    total: int
-
-    def text(self):
-        number, missed = len(self.positives), int((self.positives.sum(1) == 0).sum())
-        counts = zip(self.positives.sum(0), (self.positives > 0).sum(0), strict=True)
-        rows = [[*row, *of_level] for row, of_level in zip(self.rows, counts, strict=True)]
-        head = ["level", "stride", "anchors' side", "positives", "objects with positives"]
-        table = tabulate(rows, head, disable_numparse=[2], colalign=("left", "right", "right", "right", "right"))
-        some = f" of the {self.total:,} that have objects" if self.total > self.images else ""
-        mean = self.positives.sum() / max(1, number)
-        return (
-            f"Positives that {self.assigner} assigns to {number:,} objects in {self.images:,} images{some},\n"
-            f"{self.size}\n{table}\n{mean:.1f} positives per object; {missed:,} objects have none"
-        )
-
-
 def assign_levels(cfg, records):
-    """`Levels` of the objects of up to MAX_ASSIGNED images, evenly spaced in `records`."""
+    """Positives per level of the objects of up to MAX_ASSIGNED images, evenly spaced in `records`.
+
+    Returns a table as text, and a dict from title to histogram.
+    """
     geometry = Geometry(on_cpu(cfg))
     records = [record for record in records if record["annotations"]]
     picked = np.linspace(0, len(records) - 1, min(len(records), MAX_ASSIGNED)).astype(int)
@@ -257,15 +218,25 @@ def assign_levels(cfg, records):
         by_level = geometry.assigner(grid, [boxes])[0].split(grid.level_sizes)
         counts = [torch.bincount(matches[matches >= 0], minlength=len(boxes)) for matches in by_level]
         positives.append(torch.stack(counts, dim=1).numpy())
+    positives = np.concatenate(positives)  # (G, L) of G objects and L levels
+    counts = positives.sum(0), (positives > 0).sum(0)
     side = cfg.INPUT.MIN_SIZE_TEST or 800
     grid = geometry.grid({"height": side, "width": side})
     rows = []
-    for name, stride, anchors in zip(names, grid.strides, grid.cell_anchors, strict=True):
+    for name, stride, anchors, *of_level in zip(names, grid.strides, grid.cell_anchors, *counts, strict=True):
         sides = (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt().tolist()
         low, high = f"{min(sides):.0f}", f"{max(sides):.0f}"
-        rows.append([name, stride, low if max(sides) - min(sides) < 1 else f"{low} to {high}"])
-    size = f"resized to {cfg.INPUT.MIN_SIZE_TEST} pixels (INPUT.MIN_SIZE_TEST), {cfg.INPUT.MAX_SIZE_TEST} at most"
-    return Levels(cfg.MODEL.ATSS.ASSIGNER, rows, np.concatenate(positives), size, len(picked), len(records))
+        rows.append([name, stride, low if max(sides) - min(sides) < 1 else f"{low} to {high}", *of_level])
+    head = ["level", "stride", "anchors' side", "positives", "objects with positives"]
+    table = tabulate(rows, head, disable_numparse=[2], colalign=("left", "right", "right", "right", "right"))
+    assigner, number, missed = cfg.MODEL.ATSS.ASSIGNER, len(positives), int((positives.sum(1) == 0).sum())
+    some = f" of the {len(records):,} that have objects" if len(records) > len(picked) else ""
+    text = (
+        f"Positives that {assigner} assigns to {number:,} objects in {len(picked):,} images{some},\n"
+        f"resized to {cfg.INPUT.MIN_SIZE_TEST} pixels (INPUT.MIN_SIZE_TEST), {cfg.INPUT.MAX_SIZE_TEST} at most\n"
+        f"{table}\n{positives.sum() / max(1, number):.1f} positives per object; {missed:,} objects have none"
+    )
+    return text, {f"Positives of {assigner} per level": dict(zip(names, counts[0], strict=True))}
 
 
 def listing(problems):
@@ -297,11 +268,7 @@ def write(output, tables, histograms, levels):
 
 
 def draw_labels(tables):
-    """Draw some images with their boxes.
-
-    Returns:
-        list of (H, W, 3) uint8 arrays, RGB, and a list of their titles. Images that cannot be read are skipped.
-    """
+    """Some images with their boxes, (H, W, 3) uint8, RGB, and their titles; images that cannot be read are skipped."""
     names = names_of(tables)
     colors = dict(zip(names, class_colors(len(names)), strict=True))
     drawn, titles = [], []
@@ -322,12 +289,11 @@ def draw_labels(tables):
 
 def chosen_images(tables, names):
     """List of (table, image index): images that together show every class, then others with objects, evenly spaced."""
-    shown = [np.zeros((0, len(names)), dtype=bool)]
+    images = [(table, number) for table in tables for number in range(len(table.file_names))]
+    shown, first = np.zeros((len(images), len(names)), dtype=bool), 0
     for table in tables:
-        has = np.zeros((len(table.file_names), len(names)), dtype=bool)
-        has[table.image, numbers_in(names, table)[table.label]] = True
-        shown.append(has)
-    shown = np.concatenate(shown)
+        shown[first + table.image, numbers_in(names, table)[table.label]] = True
+        first += len(table.file_names)
     new, order = shown.copy(), []
     while new.any():
         order.append(int(new.sum(1).argmax()))
@@ -336,8 +302,7 @@ def chosen_images(tables, names):
     # More than MAX_DRAWN, as some may be unreadable.
     for number in (MAX_DRAWN - len(order), len(others)):
         order += others[np.linspace(0, len(others) - 1, min(len(others), max(0, number))).astype(int)].tolist()
-    numbers = [(table, number) for table in tables for number in range(len(table.file_names))]
-    return [numbers[i] for i in dict.fromkeys(order)]
+    return [images[i] for i in dict.fromkeys(order)]
 
 
 def plot(tables, histograms, levels):
@@ -356,11 +321,12 @@ def plot(tables, histograms, levels):
     if tables:
         panels[0].legend(frameon=False)
     for axes, (title, histogram) in zip(panels[1:5], histograms.items(), strict=True):
-        axes.bar(range(len(histogram.counts)), histogram.counts, width=0.9, color="C2")
-        axes.set_xticks(range(len(histogram.labels)), histogram.labels, rotation=30, ha="right", fontsize=8)
+        axes.bar(range(len(histogram)), histogram.values(), width=0.9, color="C2")
+        axes.set_xticks(range(len(histogram)), histogram, rotation=30, ha="right", fontsize=8)
         axes.set_title(title.replace(": ", "\n"), fontsize=10)
-    panels[5].bar([name for name, *_ in levels.rows], levels.positives.sum(0), width=0.9, color="C3")
-    panels[5].set_title(f"Positives of {levels.assigner} per level", fontsize=10)
+    for title, histogram in levels.items():
+        panels[5].bar(histogram.keys(), histogram.values(), width=0.9, color="C3")
+        panels[5].set_title(title, fontsize=10)
     for axes in panels:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.spines[["top", "right"]].set_visible(False)

@@ -25,6 +25,8 @@ from tests.helpers import DEMO_CONFIG, TINY, pairs
 from tests.own_data import as_records, records, write_coco, write_text, write_voc, write_yolo
 
 YAML = "names: [cat, dog]\ntrain: {train}\nval: {val}\n"
+IN_IMAGES = YAML.format(train="images/train", val="images/val")
+IN_SPLITS = ("{split}/images", "{split}/labels")
 TRAIN, VAL = own_data.IMAGES["train"], own_data.IMAGES["val"]
 
 
@@ -54,47 +56,37 @@ def logged(caplog):
 
 
 @pytest.mark.parametrize(
-    "annotations, images",
+    "layout, write, arguments, yaml",
     [
-        ("annotations/{split}.json", "{split}"),
-        ("annotations/instances_{split}2017.json", "{split}2017"),
-        ("annotations/{split}_annotations.json", "images/{split}"),
-        ("annotations/{split}.json", "images"),
-        ("{split}.json", "{split}"),
-        ("{split}.json", "."),
-        ("{split}.json", "photos"),
-        ("{split}/_annotations.coco.json", "{split}"),
-        ("{split}/labels.json", "{split}/images"),
-        ("annotations/{split}.json", "annotations"),
+        ("COCO", write_coco, ("annotations/{split}.json", "{split}"), None),
+        ("COCO", write_coco, ("annotations/instances_{split}2017.json", "{split}2017"), None),
+        ("COCO", write_coco, ("annotations/{split}_annotations.json", "images/{split}"), None),
+        ("COCO", write_coco, ("annotations/{split}.json", "images"), None),
+        ("COCO", write_coco, ("{split}.json", "{split}"), None),
+        ("COCO", write_coco, ("{split}.json", "."), None),
+        ("COCO", write_coco, ("{split}.json", "photos"), None),
+        ("COCO", write_coco, ("{split}/_annotations.coco.json", "{split}"), None),
+        ("COCO", write_coco, ("{split}/labels.json", "{split}/images"), None),
+        ("COCO", write_coco, ("annotations/{split}.json", "annotations"), None),
+        ("YOLO", write_yolo, (), IN_IMAGES),
+        ("YOLO", write_yolo, IN_SPLITS, YAML.format(train="../train/images", val="../val/images")),
+        ("YOLO", write_yolo, IN_SPLITS, YAML.format(train="train", val="[val]")),
+        ("YOLO", write_yolo, ("data/{split}", "data/{split}"), "path: data\n" + YAML.format(train="train", val="val")),
+        ("YOLO", write_yolo, (), "path: /gone/x\n" + IN_IMAGES),
+        ("YOLO", write_yolo, (), IN_IMAGES.replace("[cat, dog]", "{0: cat, 1: dog}")),
+        ("YOLO without a yaml file", write_yolo, (), "names: [cat, dog]\n"),
+        ("YOLO without a yaml file", write_yolo, (), None),
+        ("YOLO without a yaml file", write_yolo, IN_SPLITS, None),
+        ("Pascal VOC", write_voc, (), None),
+        ("Pascal VOC", write_voc, ("{split}/Annotations", "{split}/JPEGImages", False), None),
+        ("Pascal VOC", write_voc, ("{split}/annotations", "{split}/images", False), None),
+        ("Pascal VOC", write_voc, ("{split}", "{split}", False), None),
     ],
 )
-def test_coco_layouts(tmp_path, annotations, images):
-    write_coco(tmp_path, annotations, images)
-
-    assert layout_of(tmp_path) == "COCO"
-    assert read(tmp_path) == records()
-
-
-IN_IMAGES = YAML.format(train="images/train", val="images/val")
-
-
-@pytest.mark.parametrize(
-    "images, labels, yaml, layout",
-    [
-        ("images/{split}", "labels/{split}", IN_IMAGES, "YOLO"),
-        ("{split}/images", "{split}/labels", YAML.format(train="../train/images", val="../val/images"), "YOLO"),
-        ("{split}/images", "{split}/labels", YAML.format(train="train", val="[val]"), "YOLO"),
-        ("data/{split}", "data/{split}", "path: data\n" + YAML.format(train="train", val="val"), "YOLO"),
-        ("images/{split}", "labels/{split}", "path: /gone/x\n" + IN_IMAGES, "YOLO"),
-        ("images/{split}", "labels/{split}", IN_IMAGES.replace("[cat, dog]", "{0: cat, 1: dog}"), "YOLO"),
-        ("images/{split}", "labels/{split}", "names: [cat, dog]\n", "YOLO without a yaml file"),
-        ("images/{split}", "labels/{split}", None, "YOLO without a yaml file"),
-        ("{split}/images", "{split}/labels", None, "YOLO without a yaml file"),
-    ],
-)
-def test_yolo_layouts(tmp_path, images, labels, yaml, layout):
-    write_yolo(tmp_path, images, labels)
-    write_text(*((tmp_path / "data.yaml", yaml) if yaml else (tmp_path / "classes.txt", "cat\ndog\n")))
+def test_layouts(tmp_path, layout, write, arguments, yaml):
+    write(tmp_path, *arguments)
+    if write is write_yolo:
+        write_text(*((tmp_path / "data.yaml", yaml) if yaml else (tmp_path / "classes.txt", "cat\ndog\n")))
 
     assert layout_of(tmp_path) == layout
     assert read(tmp_path) == records()
@@ -106,22 +98,6 @@ def test_yolo_splits_as_lists_of_images(tmp_path):
     write_text(tmp_path / "val.txt", "./images/c.png\n./images/d.png\n")
     write_text(tmp_path / "my.yaml", YAML.format(train="train.txt", val="val.txt"))
 
-    assert read(tmp_path) == records()
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"annotations": "{split}/Annotations", "images": "{split}/JPEGImages", "lists": False},
-        {"annotations": "{split}/annotations", "images": "{split}/images", "lists": False},
-        {"annotations": "{split}", "images": "{split}", "lists": False},
-    ],
-)
-def test_voc_layouts(tmp_path, settings):
-    write_voc(tmp_path, **settings)
-
-    assert layout_of(tmp_path) == "Pascal VOC"
     assert read(tmp_path) == records()
 
 
@@ -173,21 +149,12 @@ def test_annotation_files_of_cocos_other_tasks_are_skipped(tmp_path):
 
 def test_coco_has_precedence_then_yolo_and_the_log_names_the_others(tmp_path, logged):
     write_voc(tmp_path)
-    write_yolo(tmp_path)
-    write_text(tmp_path / "data.yaml", IN_IMAGES)
+    write_yolo(tmp_path, yaml=IN_IMAGES)
     assert layout_of(tmp_path) == "YOLO"
 
     write_coco(tmp_path)
     assert layout_of(tmp_path) == "COCO"
     assert f"{tmp_path}: taken as COCO; it could also be YOLO, Pascal VOC" in logged()[-1]
-
-
-def test_two_files_of_the_same_split_are_refused_with_both_names(tmp_path):
-    write_coco(tmp_path)
-    shutil.copy(tmp_path / "annotations/train.json", tmp_path / "annotations/train_old.json")
-
-    with pytest.raises(InputError, match=r"train\.json and .*train_old\.json are both of the split train"):
-        find_dataset(str(tmp_path))
 
 
 def test_several_files_that_name_no_split_become_splits_of_their_own(tmp_path):
@@ -215,7 +182,7 @@ def test_roboflows_parent_category_is_a_class_only_if_an_annotation_uses_it(tmp_
     assert MetadataCatalog.get("pets_train").thing_classes == ["pets"] * is_used + ["cat", "dog"]
 
 
-def test_a_folder_of_no_known_layout_is_refused_with_the_known_ones(tmp_path):
+def test_folders_of_no_known_layout_are_refused_with_the_known_ones_and_two_files_of_the_same_split(tmp_path):
     write_text(tmp_path / "notes.txt", "")
     known = r"COCO.*annotations/\*\.json.*YOLO.*Pascal VOC.*Annotations/\*\.xml"
     with pytest.raises(InputError, match=known) as caught:
@@ -227,6 +194,11 @@ def test_a_folder_of_no_known_layout_is_refused_with_the_known_ones(tmp_path):
         find_dataset(str(tmp_path))
     with pytest.raises(InputError, match="nowhere: no such folder"):
         find_dataset("nowhere")
+
+    write_coco(tmp_path)
+    shutil.copy(tmp_path / "annotations/train.json", tmp_path / "annotations/train_old.json")
+    with pytest.raises(InputError, match=r"train\.json and .*train_old\.json are both of the split train"):
+        find_dataset(str(tmp_path))
 
 
 @pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc])
@@ -260,26 +232,23 @@ def test_the_json_file_for_evaluators_is_removed_when_the_process_ends_and_not_w
     assert was_there == "True" and not os.path.exists(os.path.dirname(path))
 
 
-def test_datasets_and_classes_follow_from_the_folder(tmp_path):
-    write_voc(tmp_path / "pets")
+@pytest.mark.parametrize(
+    "splits, evaluated",
+    [
+        ({"train": TRAIN, "val": VAL}, ("pets_val",)),
+        ({"train": TRAIN, "test": VAL}, ("pets_test",)),
+        ({"train": TRAIN}, ()),
+    ],
+)
+def test_datasets_and_classes_follow_from_the_folder_with_a_warning_without_val(tmp_path, logged, splits, evaluated):
+    write_voc(tmp_path / "pets", splits=splits)
 
     cfg = configured(tmp_path / "pets")
 
-    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("pets_train",), ("pets_val",))
+    assert cfg.DATASETS.TRAIN == ("pets_train",) and evaluated == cfg.DATASETS.TEST
     assert (cfg.MODEL.ATSS.NUM_CLASSES, cfg.MODEL.ATSS.CLASS_NAMES) == (2, ["cat", "dog"])
-
-
-def test_the_test_split_is_evaluated_if_there_is_no_val(tmp_path):
-    write_yolo(tmp_path / "pets", splits={"train": TRAIN, "test": VAL})
-
-    assert configured(tmp_path / "pets").DATASETS.TEST == ("pets_test",)
-
-
-def test_without_val_and_test_nothing_is_evaluated_and_a_warning_is_logged(tmp_path, logged):
-    write_coco(tmp_path / "pets", splits={"train": TRAIN})
-
-    assert configured(tmp_path / "pets").DATASETS.TEST == ()
-    assert any("nothing will be evaluated" in line and "DATASETS.TEST" in line for line in logged())
+    warned = any("nothing will be evaluated" in line and "DATASETS.TEST" in line for line in logged())
+    assert warned == (not evaluated)
 
 
 @pytest.mark.parametrize("names", [("pets_train",), ()])
@@ -306,15 +275,12 @@ def test_a_runs_config_is_read_again_with_or_without_the_folder(tmp_path):
         load_config(str(path))
 
 
-def test_a_folder_and_registered_datasets_together_are_refused(tmp_path):
+def test_registered_datasets_beside_a_folder_are_refused_and_errors_in_it_with_the_command_that_lists_them(tmp_path):
     with pytest.raises(InputError, match=r"DATASETS\.FOLDER and DATASETS\.REGISTER"):
         configured(tmp_path, **{"DATASETS.REGISTER": [["pets", "pets.json", "pets"]]})
 
-
-def test_errors_in_a_folder_name_the_command_that_lists_all_of_them(tmp_path):
     write_coco(tmp_path)
     (tmp_path / "train/b.png").unlink()
-
     with pytest.raises(InputError, match=rf"b\.png.*1 of 2.*python tools/check_dataset\.py {tmp_path}"):
         configured(tmp_path)
 
@@ -326,7 +292,7 @@ def test_datasets_are_read_once_for_the_classes_and_for_training(tmp_path, monke
 
     cfg = configured(tmp_path / "pets")
     check_data(cfg)
-    train_loader(cfg), loader_for_tests(cfg, "pets_val")
+    next(iter(train_loader(cfg))), loader_for_tests(cfg, "pets_val")
 
     assert sorted(reads) == ["pets_train", "pets_val"]
 

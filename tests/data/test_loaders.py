@@ -24,12 +24,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def config(coco_file):
     def make(change=lambda content: None, **settings):
-        datasets = {
-            "DATASETS.REGISTER": [["animals", *coco_file(change)]],
-            "DATASETS.TRAIN": ("animals",),
-            "DATASETS.TEST": ("animals",),
-        }
-        return load_config(DEMO_CONFIG, pairs({**TINY, **datasets, **settings}))
+        datasets = {"DATASETS.REGISTER": [["animals", *coco_file(change)]], "DATASETS.TRAIN": ("animals",)}
+        return load_config(DEMO_CONFIG, pairs({**TINY, **datasets, "DATASETS.TEST": ("animals",), **settings}))
 
     return make
 
@@ -63,15 +59,8 @@ def test_crowd_boxes_are_no_objects_and_can_be_ignored_regions(config, ignore_cr
     def crowd(content):
         content["annotations"][1] |= {"iscrowd": 1, "segmentation": {"size": [48, 64], "counts": [0, 48 * 64]}}
 
-    cfg = config(
-        crowd,
-        **{
-            "MODEL.ATSS.IGNORE_CROWD": ignore_crowd,
-            "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
-            "INPUT.MIN_SIZE_TRAIN": "(96,)",
-            "INPUT.RANDOM_FLIP": "none",
-        },
-    )
+    settings = {"MODEL.ATSS.IGNORE_CROWD": ignore_crowd, "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False}
+    cfg = config(crowd, **settings, **{"INPUT.MIN_SIZE_TRAIN": "(96,)", "INPUT.RANDOM_FLIP": "none"})
     records = {record["image_id"]: record for batch in take(cfg) for record in batch}
 
     assert [len(records[i]["instances"]) for i in range(3)] == [1, 0, 1]
@@ -106,11 +95,6 @@ def test_area_in_both_box_modes():
     assert not has_area({"bbox": [5, 5, 2, 2], "bbox_mode": BoxMode.XYXY_ABS})
 
 
-def test_datasets_without_any_box_are_refused(config):
-    with pytest.raises(InputError, match="animals have no box"):
-        train_dicts(config(lambda c: c.update(annotations=[])))
-
-
 def test_warnings_are_logged_before_training_and_errors_stop_it(config, coco_file, caplog):
     """Also of datasets that Detectron2 reads: here, images that are in training and test data."""
     detectron2_logger._LOG_COUNTER.clear()
@@ -128,11 +112,12 @@ def test_warnings_are_logged_before_training_and_errors_stop_it(config, coco_fil
         check_data(cfg)
 
 
-def test_classes_that_the_head_does_not_have_are_refused(config):
+def test_datasets_without_any_box_and_classes_that_the_head_does_not_have_are_refused(config):
+    with pytest.raises(InputError, match="animals have no box"):
+        train_dicts(config(lambda c: c.update(annotations=[])))
     cfg = config().clone()
     cfg.defrost()
     cfg.MODEL.ATSS.NUM_CLASSES = 1
-
     with pytest.raises(InputError, match=r"1\.png.*class 1.*1 classes"):
         train_dicts(cfg)
 
@@ -155,12 +140,10 @@ def test_images_that_cannot_be_read_stop_training_by_name(config, damage, worker
     assert str(path) in str(caught.value).splitlines()[-1]
 
 
-def test_an_image_without_the_size_of_its_entry_is_named(config):
+def test_an_image_of_another_size_than_its_entry_or_without_pixels_after_resizing_is_named(config):
     with pytest.raises(InputError, match=r"1\.png.*width and height"):
         take(config(lambda c: c["images"][1].update(width=640)))
 
-
-def test_an_image_that_resizing_would_leave_without_pixels_is_named(config):
     def narrow(content):
         content["images"][1].update(width=20000, height=3)
         content["annotations"][1]["bbox"] = [0, 0, 100, 3]
@@ -177,11 +160,3 @@ def test_missing_files_of_built_in_datasets_are_named():
         pytest.skip("there is a COCO here")
     with pytest.raises(InputError, match=r"instances_val2017\.json.*DETECTRON2_DATASETS"):
         read_dataset("coco_2017_val")
-
-
-def test_datasets_that_were_checked_are_not_read_again(config, monkeypatch):
-    cfg = config()
-    check_data(cfg)
-    monkeypatch.setattr("atss.data.catalog.load", lambda name, source: pytest.fail("read twice"))
-
-    assert len(take(cfg, 1)[0]) == 4

@@ -1,4 +1,5 @@
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,21 +19,15 @@ def drawn(tmp_path_factory):
     return folder, json.loads((folder.parent / "train.json").read_text())
 
 
-def test_same_seed_same_images(drawn, tmp_path):
+def test_the_seed_determines_the_images(drawn, tmp_path):
     folder, content = drawn
     shapes.generate(tmp_path / "again", 5, seed=1)
     again = json.loads((tmp_path / "again.json").read_text())
 
-    few = [a for a in content["annotations"] if a["image_id"] < 5]
-    assert again["annotations"] == few
-    for image in again["images"]:
-        name = image["file_name"]
+    assert again["annotations"] == [a for a in content["annotations"] if a["image_id"] < 5]
+    for name in (image["file_name"] for image in again["images"]):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
-
-
-def test_another_seed_gives_other_images():
     first, second = (np.asarray(shapes.draw(np.random.default_rng([seed, 0]))[0]) for seed in (1, 2))
-
     assert first.shape != second.shape or (first != second).any()
 
 
@@ -104,29 +99,17 @@ def test_registered_with_their_classes():
 
 
 def test_written_once_and_drawn_again_when_the_drawing_has_changed(tmp_path, monkeypatch):
-    folder, calls = tmp_path / "val", []
-    generate = shapes.generate
-    monkeypatch.setattr(shapes, "generate", lambda *args: calls.append(args) or generate(*args))
+    monkeypatch.setattr(shapes, "generate", Mock(wraps=shapes.generate))
 
-    for _ in range(2):
-        assert len(shapes.read(folder, 3, 1, shapes.SHAPES).coco["images"]) == 3
-    assert len(calls) == 1
-
-    monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
-    shapes.read(folder, 3, 1, shapes.SHAPES)
-    assert len(calls) == 2
+    for version, calls in ((1, 1), (1, 1), (2, 2)):
+        monkeypatch.setattr(shapes, "VERSION", version)
+        assert len(shapes.read(tmp_path / "val", 3, 1, shapes.SHAPES).coco["images"]) == 3
+        assert shapes.generate.call_count == calls
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
-    draw, calls = shapes.draw, []
-
-    def interrupted(rng, style):
-        calls.append(rng)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return draw(rng, style)
-
-    monkeypatch.setattr(shapes, "draw", interrupted)
+    drawn = shapes.draw(np.random.default_rng(0))
+    monkeypatch.setattr(shapes, "draw", Mock(side_effect=[drawn, drawn, KeyboardInterrupt]))
     with pytest.raises(KeyboardInterrupt):
         shapes.generate(tmp_path / "val", 5, 1)
 

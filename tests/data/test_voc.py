@@ -49,10 +49,14 @@ def test_all_splits_share_the_pixel_convention_and_the_classes(tmp_path):
     assert [category["name"] for category in val["categories"]] == ["cat", "dog"]
 
 
-def test_the_image_with_the_name_of_the_xml_file_has_precedence(tmp_path):
+def test_the_image_with_the_name_of_the_xml_file_has_precedence_and_a_missing_one_keeps_its_name(tmp_path):
     write_voc(tmp_path, splits=splits_with(BOX))
-    write_text(tmp_path / "Annotations/a.xml", xml("C:\\old\\folder\\other.jpg", SIZE, [("cat", BOX)]))
+    write_image(tmp_path / "JPEGImages/other.png", SIZE)
+    (tmp_path / "JPEGImages/a.png").unlink()
+    assert read(tmp_path).coco["images"][0]["file_name"] == "JPEGImages/a.png"
 
+    write_image(tmp_path / "JPEGImages/a.png", SIZE)
+    write_text(tmp_path / "Annotations/a.xml", xml("C:\\old\\folder\\other.png", SIZE, [("cat", BOX)]))
     assert read(tmp_path).coco["images"][0]["file_name"] == "JPEGImages/a.png"
 
 
@@ -107,11 +111,3 @@ def test_malformed_xml_files_are_named_and_the_others_are_read(tmp_path, text, r
     assert error.examples[0].startswith("Annotations/b.xml: ")
     assert error.examples[1] == "Annotations/c.xml: is missing, but ImageSets lists it"
     assert len(content.coco["annotations"]) == 1
-
-
-def test_a_missing_image_keeps_its_name(tmp_path):
-    write_voc(tmp_path, splits=splits_with(BOX))
-    write_image(tmp_path / "JPEGImages/other.png", SIZE)
-    (tmp_path / "JPEGImages/a.png").unlink()
-
-    assert read(tmp_path).coco["images"][0]["file_name"] == "JPEGImages/a.png"

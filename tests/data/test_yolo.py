@@ -8,7 +8,6 @@ from atss.data.yolo import find_yolo_folders, find_yolo_yaml, read_line
 from atss.errors import InputError
 from tests.own_data import IMAGES, write_image, write_text, write_yolo
 
-SPLITS = {"train": IMAGES["train"]}
 YAML = "names: [cat, dog]\ntrain: images/train\n"
 
 
@@ -19,8 +18,7 @@ def read(folder, split="train"):
 @pytest.fixture
 def folder(tmp_path):
     """A dataset with the split train and a yaml file."""
-    write_yolo(tmp_path, splits=SPLITS)
-    write_text(tmp_path / "data.yaml", YAML)
+    write_yolo(tmp_path, splits={"train": IMAGES["train"]}, yaml=YAML)
     return tmp_path
 
 
@@ -75,17 +73,13 @@ def test_unknown_classes_are_named_with_file_and_number(folder):
     assert error.examples == ["labels/train/b.txt, line 1: no category has the id 2; there are 0, 1"]
 
 
-def test_without_names_classes_are_called_by_their_numbers_over_all_parts(tmp_path):
+def test_classes_are_called_by_their_numbers_over_all_splits_or_by_names_that_yaml_would_convert(tmp_path):
     write_yolo(tmp_path)
     write_text(tmp_path / "labels/val/d.txt", "3 0.5 0.5 0.1 0.1\n")
-
     assert [category["name"] for category in read(tmp_path).coco["categories"]] == ["0", "1", "2", "3"]
 
-
-def test_class_names_that_yaml_would_convert_stay_text(folder):
-    write_text(folder / "data.yaml", "names: [no, 1]\ntrain: images/train\n")
-
-    assert [category["name"] for category in read(folder).coco["categories"]] == ["no", "1"]
+    write_text(tmp_path / "data.yaml", "names: [no, 1]\ntrain: images/train\n")
+    assert [category["name"] for category in read(tmp_path).coco["categories"]] == ["no", "1"]
 
 
 def test_image_sizes_are_those_of_the_upright_images(folder):
@@ -122,10 +116,9 @@ def test_a_test_split_that_does_not_exist_is_ignored(folder):
 
 
 def test_label_files_of_other_splits_in_the_same_folder_are_no_problem(tmp_path):
-    write_yolo(tmp_path, "images", "labels")
+    write_yolo(tmp_path, "images", "labels", yaml="names: [cat, dog]\ntrain: train.txt\nval: val.txt\n")
     write_text(tmp_path / "train.txt", "images/a.png\nimages/b.png\n")
     write_text(tmp_path / "val.txt", "images/c.png\nimages/d.png\nimages/gone.png\n")
-    write_text(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: train.txt\nval: val.txt\n")
 
     assert problems(read(tmp_path), "warning") == []
     (error,) = problems(read(tmp_path, "val"), "error")
@@ -133,8 +126,7 @@ def test_label_files_of_other_splits_in_the_same_folder_are_no_problem(tmp_path)
 
 
 def test_label_files_without_images_and_images_without_any_labels_are_named(tmp_path):
-    write_yolo(tmp_path)
-    write_text(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: images/train\nval: photos\n")
+    write_yolo(tmp_path, yaml="names: [cat, dog]\ntrain: images/train\nval: photos\n")
     write_text(tmp_path / "labels/train/gone.txt", "0 0.5 0.5 0.1 0.1\n")
     write_image(tmp_path / "photos/c.png", (8, 8))
     (tmp_path / "images/train/a.png").write_text("no image")

@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,10 +129,9 @@ def test_datasets_with_them_are_refused(doors, coco_file, name):
     """The check before training finds it; training ends with it and leaves no checkpoint."""
     annotations, images = coco_file()
     for number in range(3):
-        with open(f"{images}/{number}.png", "wb") as file:
-            file.write(IMAGES[name])
-    settings = {"DATASETS.REGISTER": [["hostile", annotations, images]], "DATASETS.TRAIN": ("hostile",),
-                "DATASETS.TEST": ()}  # fmt: skip
+        Path(images, f"{number}.png").write_bytes(IMAGES[name])
+    settings = {"DATASETS.REGISTER": [["hostile", annotations, images]], "DATASETS.TRAIN": ("hostile",)}
+    settings["DATASETS.TEST"] = ()
 
     said = doors.check("--config-file", DEMO_CONFIG, *pairs({**TINY, **settings}))
     line = doors.train({**settings, "SOLVER.MAX_ITER": 2}, data=False, has_begun=True)
@@ -152,22 +152,16 @@ def test_files_that_are_not_regular(tmp_path, make):
         upright_size(path)
 
 
-def test_a_smaller_limit(tmp_path):
+def test_limits_smaller_and_larger_than_pillows(tmp_path, monkeypatch):
+    """And nothing warns, between Pillow's two bounds either."""
     path = tmp_path / "image.png"
     path.write_bytes(PNG)
-
     assert read_image(path, max_pixels=64 * 48).shape == (48, 64, 3)
     with pytest.raises(InputError, match=r"64 x 48 are more than the 3071 pixels of INPUT\.MAX_PIXELS"):
         read_image(path, max_pixels=64 * 48 - 1)
 
-
-def test_a_larger_limit_than_pillows(tmp_path, monkeypatch):
-    """And nothing warns, between Pillow's two bounds either."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     warnings.simplefilter("error")
-    path = tmp_path / "image.png"
-    path.write_bytes(PNG)
-
     with pytest.raises(InputError, match=r"1999 pixels of INPUT\.MAX_PIXELS"):
         read_image(path, max_pixels=1999)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -198,20 +192,14 @@ def test_all_threads_refuse_too_large_images_with_the_limit_and_its_key(tmp_path
         assert all(pool.map(is_refused, range(8)))
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_known_formats_are_read(tmp_path, format):
+@pytest.mark.parametrize("format", [*FORMATS, "MPO"])
+def test_known_formats_are_read_and_the_first_of_several_images_in_a_jpeg_file(tmp_path, format):
+    several = {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]} if format == "MPO" else {}
     path = tmp_path / "image"  # whatever a file is called
-    path.write_bytes(encoded(format))
+    path.write_bytes(encoded(format, **several))
 
     assert read_image(path).shape == (48, 64, 3)
     assert upright_size(path) == (64, 48)
-
-
-def test_the_first_of_several_images_in_a_jpeg_file_is_read(tmp_path):
-    path = tmp_path / "image.jpg"
-    path.write_bytes(encoded("MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))]))
-
-    assert read_image(path).shape == (48, 64, 3)
 
 
 def test_the_demo_as_a_process_refuses_a_program(doors, tmp_path):

@@ -1,4 +1,4 @@
-"""Registers datasets with Detectron2, reads each of them once, and checks that they can be used."""
+"""Registers datasets with Detectron2, and reads each of them once."""
 
 import atexit
 import gc
@@ -18,8 +18,8 @@ from ..errors import InputError, first_line
 from .coco import classes_of, coco_source, dicts_of
 from .entries import sound_content
 from .folders import find_dataset, folder_name
-from .inspection import Table, inspect, missing_images
-from .problems import errors_of, refuse_errors
+from .inspection import Table, missing_images
+from .problems import refuse_errors
 from .sources import Source
 
 _sources = {}
@@ -42,11 +42,7 @@ def register_coco_format(name, annotation_file, image_folder):
 def register_folder(folder):
     """Register the splits of the dataset in a folder as `<name of the folder>_<split>`; they are read when used.
 
-    Returns:
-        dict from split to name.
-
-    Raises:
-        InputError: the folder has no dataset of a known layout.
+    Returns a dict from split to name. Raises InputError if the folder has no dataset of a known layout.
     """
     dataset = find_dataset(folder)
     names = {split: f"{dataset.name}_{split}" for split in dataset.splits}
@@ -92,14 +88,10 @@ def source_of(name):
 
 
 def load(name, source):
-    """Read a dataset and check that it can be used.
+    """Dicts of a dataset in Detectron2's standard form, after checks that it can be used.
 
-    Returns:
-        list of dicts in Detectron2's standard form. The names of the classes, and a json file in COCO format for
-        evaluators, are stored in the dataset's metadata.
-
-    Raises:
-        InputError: annotation files are missing or malformed, or images are missing.
+    The names of the classes, and a json file in COCO format for evaluators, are stored in the dataset's metadata.
+    Raises InputError if annotation files are missing or malformed, or images are missing.
     """
     with no_garbage_collection():
         content = source.read()
@@ -147,14 +139,9 @@ def temporary_folder():
 
 
 def read_dataset(name, keep=False):
-    """Dicts of a registered dataset, in Detectron2's standard form.
+    """Dicts of a registered dataset, in Detectron2's standard form; with `keep` the next call returns the same dicts.
 
-    Args:
-        name: name of the dataset.
-        keep: whether the next call returns the same dicts without reading the dataset again.
-
-    Raises:
-        InputError: its files are missing or malformed.
+    Raises InputError if the dataset's files are missing or malformed.
     """
     dicts = _kept.pop(name, None)
     if dicts is None:
@@ -170,25 +157,6 @@ def read_dataset(name, keep=False):
     if keep:
         _kept[name] = dicts
     return dicts
-
-
-def check_datasets(names, to_learn):
-    """Find problems of datasets before a run, without opening an image; log each warning once.
-
-    Args:
-        names: names of registered datasets.
-        to_learn: names of the datasets to train on.
-
-    Raises:
-        InputError: a dataset cannot be used.
-    """
-    with no_garbage_collection():
-        tables = [table_of(name, read_dataset(name, keep=True)) for name in names]
-        problems = inspect(tables, to_learn)
-    for error in errors_of(problems):
-        raise InputError(error.line())
-    for problem in problems:
-        warn(problem)
 
 
 def table_of(name, dicts):

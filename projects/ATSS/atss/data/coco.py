@@ -9,18 +9,7 @@ from functools import partial
 from detectron2.structures import BoxMode
 
 from ..errors import InputError, first_line
-from .sources import (
-    MAX_ANNOTATIONS,
-    SPLITS,
-    Content,
-    Source,
-    check_file,
-    list_folder,
-    split_folders,
-    split_of,
-    stem_of,
-    subfolder,
-)  # fmt: skip
+from . import sources
 
 # Prefixes of COCO's annotation files for tasks other than object detection.
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
@@ -30,16 +19,16 @@ SAMPLES = 20
 
 def coco_source(annotation_file, image_folder):
     """The `Source` of a json file and the folder that each `file_name` in it is relative to."""
-    return Source(annotation_file, lambda: Content(read_json(annotation_file), image_folder, [], annotation_file))
+
+    def read():
+        return sources.Content(read_json(annotation_file), image_folder, [], annotation_file)
+
+    return sources.Source(annotation_file, read)
 
 
 def read_json(path):
-    """Content of a json file.
-
-    Raises:
-        InputError: the file is missing, too large or not json.
-    """
-    check_file(path, MAX_ANNOTATIONS)
+    """Content of a json file; raises InputError if it is missing, too large or not json."""
+    sources.check_file(path, sources.MAX_ANNOTATIONS)
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
@@ -57,65 +46,48 @@ def classes_of(coco):
 
 
 def dicts_of(coco, image_folder):
-    """Detectron2's standard dicts of a valid content, in the order of the image ids.
-
-    Classes are numbered from 0 in the order of `classes_of`.
-    """
+    """Detectron2's standard dicts of a valid content, ordered by image id; classes are numbered as in `classes_of`."""
     numbers = {category_id: number for number, category_id in enumerate(classes_of(coco))}
     records = {}
     for image in sorted(coco["images"], key=lambda image: image["id"]):
-        records[image["id"]] = {
-            "file_name": os.path.join(image_folder, image["file_name"]),
-            "height": image["height"],
-            "width": image["width"],
-            "image_id": image["id"],
-            "annotations": [],
-        }
+        record = {"file_name": os.path.join(image_folder, image["file_name"]), "image_id": image["id"]}
+        records[image["id"]] = {**record, "height": image["height"], "width": image["width"], "annotations": []}
     for annotation in coco["annotations"]:
-        records[annotation["image_id"]]["annotations"].append(
-            {
-                "bbox": annotation["bbox"],
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": numbers[annotation["category_id"]],
-                "iscrowd": int(annotation.get("iscrowd", 0)),
-            }
-        )
+        label, crowd = numbers[annotation["category_id"]], int(annotation.get("iscrowd", 0))
+        entry = {"bbox": annotation["bbox"], "bbox_mode": BoxMode.XYWH_ABS, "category_id": label, "iscrowd": crowd}
+        records[annotation["image_id"]]["annotations"].append(entry)
     return list(records.values())
 
 
 def find_coco(folder):
     """Find annotation files in COCO format: in annotations/, in the folder itself, or in the folders of the splits.
 
-    Returns:
-        dict from split to `Source`, empty if there are no such files. A file that names no split is the split "train"
-        if it is the only file, else a split with the name of the file.
-
-    Raises:
-        InputError: two files belong to the same split.
+    Returns a dict from split to `Source`, empty if there are no such files. A file that names no split is "train" if it
+    is the only one, else a split with the name of the file. Raises InputError if two files belong to the same split.
     """
-    for places in ({None: subfolder(folder, "annotations")}, {None: folder}, split_folders(folder)):
+    for places in ({None: sources.subfolder(folder, "annotations")}, {None: folder}, sources.split_folders(folder)):
         files = []
         for split, place in places.items():
-            names = [name for name in list_folder(place, ".json") if not name.startswith(OTHER_TASKS)]
-            files += [(os.path.join(place, name), split or split_of(stem_of(name))) for name in names]
+            names = [name for name in sources.list_folder(place, ".json") if not name.startswith(OTHER_TASKS)]
+            files += [(os.path.join(place, name), split or sources.split_of(sources.stem_of(name))) for name in names]
         files = [(path, split) for path, split in files if is_coco(path)]
         if files:
             break
     found = {}
     for path, split in files:
-        split = split or ("train" if len(files) == 1 else stem_of(path))
+        split = split or ("train" if len(files) == 1 else sources.stem_of(path))
         if split in found:
             raise InputError(
                 f"{folder}: {found[split].path} and {path} are both of the split {split}; move one of them away, or "
                 "name the files with DATASETS.REGISTER"
             )
-        found[split] = Source(path, partial(read_found, folder, path, split), folder)
+        found[split] = sources.Source(path, partial(read_found, folder, path, split), folder)
     return found
 
 
 def is_coco(path):
     """Whether a json file is named after a split, or contains the keys of COCO format; it may still be malformed."""
-    if split_of(stem_of(path)):
+    if sources.split_of(sources.stem_of(path)):
         return True
     if not os.path.isfile(path) or os.path.getsize(path) == 0:
         return False
@@ -127,7 +99,7 @@ def read_found(folder, path, split):
     """`Content` of an annotation file that was found in a folder."""
     coco = read_json(path)
     content = without_parent_category(coco)
-    return Content(content, find_images(folder, path, split, coco), [], path if content is coco else None)
+    return sources.Content(content, find_images(folder, path, split, coco), [], path if content is coco else None)
 
 
 def without_parent_category(coco):
@@ -148,12 +120,12 @@ def find_images(folder, path, split, coco):
     names = [image.get("file_name") for image in images if isinstance(image, dict)] if isinstance(images, list) else []
     names = [name for name in names if isinstance(name, str)]
     sample = names[:: max(1, len(names) // SAMPLES)]
-    words = [word for word in re.split(r"[^a-zA-Z0-9]+", stem_of(path)) if split_of(word)]
+    words = [word for word in re.split(r"[^a-zA-Z0-9]+", sources.stem_of(path)) if sources.split_of(word)]
     places = []
-    for name in (*words, *SPLITS.get(split, ()), stem_of(path)):
+    for name in (*words, *sources.SPLITS.get(split, ()), sources.stem_of(path)):
         places += [name, os.path.join(name, "images"), os.path.join("images", name)]
     places = [os.path.join(folder, place) for place in (*places, "images")]
-    places += [os.path.dirname(path), folder, *(os.path.join(folder, name) for name in list_folder(folder))]
+    places += [os.path.dirname(path), folder, *(os.path.join(folder, name) for name in sources.list_folder(folder))]
 
     def num_present(place):
         return sum(os.path.isfile(os.path.join(place, name)) for name in sample)

@@ -30,54 +30,44 @@ def is_side(value):
     return type(value) is int and 0 < value <= LARGEST_SIDE
 
 
-def is_below(value, limit):
-    return type(value) in (int, float) and abs(value) < limit
-
-
 def is_box(value):
-    return type(value) is list and len(value) == 4 and all(is_below(x, LARGEST) for x in value)
+    return type(value) is list and len(value) == 4 and all(type(x) in (int, float) and abs(x) < LARGEST for x in value)
 
 
 # The values of each kind of entry: name, its value if it is missing, whether a value is valid, and what it must be.
 VALUES = {
     "images": [
         ("file_name", None, is_printable, "be a text that can be printed"),
-        ("width", None, is_side, f"be a positive integer, {LARGEST_SIDE} at most"),
-        ("height", None, is_side, f"be a positive integer, {LARGEST_SIDE} at most"),
+        *((side, None, is_side, f"be a positive integer, {LARGEST_SIDE} at most") for side in ("width", "height")),
     ],
     "categories": [("name", None, is_printable, "be a text that can be printed")],
     "annotations": [
         ("bbox", None, is_box, "be [x, y, width, height] in pixels"),
-        ("area", 0, lambda value: is_below(value, LARGEST**2), "be a number"),
+        ("area", 0, lambda value: type(value) in (int, float) and abs(value) < LARGEST**2, "be a number"),
         ("iscrowd", 0, lambda value: value in (0, 1), "be 0 or 1"),
     ],
 }
 
 
 def sound_content(coco):
-    """Validate the content of a json file.
+    """Validate the content, of any type, of a json file.
 
-    Args:
-        coco: content of any type.
-
-    Returns:
-        a content in COCO format with the valid entries, and a list of `Problem`, all of them errors.
+    Returns a content in COCO format with the valid entries, and a list of `Problem`, all of them errors.
     """
     if not isinstance(coco, dict):
         what = "not in COCO format: the file must hold an object with images and categories"
         return {"images": [], "categories": [], "annotations": []}, problems_of("no dataset", [what], 1)
-    sound, problems = {}, []
-    for key in ("images", "categories"):
-        sound[key], found = sound_entries(key, coco.get(key), lambda entry: None)
-        problems += found
-    find_error = reference_check(ids_of(coco.get("images")), ids_of(coco.get("categories")))
+    images, image_problems = sound_entries("images", coco.get("images"))
+    categories, category_problems = sound_entries("categories", coco.get("categories"))
+    problems = image_problems + category_problems
     # Files of test images have no annotations.
+    find_error = reference_check(ids_of(coco.get("images")), ids_of(coco.get("categories")))
     annotations, found = sound_entries("annotations", coco.get("annotations", []), find_error)
     if problems:
         # Problems of an image or class are not repeated for its annotations.
-        images, categories = ids_of(sound["images"]), ids_of(sound["categories"])
-        annotations = [a for a in annotations if a["image_id"] in images and a["category_id"] in categories]
-    return {**sound, "annotations": annotations}, problems + found
+        known, labels = ids_of(images), ids_of(categories)
+        annotations = [a for a in annotations if a["image_id"] in known and a["category_id"] in labels]
+    return {"images": images, "categories": categories, "annotations": annotations}, problems + found
 
 
 def ids_of(entries):
@@ -87,11 +77,7 @@ def ids_of(entries):
 
 
 def reference_check(images, categories):
-    """Function of an annotation that returns its error if it refers to none of the images or categories, else None.
-
-    Args:
-        images, categories: sets of ids.
-    """
+    """Function of an annotation that returns its error if its ids are not in the sets `images`, `categories`."""
     some = ", ".join(map(str, sorted(categories)[:10])) + (", ..." if len(categories) > 10 else "")
 
     def find_error(annotation):
@@ -106,16 +92,10 @@ def reference_check(images, categories):
     return find_error
 
 
-def sound_entries(key, entries, find_error):
-    """Validate a list of entries.
+def sound_entries(key, entries, find_error=lambda entry: None):
+    """The valid entries of the list `key`, a value of any type, and a list of `Problem`.
 
-    Args:
-        key: name of the list.
-        entries: value of any type.
-        find_error: function of an entry with an id that returns its kind of error and a message, or None.
-
-    Returns:
-        list of the valid entries, list of `Problem`.
+    `find_error` is a function of an entry with an id that returns its kind of error and a message, or None.
     """
     if not isinstance(entries, list):
         return [], problems_of("no dataset", [f"not in COCO format: no list {key!r}"], 1)

@@ -26,24 +26,15 @@ LOOKED_FOR = (
 
 
 class Dataset(NamedTuple):
-    """A dataset found in a folder.
+    """A dataset found in a folder."""
 
-    name: name of the folder.
-    layout: one of `LAYOUTS`.
-    splits: dict from split ("train", "val", "test", or the name of a file) to `Source`.
-    """
-
-    name: str
-    layout: str
-    splits: dict
+    name: str  # of the folder
+    layout: str  # one of `LAYOUTS`
+    splits: dict  # from split ("train", "val", "test", or the name of a file) to `Source`
 
 
 def find_dataset(folder):
-    """The `Dataset` in a folder; its annotations are not read yet.
-
-    Raises:
-        InputError: there is no such folder, or it has none of the known layouts.
-    """
+    """The `Dataset` in a folder, not read yet; raises InputError if no folder is there, or it has no known layout."""
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder")
     found = layouts_in(folder)
@@ -54,8 +45,9 @@ def find_dataset(folder):
         raise InputError(
             f"{folder}: holds no dataset of a known layout: looked for {LOOKED_FOR}; see docs/own_data.md{hint}"
         )
+    if "YOLO" in found:
+        found.pop("YOLO without a yaml file", None)
     layout, *others = found
-    others = [name for name in others if not (name == "YOLO without a yaml file" and "YOLO" in found)]
     if others:
         message = f"{folder}: taken as {layout}; it could also be {', '.join(others)}"
         log_first_n(logging.WARNING, message, name="atss.data", key="message")

@@ -15,30 +15,19 @@ from .problems import located, problems_of
 
 
 class ImageFacts(NamedTuple):
-    """What is known of an image file that has been opened.
+    """What is known of an image file that has been opened."""
 
-    error: why it cannot be read, None if it can be.
-    size: (width, height), upright, as in training.
-    stored: (width, height) before the rotation of the EXIF orientation.
-    kinds: kinds of `Problem` that the image is an example of, such as "grey images".
-    digest: hash of the file's bytes.
-    """
-
-    error: str | None
-    size: tuple = (0, 0)
-    stored: tuple = (0, 0)
-    kinds: tuple = ()
-    digest: bytes | None = None
+    error: str | None  # why it cannot be read
+    size: tuple = (0, 0)  # (width, height), upright, as in training
+    stored: tuple = (0, 0)  # (width, height) before the rotation of the EXIF orientation
+    kinds: tuple = ()  # kinds of `Problem` that the image is an example of, such as "grey images"
+    digest: bytes | None = None  # hash of the file's bytes
 
 
 def inspect_images(tables):
-    """Open every image of datasets, with a progress bar on a terminal.
+    """Open every image of a list of `Table`, with a progress bar on a terminal, and return a list of `Problem`.
 
-    Args:
-        tables: list of `Table` of different names. Missing images are skipped.
-
-    Returns:
-        list of `Problem` with the names of their datasets.
+    Missing images are skipped.
     """
     paths = [path for path in dict.fromkeys(p for table in tables for p in table.file_names) if os.path.isfile(path)]
     # Decoding and hashing release the global interpreter lock.
@@ -67,22 +56,17 @@ def facts_of(path):
 
 def kinds_of(image):
     """Kinds of `Problem` of a Pillow image, from its header."""
-    kinds = ("transparent images",) if image.has_transparency_data else ()
-    if image.mode.startswith("I"):
-        return (*kinds, "images of 16 bits")
-    if image.mode == "CMYK":
-        return (*kinds, "CMYK images")
-    if image.mode in ("1", "L", "LA"):
-        return (*kinds, "grey images")
-    return kinds
+    is_kind = {
+        "transparent images": image.has_transparency_data,
+        "images of 16 bits": image.mode.startswith("I"),
+        "CMYK images": image.mode == "CMYK",
+        "grey images": image.mode in ("1", "L", "LA"),
+    }
+    return tuple(kind for kind, holds in is_kind.items() if holds)
 
 
 def problems_in(table, facts):
-    """Problems of one dataset.
-
-    Args:
-        facts: dict from path to `ImageFacts`.
-    """
+    """Problems of one dataset; `facts` is a dict from path to `ImageFacts`."""
     found, copies = defaultdict(list), defaultdict(list)
     sizes = dict(zip(table.file_names, map(tuple, table.sizes.tolist()), strict=True))
     sizes = {path: size for path, size in sizes.items() if path in facts}

@@ -46,11 +46,7 @@ def read_image(path, format="BGR", max_pixels=MAX_PIXELS):
 
 @contextlib.contextmanager
 def open_image(path, max_pixels=MAX_PIXELS):
-    """Yield the Pillow image of a file, not yet decoded.
-
-    Raises:
-        InputError: the image is missing, or cannot be opened, or an error is raised while the image is in use.
-    """
+    """Yield the Pillow image of a file, not yet decoded; any error until it is closed is raised as an InputError."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe could block, and a device may never end
             raise ValueError("it is not a regular file")
@@ -74,9 +70,7 @@ def open_image(path, max_pixels=MAX_PIXELS):
 def to_rgb(image):
     """Convert a Pillow image of any mode to an upright one in mode RGB.
 
-    Raises:
-        ValueError: its numbers have no known range.
-        OSError, and other errors of its decoder: its file is damaged.
+    Raises ValueError if its numbers have no known range, and errors of its decoder if its file is damaged.
     """
     image.load()
     # EXIF data of some cameras break the standard; their images are not rotated.
@@ -96,11 +90,7 @@ def to_rgb(image):
 
 
 def upright_size(path):
-    """Width and height of an image file as `read_image` returns it, read from the header alone.
-
-    Raises:
-        InputError: the image is missing or cannot be read.
-    """
+    """Width and height of an image file as `read_image` returns it, from the header alone; raises the same errors."""
     with open_image(path) as image:
         width, height = image.size
         # Pillow's size of a TIFF file is upright. The getexif method of its PNG class would decode the whole image.

@@ -17,25 +17,16 @@ ROUNDING = 0.5
 
 
 class Table(NamedTuple):
-    """The M images and N annotations of a dataset as columns.
+    """The M images and N annotations of a dataset as columns."""
 
-    name: name of the dataset.
-    classes: list of names.
-    file_names: list of M paths.
-    sizes: (M, 2) int64, width and height; 0 if the dataset does not give them.
-    image, label: (N,) int64, index of an annotation's image and class.
-    boxes: (N, 4) float64, x, y, width, height in pixels.
-    crowd: (N,) bool.
-    """
-
-    name: str
-    classes: list
-    file_names: list
-    sizes: np.ndarray
-    image: np.ndarray
-    label: np.ndarray
-    boxes: np.ndarray
-    crowd: np.ndarray
+    name: str  # of the dataset
+    classes: list  # of names
+    file_names: list  # of M paths
+    sizes: np.ndarray  # (M, 2) int64, width and height; 0 if the dataset does not give them
+    image: np.ndarray  # (N,) int64, index of an annotation's image
+    label: np.ndarray  # (N,) int64, index of its class
+    boxes: np.ndarray  # (N, 4) float64, x, y, width, height in pixels
+    crowd: np.ndarray  # (N,) bool
 
     @classmethod
     def of(cls, name, dicts, classes):
@@ -69,20 +60,18 @@ class Table(NamedTuple):
 
 
 def inspect(tables, to_learn=()):
-    """Find problems of each dataset and of all together.
+    """List of `Problem` of each of a list of `Table` of different names, and of all together.
 
-    Args:
-        tables: list of `Table` of different names.
-        to_learn: names of the datasets to train on.
-
-    Returns:
-        list of `Problem` with the names of their datasets.
+    `to_learn` are the names of the datasets to train on.
     """
     problems = []
     for table in tables:
         found = missing_images(table.file_names) + image_problems(table) + box_problems(table)
         problems += located(table.name, found)
-    problems += nothing_to_learn([table for table in tables if table.name in to_learn])
+    learned = [table for table in tables if table.name in to_learn]
+    if not any((table.has_area() & ~table.crowd).any() for table in learned):
+        lines = [f"{table.name} has no box with area" for table in learned]
+        problems += problems_of("nothing to learn from", lines, len(lines), where=names_of(learned))
     return problems + different_classes(tables) + shared_images(tables, name_and_size(tables))
 
 
@@ -134,22 +123,12 @@ def box_problems(table):
     return problems
 
 
-def nothing_to_learn(tables):
-    """Problem of datasets to train on that have no ground-truth box in total."""
-    if any((table.has_area() & ~table.crowd).any() for table in tables):
-        return []
-    lines = [f"{table.name} has no box with area" for table in tables]
-    return problems_of("nothing to learn from", lines, len(lines), where=names_of(tables))
-
-
 def different_classes(tables):
     """Problem of datasets whose classes are not those of the first one."""
     first = tables[0] if tables else None
-    lines = [
-        f"{first.name} has {', '.join(first.classes)}, but {other.name} has {', '.join(other.classes)}"
-        for other in tables
-        if other.classes != first.classes
-    ]
+    others = [table for table in tables if table.classes != first.classes]
+    has = f"{first.name} has {', '.join(first.classes)}" if first else ""
+    lines = [f"{has}, but {table.name} has {', '.join(table.classes)}" for table in others]
     return problems_of("different classes", lines, len(tables), where=names_of(tables))
 
 
@@ -158,19 +137,14 @@ def names_of(tables):
 
 
 def shared_images(tables, key_of):
-    """Problems of images that are in two datasets.
-
-    Args:
-        key_of: function of a path that returns the same value for files with the same image; None if not known.
-    """
+    """Problems of images in two datasets; `key_of` a path is the same for files of the same image, None if unknown."""
     problems = []
     for first, second in combinations(tables, 2):
         there = {key_of(path): path for path in second.file_names}
         keys = {path: key_of(path) for path in first.file_names}
         pairs = [(path, there[key]) for path, key in keys.items() if key is not None and key in there]
         lines = [path if path == other else f"{path} = {other}" for path, other in pairs]
-        where = names_of([first, second])
-        problems += problems_of("images in both", lines, len(first.file_names), where=where)
+        problems += problems_of("images in both", lines, len(first.file_names), where=names_of([first, second]))
     return problems
 
 

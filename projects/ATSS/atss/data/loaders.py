@@ -1,30 +1,37 @@
-"""The loaders of a config."""
+"""The loaders of a config, and the check of its datasets."""
+
+from functools import partial
 
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.samplers import InferenceSampler
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import InputError
-from .catalog import check_datasets, read_dataset
+from .catalog import no_garbage_collection, read_dataset, table_of, warn
+from .inspection import inspect
 from .mapper import BoxDatasetMapper
+from .problems import errors_of
 from .resize import EvalResize
 from .train_loader import TrainLoader, sampler_of
 from .workers import restarted
 
 
 def check_data(cfg, train=True):
-    """Read the datasets of a run and check them, without opening images; warnings are logged.
+    """Read the datasets of a run and check them, without opening images; the loaders do not read them again.
 
-    The loaders do not read the datasets again.
-
-    Raises:
-        InputError: files are missing or malformed, or there is nothing to learn from.
+    Logs warnings. Raises InputError if files are missing or malformed, or there is nothing to learn from.
     """
     to_learn = cfg.DATASETS.TRAIN if train else ()
-    check_datasets(dict.fromkeys((*to_learn, *cfg.DATASETS.TEST)), to_learn)
+    with no_garbage_collection():
+        names = dict.fromkeys((*to_learn, *cfg.DATASETS.TEST))
+        problems = inspect([table_of(name, read_dataset(name, keep=True)) for name in names], to_learn)
+    for error in errors_of(problems):
+        raise InputError(error.line())
+    for problem in problems:
+        warn(problem)
     if train:
         train_dicts(cfg, keep=True)
 
@@ -69,42 +76,25 @@ def validation_loader(cfg, name):
 
 
 class OnceThrough:
-    """This process's share of a dataset's images in order, in batches: lists of dicts.
-
-    Args:
-        dicts: list of dicts in Detectron2's standard form.
-        mapper: function of such a dict that returns a dict for the detector.
-        batch_size: images per batch.
-        num_workers: number of worker processes, 0 to load in this process.
-    """
+    """This process's share of a dataset's images in order, in batches: lists of dicts. Arguments as `TrainLoader`'s."""
 
     def __init__(self, dicts, mapper, batch_size, num_workers):
-        self.dicts = DatasetFromList(dicts, copy=False)
-        self.mapper = mapper
-        mine = list(InferenceSampler(len(dicts)))
-        self.batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+        self.images = MapDataset(DatasetFromList(dicts, copy=False), mapper)
+        self.batches = list(BatchSampler(InferenceSampler(len(dicts)), batch_size, drop_last=False))
         self.num_workers = num_workers
 
     def __len__(self):
         return len(self.batches)
 
     def __iter__(self):
-        yield from restarted(self._loader_from)
-
-    def _loader_from(self, first):
-        images, batches = MapDataset(self.dicts, self.mapper), self.batches[first:]
-        return DataLoader(images, batch_sampler=batches, num_workers=self.num_workers, collate_fn=list)
+        loader = partial(DataLoader, self.images, num_workers=self.num_workers, collate_fn=list)
+        return restarted(lambda first: loader(batch_sampler=self.batches[first:]))
 
 
 def train_dicts(cfg, keep=False):
-    """Dicts of all images to train on, without boxes without area.
+    """Dicts of all images to train on, without boxes without area; `keep` as for `read_dataset`.
 
-    Args:
-        cfg: config of a run.
-        keep: as for `read_dataset`.
-
-    Raises:
-        InputError: a class number is too large for the head, or there is no box at all.
+    Raises InputError if a class number is too large for the head, or there is no box at all.
     """
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN: name a dataset to train on")

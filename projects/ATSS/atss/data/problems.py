@@ -76,22 +76,16 @@ KINDS = {
 
 
 class Problem(NamedTuple):
-    """A problem of a dataset.
+    """A problem of a dataset; severity, things and remedy are those of its kind."""
 
-    severity, things, remedy: of its kind, see `KINDS`.
-    count, total: how many of how many things, such as 3 of 205 "images".
-    examples: the first MAX_EXAMPLES, one line each.
-    where: name of the dataset or datasets with the problem; "" if not yet known.
-    """
-
-    kind: str
+    kind: str  # one of `KINDS`
     severity: str
-    count: int
+    count: int  # of `total` things, such as 3 of 205 "images"
     total: int
     things: str
-    examples: list
+    examples: list  # the first MAX_EXAMPLES, one line each
     remedy: str
-    where: str = ""
+    where: str = ""  # name of the dataset or datasets with the problem; "" if not yet known
 
     def extent(self):
         """Count and total as text, such as "3 of 205 images"."""
@@ -103,14 +97,9 @@ class Problem(NamedTuple):
 
 
 def problems_of(kind, found, total, describe=str, where=""):
-    """A list with one `Problem`, or an empty list if nothing was found.
+    """A list with one `Problem` of one of `KINDS`, or an empty list if nothing was found.
 
-    Args:
-        kind: one of `KINDS`.
-        found: sequence of the things that have the problem.
-        total: number of things that were checked.
-        describe: function of an element of `found` that returns a line.
-        where: see `Problem`.
+    Of `total` things that were checked, those in the sequence `found` have the problem; `describe` returns a line.
     """
     if not len(found):
         return []

@@ -37,22 +37,14 @@ MIN_SIDE = 8
 
 
 class Style(NamedTuple):
-    """How to draw images.
+    """How to draw images."""
 
-    name: name of the dataset.
-    sizes: (width, height) of the images, in pixels; all are equally likely.
-    kinds: kinds of images: share, minimum and maximum number of objects, range of the square roots of their areas.
-    max_aspect_ratio: maximum aspect ratio of an object.
-    min_visible: minimum fraction of an object that later objects leave visible.
-    max_iou: maximum IoU of two boxes.
-    """
-
-    name: str
-    sizes: tuple
-    kinds: tuple
-    max_aspect_ratio: float
-    min_visible: float
-    max_iou: float
+    name: str  # of the dataset
+    sizes: tuple  # (width, height) of the images, in pixels; all are equally likely
+    kinds: tuple  # of images: share, minimum and maximum number of objects, range of the square roots of their areas
+    max_aspect_ratio: float  # of an object
+    min_visible: float  # fraction of an object that later objects leave visible
+    max_iou: float  # of two boxes
 
 
 # For the demo: some images are empty, some crowded.
@@ -80,19 +72,13 @@ def register_shapes():
     for style in (SHAPES, CLUTTER):
         root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")) / style.name
         for split, (number, seed) in SPLITS.items():
-            name, folder = f"{style.name}_{split}", root / split
-            register(name, Source(f"{folder}.json", partial(read, folder, number, seed, style)))
-            MetadataCatalog.get(name).set(
-                thing_classes=list(CLASSES), json_file=f"{folder}.json", image_root=str(folder)
-            )
+            name, folder, file = f"{style.name}_{split}", root / split, f"{root / split}.json"
+            register(name, Source(file, partial(read, folder, number, seed, style)))
+            MetadataCatalog.get(name).set(thing_classes=list(CLASSES), json_file=file, image_root=str(folder))
 
 
 def read(folder, number, seed, style):
-    """`Content` of generated images, which are drawn if they are not there yet.
-
-    Args:
-        folder, number, seed, style: as for `generate`.
-    """
+    """`Content` of generated images, which are drawn if they are not there yet; arguments as for `generate`."""
     if not _is_current(folder, number, seed):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -117,15 +103,9 @@ def _info(number, seed):
 
 
 def generate(folder, number, seed, style=SHAPES):
-    """Draw `number` images into `folder`, and then write their annotations to `folder`.json.
+    """Draw `number` images into `folder`, which is replaced, and then write their annotations to `folder`.json.
 
     The same number and seed give the same images. An interrupted run leaves neither folder nor file.
-
-    Args:
-        folder: path of the image folder, which is replaced.
-        number: number of images.
-        seed: int.
-        style: `Style`.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -147,14 +127,9 @@ def generate(folder, number, seed, style=SHAPES):
 
 
 def draw(rng, style=SHAPES):
-    """Draw one image.
+    """Draw one image with a numpy random generator.
 
-    Args:
-        rng: a numpy random generator.
-        style: `Style`.
-
-    Returns:
-        a PIL image, and a list of (class, (x1, y1, x2, y2)) in pixels, x2 and y2 exclusive.
+    Returns a PIL image, and a list of (class, (x1, y1, x2, y2)) in pixels, x2 and y2 exclusive.
     """
     width, height = style.sizes[rng.integers(len(style.sizes))]
     pixels = background(rng, width, height)
@@ -165,13 +140,14 @@ def draw(rng, style=SHAPES):
     for _ in range(number):
         label = int(rng.integers(len(CLASSES)))
         mask, box = shape_mask(rng, label, width, height, sides, style.max_aspect_ratio)
-        if any((other & ~mask).sum() < style.min_visible * full for other, full in masks):
-            continue
-        if any(iou(box, other) > style.max_iou for _, other in objects):
+        is_hiding = any((other & ~mask).sum() < style.min_visible * full for other, full in masks)
+        if is_hiding or any(iou(box, other) > style.max_iou for _, other in objects):
             continue
         masks = [(other & ~mask, full) for other, full in masks] + [(mask, mask.sum())]
         objects.append((label, box))
-        pixels[mask] = color(rng) + rng.normal(0, 6, (int(mask.sum()), 3))
+        hue, saturation, value = rng.random(), rng.uniform(0.75, 1), rng.uniform(0.6, 1)
+        color = 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
+        pixels[mask] = color + rng.normal(0, 6, (int(mask.sum()), 3))
     pixels += rng.normal(0, 4, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), objects
 
@@ -192,20 +168,11 @@ def background(rng, width, height):
     return texture[:, :, None] + rng.normal(0, 8, 3)
 
 
-def color(rng):
-    """A vivid colour: (3,) float, red, green and blue from 0 to 255."""
-    hue, saturation, value = rng.random(), rng.uniform(0.75, 1), rng.uniform(0.6, 1)
-    return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-
-
 def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
-    """Draw a shape of a class at a random position.
+    """Mask (height, width) bool of a shape of a class at a random position, and its box (x1, y1, x2, y2), exclusive.
 
     The square root of its area is drawn log-uniformly from the range `sides`, its aspect ratio log-uniformly up to
     `max_aspect_ratio` in either direction. Both sides are at least MIN_SIDE and at most those of the image.
-
-    Returns:
-        (height, width) bool mask, and the box (x1, y1, x2, y2), x2 and y2 exclusive.
     """
     side = np.exp(rng.uniform(*np.log(sides)))
     root = np.exp(rng.uniform(-0.5, 0.5) * np.log(max_aspect_ratio))
@@ -214,9 +181,8 @@ def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
     canvas = Image.new("1", (width, height))
     pen = ImageDraw.Draw(canvas)
     corners = (x, y, x + w - 1, y + h - 1)
-    name = CLASSES[label]
-    is_outlined = name in ("ring", "frame")
-    how = {"outline": 1, "width": max(2, round(0.14 * min(w, h)))} if is_outlined else {"fill": 1}
+    name, outline = CLASSES[label], {"outline": 1, "width": max(2, round(0.14 * min(w, h)))}
+    how = outline if name in ("ring", "frame") else {"fill": 1}
     if name in ("disc", "ring"):
         pen.ellipse(corners, **how)
     elif name in ("box", "frame"):

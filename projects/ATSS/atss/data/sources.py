@@ -21,54 +21,33 @@ MAX_ANNOTATIONS = 1 << 34
 
 
 class Content(NamedTuple):
-    """The content of a dataset's files.
+    """The content of a dataset's files."""
 
-    coco: content of a json file in COCO format, not yet validated. An annotation from a YOLO or VOC file has a `place`:
-        the file, and the line.
-    image_folder: folder that each `file_name` is relative to.
-    problems: list of `Problem` found while reading.
-    file: path of a json file with the same content, None if there is none.
-    """
-
-    coco: dict
-    image_folder: str
-    problems: list
-    file: str | None = None
+    coco: dict  # in COCO format, not yet validated; an annotation of a YOLO or VOC file has a `place`: file, and line
+    image_folder: str  # that each `file_name` is relative to
+    problems: list  # of `Problem`, found while reading
+    file: str | None = None  # path of a json file with the same content
 
 
 class Source(NamedTuple):
-    """Where a dataset comes from.
+    """Where a dataset comes from."""
 
-    path: json file or folder, for messages.
-    read: function without arguments that returns a `Content`; raises InputError if a file cannot be read at all.
-    folder: DATASETS.FOLDER in which the dataset was found, None for other datasets.
-    """
-
-    path: str
-    read: Callable
-    folder: str | None = None
+    path: str  # json file or folder, for messages
+    read: Callable  # without arguments, returns a `Content`; raises InputError if a file cannot be read at all
+    folder: str | None = None  # DATASETS.FOLDER in which the dataset was found, None for other datasets
 
 
 def coco_content(classes, images):
-    """Content in COCO format.
+    """Content in COCO format, from a dict from class number to name, and (file name, width, height, objects) per image.
 
-    Args:
-        classes: dict from class number to name.
-        images: list of (file name, width, height, objects); objects is a list of (class number, [x, y, width, height],
-            place), where the place is as in `Content`, or None.
+    Objects are (class number, [x, y, width, height], place), where the place is as in `Content`, or None.
     """
     coco = {"images": [], "annotations": [], "categories": [{"id": k, "name": name} for k, name in classes.items()]}
     for image_id, (file_name, width, height, objects) in enumerate(images):
         coco["images"].append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         for label, box, place in objects:
-            annotation = {
-                "id": len(coco["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": label,
-                "bbox": box,
-                "area": box[2] * box[3],
-                "iscrowd": 0,
-            }
+            annotation = {"id": len(coco["annotations"]) + 1, "image_id": image_id, "category_id": label, "bbox": box}
+            annotation |= {"area": box[2] * box[3], "iscrowd": 0}
             coco["annotations"].append({**annotation, "place": place} if place else annotation)
     return coco
 
@@ -84,10 +63,7 @@ def split_of(name):
 
 
 def list_folder(path, *extensions):
-    """Sorted names in a folder, only those with one of the extensions if any are given.
-
-    Returns an empty list if `path` is None or cannot be listed.
-    """
+    """Sorted names in a folder, with one of the extensions if any are given; none if it is None or cannot be listed."""
     try:
         names = sorted(os.listdir(path)) if path else []
     except (OSError, ValueError):
@@ -131,8 +107,7 @@ def check_file(path, max_size):
 def read_lines(path):
     """dict from line number, from 1, to the line without surrounding whitespace; blank lines are skipped.
 
-    Raises:
-        InputError: the file is missing or too large.
+    Raises InputError if the file is missing or too large.
     """
     check_file(path, MAX_TEXT)
     with open(path, encoding="utf-8", errors="replace") as file:

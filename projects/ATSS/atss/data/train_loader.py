@@ -5,6 +5,8 @@ the number of processes. A resumed run therefore needs no state but the seed, wh
 """
 
 import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from detectron2.data import DatasetFromList
 from detectron2.data.samplers import RandomSubsetTrainingSampler, RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..errors import InputError, first_line
 from ..utils.randomness import seeded
@@ -24,11 +26,7 @@ MAX_TRIES = 20
 
 
 class Place(NamedTuple):
-    """An image in the order of all processes' images.
-
-    position: position in that order.
-    index: index of the image's dict.
-    """
+    """An image by its `position` in the order of all processes' images, and the `index` of its dict."""
 
     position: int
     index: int
@@ -49,9 +47,7 @@ class TrainLoader:
         skip_unreadable: whether to replace an image that cannot be used by another one, which then has a list
             `unusable` of (file name, reason).
 
-    Attributes:
-        first: number of the first batch of the next iteration.
-        seed: see above.
+    The attribute `first` is the number of the first batch of the next iteration.
     """
 
     def __init__(self, dicts, mapper, sampler, batch_size, *, group, num_workers, seed, skip_unreadable=False):
@@ -82,10 +78,7 @@ class TrainLoader:
 def batches(sampler, wide, batch_size):
     """Yield the batches of this process as lists of `Place`, wide images and tall ones in different batches.
 
-    Args:
-        sampler: endless indices of this process.
-        wide: list of whether an image is wide, by index.
-        batch_size: images per batch.
+    `sampler` gives endless indices of this process; `wide` says by index whether an image is wide.
     """
     rank, world_size = comm.get_rank(), comm.get_world_size()
     waiting = {False: [], True: []}
@@ -97,18 +90,15 @@ def batches(sampler, wide, batch_size):
             batch.clear()
 
 
-class MappedImages(Dataset):
-    """Mapped images by `Place`."""
+@dataclass
+class MappedImages:
+    """Mapped images by `Place`; see `TrainLoader`."""
 
-    def __init__(self, dicts, mapper, wide, seed, skip_unreadable):
-        self.dicts = dicts
-        self.mapper = mapper
-        self.wide = wide
-        self.seed = seed
-        self.skip_unreadable = skip_unreadable
-
-    def __len__(self):
-        return len(self.dicts)
+    dicts: Sequence
+    mapper: Callable
+    wide: list
+    seed: int
+    skip_unreadable: bool
 
     def __getitem__(self, place):
         with seeded(self.seed, place.position):
@@ -122,20 +112,12 @@ class MappedImages(Dataset):
             except InputError as error:
                 unusable.append((self.dicts[index]["file_name"], first_line(error)))
             # Another image of the same orientation, so that the batch needs no more padding.
-            others = np.flatnonzero(np.equal(self.wide, self.wide[index]))
-            index = int(np.random.choice(others))
+            index = int(np.random.choice(np.flatnonzero(np.equal(self.wide, self.wide[index]))))
         raise InputError(f"{unusable[-1][1]}; {MAX_TRIES} images in a row cannot be used")
 
 
 def sampler_of(name, dicts, repeat_threshold, subset_ratio):
-    """Function of a seed that returns a sampler: endless indices of this process.
-
-    Args:
-        name: one of `SAMPLERS`.
-        dicts: list of dicts in Detectron2's standard form.
-        repeat_threshold: for RepeatFactorTrainingSampler.
-        subset_ratio: for RandomSubsetTrainingSampler.
-    """
+    """Function of a seed that returns one of `SAMPLERS`: endless indices of this process."""
     if name == "RepeatFactorTrainingSampler":
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dicts, repeat_threshold)
         return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)

@@ -6,25 +6,12 @@ A box is given by its first and last pixel, xmin to xmax, counted from 1. Many p
 
 import os
 import xml.etree.ElementTree as ElementTree
-from functools import cache, partial
+from functools import cache
 
 from ..errors import InputError, first_line
+from . import sources
 from .image_io import upright_size
 from .problems import problems_of
-from .sources import (
-    EXTENSIONS,
-    MAX_TEXT,
-    SPLITS,
-    Content,
-    Source,
-    check_file,
-    coco_content,
-    list_folder,
-    read_lines,
-    split_folders,
-    stem_of,
-    subfolder,
-)  # fmt: skip
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -34,30 +21,29 @@ def find_voc(folder):
     splits = listed_by_sets(folder) or listed_by_split(folder)
     # The classes and the pixel convention follow from all splits together.
     contents = cache(lambda: read_voc(folder, splits))
-    return {split: Source(folder, partial(lambda split: contents()[split], split), folder) for split in splits}
+    return {split: sources.Source(folder, lambda split=split: contents()[split], folder) for split in splits}
 
 
 def listed_by_sets(folder):
     """Files in Annotations/ and JPEGImages/, with the splits of ImageSets/Main/, as in the VOC datasets.
 
-    Returns:
-        dict from split to (paths of xml files, folder of their images). All files are "train" if there are no lists.
+    Returns a dict from split to (paths of xml files, folder of their images). All are "train" if there are no lists.
     """
-    annotations, images = subfolder(folder, "Annotations"), image_folder(folder)
-    files = list_folder(annotations, ".xml")
+    annotations, images = sources.subfolder(folder, "Annotations"), image_folder(folder)
+    files = sources.list_folder(annotations, ".xml")
     if not files or not images:
         return {}
     lists = os.path.join(folder, "ImageSets", "Main")
-    names = {stem_of(name) for name in list_folder(lists, ".txt")}
-    list_names = {split: split for split in SPLITS if split in names}
+    names = {sources.stem_of(name) for name in sources.list_folder(lists, ".txt")}
+    list_names = {split: split for split in sources.SPLITS if split in names}
     if "trainval" in names:
         list_names.setdefault("train", "trainval")
     if not list_names:
         return {"train": ([os.path.join(annotations, name) for name in files], images)}
-    stems = {stem_of(name) for name in files}
+    stems = {sources.stem_of(name) for name in files}
     found = {}
     for split, name in list_names.items():
-        lines = read_lines(os.path.join(lists, f"{name}.txt")).values()
+        lines = sources.read_lines(os.path.join(lists, f"{name}.txt")).values()
         # Some lists have 1 or -1 after the name.
         listed = [line if line in stems else line.split()[0] for line in lines]
         # Names must not lead out of the folder.
@@ -67,36 +53,24 @@ def listed_by_sets(folder):
 
 
 def listed_by_split(folder):
-    """Files in `<split>/Annotations`, or xml files beside the images of `<split>` or, as "train", of the folder.
-
-    Returns:
-        as `listed_by_sets`.
-    """
+    """As `listed_by_sets`: files in `<split>/Annotations`, or beside the images of `<split>` or ("train") `folder`."""
     found = {}
-    for split, place in {**split_folders(folder), "": folder}.items():
-        annotations, images = subfolder(place, "Annotations"), image_folder(place)
+    for split, place in {**sources.split_folders(folder), "": folder}.items():
+        annotations, images = sources.subfolder(place, "Annotations"), image_folder(place)
         if not (annotations and images and split):
             annotations, images = place, place
-        files = list_folder(annotations, ".xml")
-        if files and list_folder(images, *EXTENSIONS) and (split or not found):
+        files = sources.list_folder(annotations, ".xml")
+        if files and sources.list_folder(images, *sources.EXTENSIONS) and (split or not found):
             found[split or "train"] = [os.path.join(annotations, name) for name in files], images
     return found
 
 
 def image_folder(folder):
-    return subfolder(folder, "JPEGImages") or subfolder(folder, "images")
+    return sources.subfolder(folder, "JPEGImages") or sources.subfolder(folder, "images")
 
 
 def read_voc(folder, splits):
-    """Read the xml files of all splits.
-
-    Args:
-        folder: folder of the dataset.
-        splits: as returned by `listed_by_sets`.
-
-    Returns:
-        dict from split to `Content`.
-    """
+    """dict from split to the `Content` of its xml files; `splits` is as returned by `listed_by_sets`."""
     found, problems = {}, {}
     for split, (files, images) in splits.items():
         found[split], reasons = {}, []
@@ -120,22 +94,19 @@ def read_voc(folder, splits):
                 for name, (xmin, ymin, xmax, ymax) in objects
             ]
             images.append((os.path.relpath(path, folder), width, height, boxes))
-        problems[split] += problems_of("how pixels are counted", [explanation], 1)
-        contents[split] = Content(coco_content(dict(enumerate(names)), images), folder, problems[split])
+        coco = sources.coco_content(dict(enumerate(names)), images)
+        counting = problems_of("how pixels are counted", [explanation], 1)
+        contents[split] = sources.Content(coco, folder, problems[split] + counting)
     return contents
 
 
 def pixel_convention(labels):
-    """What the coordinates of a dataset mean.
+    """What the coordinates of a dataset mean, given what `read_annotation` returns for all of its files.
 
     They are pixels from 1, as in VOC, if none is below 1, and pixels from 0 otherwise. They are edges if some have
     fractions, or if a box that ended with its last pixel would end outside of its image.
 
-    Args:
-        labels: list of what `read_annotation` returns.
-
-    Returns:
-        what to subtract from xmin, what to add to xmax - xmin for the width, and an explanation in one line.
+    Returns what to subtract from xmin, what to add to xmax - xmin for the width, and an explanation in one line.
     """
     boxes = [(box, width, height) for _, width, height, objects in labels for _, box in objects]
     if any(x % 1 for box, *_ in boxes for x in box):
@@ -149,13 +120,10 @@ def pixel_convention(labels):
 
 
 def read_annotation(xml, images):
-    """Read an xml file; the size of the image is taken from the image if the file does not give it.
+    """Path of the image of an xml file, width, height, and a list of (class name, [xmin, ymin, xmax, ymax]).
 
-    Returns:
-        path of the image, width, height, and a list of (class name, [xmin, ymin, xmax, ymax]).
-
-    Raises:
-        InputError: the file cannot be used; the message gives the reason.
+    The size is read from the image if the file does not give it. Raises InputError, with the reason, if the file cannot
+    be used.
     """
     if not os.path.exists(xml):
         raise InputError("is missing, but ImageSets lists it")
@@ -163,7 +131,7 @@ def read_annotation(xml, images):
         file_name, size, objects = read_xml(xml)
     except (OSError, LookupError, ValueError, ElementTree.ParseError) as error:
         raise InputError(first_line(error)) from error
-    path = find_image(images, stem_of(xml), file_name)
+    path = find_image(images, sources.stem_of(xml), file_name)
     try:
         return path, *(size or upright_size(path)), objects
     except InputError as error:
@@ -172,7 +140,7 @@ def read_annotation(xml, images):
 
 def find_image(folder, stem, given):
     """Path of the image with the name of the xml file, else of the image that the xml file names."""
-    candidates = [stem + extension for lower in EXTENSIONS for extension in (lower, lower.upper())]
+    candidates = [stem + extension for lower in sources.EXTENSIONS for extension in (lower, lower.upper())]
     if os.path.splitext(given)[0] == stem:
         candidates.insert(0, given)
     paths = [os.path.join(folder, name) for name in (*candidates, given or f"{stem}.jpg")]
@@ -187,17 +155,12 @@ class WithoutDoctype(ElementTree.TreeBuilder):
 
 
 def read_xml(path):
-    """Parse an xml file in Pascal VOC format.
+    """File name of the image, "" if not given; (width, height), None if not given; and objects as `read_annotation`.
 
-    Returns:
-        file name of the image, "" if it is not given; (width, height), None if it is not given; and a list of (class
-        name, [xmin, ymin, xmax, ymax]).
-
-    Raises:
-        OSError, InputError: the file cannot be read.
-        LookupError, ValueError, ElementTree.ParseError: the file is malformed; the message gives the reason.
+    Raises OSError, InputError if the file cannot be read; LookupError, ValueError, ElementTree.ParseError, with the
+    reason, if it is malformed.
     """
-    check_file(path, MAX_TEXT)
+    sources.check_file(path, sources.MAX_TEXT)
     root = ElementTree.parse(path, ElementTree.XMLParser(target=WithoutDoctype())).getroot()
     if root.tag != "annotation":
         raise ValueError(f"expected <annotation>, got <{root.tag}>")

@@ -12,14 +12,10 @@ MAX_DEATHS = 3
 
 
 def restarted(loader_from, first=0):
-    """Yield the batches of a loader; make the loader again if it loses a worker.
+    """Yield the batches of a loader from batch number `first` on; make the loader again if it loses a worker.
 
-    Args:
-        loader_from: function of a number n that returns a `torch.utils.data.DataLoader` whose first batch is the n-th.
-        first: number of the first batch.
-
-    Raises:
-        InputError: workers die again and again.
+    `loader_from` is a function of a number n that returns a `torch.utils.data.DataLoader` whose first batch is the
+    n-th. Raises InputError if workers die again and again.
     """
     number, deaths = first, 0
     while True:

@@ -2,26 +2,15 @@
 
 import math
 import os
+import re
 from functools import cache, partial
 
 import yaml
 
 from ..errors import InputError, first_line
+from . import sources
 from .image_io import upright_size
 from .problems import problems_of
-from .sources import (
-    EXTENSIONS,
-    Content,
-    Source,
-    check_file,
-    coco_content,
-    list_folder,
-    read_lines,
-    split_folders,
-    split_of,
-    stem_of,
-    subfolder,
-)  # fmt: skip
 
 # Files with one class name per line, used if no yaml file has the names.
 NAME_FILES = ("classes.txt", "obj.names")
@@ -30,21 +19,19 @@ MAX_YAML = 1 << 20
 
 
 def find_yolo_yaml(folder):
-    """Find the splits that a yaml file at the top of a folder names.
+    """dict from the splits that a yaml file at the top of a folder names to `Source`, empty if there is no such file.
 
-    Returns:
-        dict from split to `Source`, empty if there is no such file.
-
-    Raises:
-        InputError: data.yaml or dataset.yaml cannot be read.
+    Raises InputError if data.yaml or dataset.yaml cannot be read.
     """
     path, config = find_yaml(folder, ("names", "train"))
     if not path:
         return {}
     root = os.path.join(folder, config["path"]) if isinstance(config.get("path"), str) else folder
     bases = [root, folder]
-    entries = {split_of(key): value for key, value in config.items() if split_of(key) and value}
-    entries = {split: value if isinstance(value, list) else [value] for split, value in entries.items()}
+    entries = {}
+    for key, value in config.items():
+        if sources.split_of(key) and value:
+            entries[sources.split_of(key)] = value if isinstance(value, list) else [value]
     # Programs name a test split in every file, whether there is one or not.
     if not all(resolve(entry, bases) for entry in entries.get("test", ())):
         del entries["test"]
@@ -68,16 +55,16 @@ def find_yolo_yaml(folder):
 
 
 def find_yolo_folders(folder):
-    """Find splits in `images/<split>` and `labels/<split>`, or `<split>/images` and `<split>/labels`, or "train" alone.
+    """dict from split to `Source`, empty if there are none.
 
-    Returns:
-        dict from split to `Source`, empty if there are none.
+    Splits are in `images/<split>` and `labels/<split>`, or `<split>/images` and `<split>/labels`, or "train" alone.
     """
-    images, labels = subfolder(folder, "images"), subfolder(folder, "labels")
-    places = split_folders(images) if labels else {}
+    images, labels = sources.subfolder(folder, "images"), sources.subfolder(folder, "labels")
+    places = sources.split_folders(images) if labels else {}
     if not places:
-        inside = {split: place for split, place in split_folders(folder).items() if subfolder(place, "labels")}
-        places = {split: subfolder(place, "images") for split, place in inside.items() if subfolder(place, "images")}
+        for split, place in sources.split_folders(folder).items():
+            if sources.subfolder(place, "images") and sources.subfolder(place, "labels"):
+                places[split] = sources.subfolder(place, "images")
     if not places and images and labels:
         places = {"train": images}
     if not places:
@@ -89,38 +76,34 @@ def find_yolo_folders(folder):
         inside = filter(None, (folder, labels, *map(label_folder, places.values())))
         files = [os.path.join(place, name) for place in inside for name in NAME_FILES]
         found = next(filter(os.path.isfile, files), None)
-        names = dict(enumerate(read_lines(found).values())) if found else None
+        names = dict(enumerate(sources.read_lines(found).values())) if found else None
     return yolo_sources(folder, places, lambda split: images_in(places[split]), names)
 
 
 def yolo_sources(folder, splits, images_of, names, has_keypoints=False):
-    """dict from split to `Source`.
+    """dict from split to `Source`; `images_of` is a function of a split that returns the paths of its images.
 
-    Args:
-        images_of: function of a split that returns the paths of its images.
-        names: dict from class number to name; None to use the numbers in the label files of all splits as names.
-        has_keypoints: whether keypoints follow the box on each line.
+    Without `names`, a dict from class number to name, the numbers in the label files of all splits are the names.
     """
     numbered = cache(lambda: number_classes([path for split in splits for path in images_of(split)]))
 
     def read(split):
         return read_yolo(folder, images_of(split), numbered() if names is None else names, has_keypoints)
 
-    return {split: Source(folder, partial(read, split), folder) for split in splits}
+    return {split: sources.Source(folder, partial(read, split), folder) for split in splits}
 
 
 def find_yaml(folder, needed):
     """Path and content of a yaml file with the keys `needed`, of which val can replace train; (None, None) without one.
 
-    Raises:
-        InputError: data.yaml or dataset.yaml cannot be read; other files are skipped.
+    Raises InputError if data.yaml or dataset.yaml cannot be read; other files are skipped.
     """
-    names = list_folder(folder, ".yaml", ".yml")
-    usual = [name for name in names if stem_of(name) in ("data", "dataset")]
+    names = sources.list_folder(folder, ".yaml", ".yml")
+    usual = [name for name in names if sources.stem_of(name) in ("data", "dataset")]
     for name in dict.fromkeys(usual + names):
         path = os.path.join(folder, name)
         try:
-            check_file(path, MAX_YAML)
+            sources.check_file(path, MAX_YAML)
             with open(path, encoding="utf-8") as file:
                 config = yaml.load(file, yaml.BaseLoader)  # all values are text: a class may be called "no", or "1"
         except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, InputError) as error:
@@ -135,11 +118,7 @@ def find_yaml(folder, needed):
 
 
 def class_names(names, path):
-    """dict from class number to name, from the `names` of a yaml file: a list or a mapping.
-
-    Raises:
-        InputError: `names` is neither.
-    """
+    """dict from class number to name; raises InputError if the `names` of a yaml file are neither list nor mapping."""
     named = dict(enumerate(names)) if isinstance(names, list) else names
     try:
         if not all(isinstance(name, str) for name in named.values()):
@@ -169,17 +148,16 @@ def images_in(folder):
     found = []
     for place, folders, _ in os.walk(folder):
         folders.sort()
-        found += [os.path.join(place, name) for name in list_folder(place, *EXTENSIONS)]
+        found += [os.path.join(place, name) for name in sources.list_folder(place, *sources.EXTENSIONS)]
     return found
 
 
 def images_listed(path, bases):
     """Paths of the images that a text file lists, relative to the first base that contains the first image.
 
-    Raises:
-        InputError: the file is too large, or an image is outside of all bases.
+    Raises InputError if the file is too large, or an image is outside of all bases.
     """
-    lines = [line.replace("\\", "/") for line in read_lines(path).values()]
+    lines = [line.replace("\\", "/") for line in sources.read_lines(path).values()]
     having = [base for base in bases if lines and os.path.isfile(os.path.join(base, lines[0]))]
     base = having[0] if having else bases[-1]
     found = [os.path.normpath(os.path.join(base, line)) for line in lines]
@@ -192,19 +170,15 @@ def images_listed(path, bases):
 
 def label_folder(folder):
     """The folder of the label files of the images in `folder`: `labels` in place of the last `images`."""
-    names = folder.split(os.sep)
-    for i in reversed(range(len(names))):
-        if names[i].lower() == "images":
-            return os.sep.join([*names[:i], "labels", *names[i + 1 :]])
-    return folder
+    return re.sub(r"^(.*/)?images(?=/|\Z)", r"\1labels", folder, count=1, flags=re.IGNORECASE | re.DOTALL)
 
 
 def label_files(images):
     """Paths of the label files of images, None for images without one."""
-    names_in = cache(lambda folder: set(list_folder(folder)))  # lists each folder once
+    names_in = cache(lambda folder: set(sources.list_folder(folder)))  # lists each folder once
     files = []
     for path in images:
-        folder, name = os.path.dirname(path), f"{stem_of(path)}.txt"
+        folder, name = os.path.dirname(path), f"{sources.stem_of(path)}.txt"
         places = [place for place in (label_folder(folder), folder) if name in names_in(place)]
         files.append(os.path.join(places[0], name) if places else None)
     return files
@@ -214,7 +188,7 @@ def number_classes(images):
     """dict from number to the same number as name, up to the highest class number in the label files of the images."""
     highest = -1
     for path in filter(None, label_files(images)):
-        for line in read_lines(path).values():
+        for line in sources.read_lines(path).values():
             try:
                 highest = max(highest, int(float(line.split()[0])))
             except (ValueError, OverflowError):
@@ -223,14 +197,7 @@ def number_classes(images):
 
 
 def read_yolo(folder, paths, names, has_keypoints):
-    """The `Content` of images and their label files; an image without a label file has no objects.
-
-    Args:
-        folder: folder of the dataset.
-        paths: list of the images' paths.
-        names: dict from class number to name.
-        has_keypoints: whether keypoints follow the box on each line.
-    """
+    """The `Content` of images and their label files; an image without a label file has no objects."""
     # A yaml file may name images anywhere, but the names of images must not lead out of the image folder.
     top = os.path.join(os.path.abspath(folder), "")
     if not all(os.path.abspath(path).startswith(top) for path in paths):
@@ -244,7 +211,7 @@ def read_yolo(folder, paths, names, has_keypoints):
             unreadable.append(str(error))
             continue
         objects = []
-        for number, line in read_lines(file).items() if file else ():
+        for number, line in sources.read_lines(file).items() if file else ():
             place = f"{os.path.relpath(file, folder)}, line {number}"
             num_lines += 1
             try:
@@ -256,25 +223,22 @@ def read_yolo(folder, paths, names, has_keypoints):
         images.append((os.path.relpath(path, folder), width, height, objects))
     problems = problems_of("images that cannot be read", unreadable, len(paths))
     problems += problems_of("malformed lines", malformed, num_lines) + label_problems(folder, paths, files)
-    return Content(coco_content(names, images), folder, problems)
+    return sources.Content(sources.coco_content(names, images), folder, problems)
 
 
 def label_problems(folder, images, files):
-    """Find image folders without any labels, and label files without an image.
-
-    Args:
-        images: list of paths.
-        files: their label files, as returned by `label_files`.
-    """
+    """Find image folders without any labels, and label files (see `label_files`) without an image."""
     used = set(filter(None, files))
     image_folders = {os.path.dirname(path) for path in images}
     unlabeled = [] if used else sorted({f"{label_folder(place)}: no label file of an image" for place in image_folders})
     # The images of other splits may be in the same folders.
-    stems = {stem_of(name) for place in image_folders for name in list_folder(place, *EXTENSIONS)}
+    names = (name for place in image_folders for name in sources.list_folder(place, *sources.EXTENSIONS))
+    stems = set(map(sources.stem_of, names))
     places = sorted({os.path.dirname(file) for file in used})
-    present = [os.path.join(place, name) for place in places for name in list_folder(place, ".txt")]
+    present = [os.path.join(place, name) for place in places for name in sources.list_folder(place, ".txt")]
     present = [path for path in present if os.path.basename(path) not in NAME_FILES]
-    alone = [os.path.relpath(path, folder) for path in present if path not in used and stem_of(path) not in stems]
+    alone = [path for path in present if path not in used and sources.stem_of(path) not in stems]
+    alone = [os.path.relpath(path, folder) for path in alone]
     return [
         *problems_of("no labels at all", unlabeled, len(unlabeled)),
         *problems_of("label files without an image", alone, len(present)),
@@ -282,16 +246,10 @@ def label_problems(folder, images, files):
 
 
 def read_line(line, has_keypoints):
-    """Parse a line of a label file.
+    """Class number of a line of a label file, and [x, y, width, height] of the box, where x and y are its centre.
 
-    Args:
-        has_keypoints: whether keypoints follow the box; otherwise a line of many numbers is a polygon.
-
-    Returns:
-        class number, and [x, y, width, height] of the box, where x and y are its centre.
-
-    Raises:
-        ValueError: the line is malformed; the message gives the reason.
+    A line of many numbers is a polygon, unless keypoints follow the box. Raises ValueError, with the reason, if the
+    line is malformed.
     """
     got = f"got {line.strip()[:60]!r}"
     try:
