@@ -23,21 +23,13 @@ def register_datasets(cfg: CfgNode, given: Sequence[str], look: bool) -> None:
     Raises:
         InputError: an entry or a folder that cannot be used.
     """
-    for entry in cfg.DATASETS.REGISTER:
-        register_coco_format(*_triple(entry))
-    if cfg.DATASETS.FOLDER:
-        _settle_folder(cfg, given, look)
-
-
-def _triple(entry):
-    if isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(part, str) for part in entry):
-        return entry
-    raise InputError(f"DATASETS.REGISTER: expected [name, annotation file, image folder], got {entry!r}")
-
-
-def _settle_folder(cfg, given, look):
-    """Register the splits of DATASETS.FOLDER, and set DATASETS.TRAIN and DATASETS.TEST; see `register_datasets`."""
     datasets = cfg.DATASETS
+    for entry in datasets.REGISTER:
+        if not isinstance(entry, (list, tuple)) or [type(part) for part in entry] != [str] * 3:
+            raise InputError(f"DATASETS.REGISTER: expected [name, annotation file, image folder], got {entry!r}")
+        register_coco_format(*entry)
+    if not datasets.FOLDER:
+        return
     if datasets.REGISTER:
         raise InputError("DATASETS.FOLDER and DATASETS.REGISTER: give one of them; docs/own_data.md shows both")
     if not look and "DATASETS.FOLDER" not in given:
@@ -45,8 +37,7 @@ def _settle_folder(cfg, given, look):
         return
     names = register_folder(datasets.FOLDER)
     to_test = names.get("val") or names.get("test")
-    chosen = {"TRAIN": names.get("train"), "TEST": to_test}
-    for key, name in chosen.items():
+    for key, name in {"TRAIN": names.get("train"), "TEST": to_test}.items():
         # The config.yaml of a run already names the splits that it used.
         filled_in = datasets[key] and set(datasets[key]) <= set(names.values())
         if f"DATASETS.{key}" not in given and not filled_in:

@@ -38,9 +38,8 @@ def markdown(table, results, setting):
     lines += ["| | " + " | ".join(HEADERS) + " |", "| --- |" + " --- |" * len(HEADERS)]
     for row, by_seed in zip(table.rows, results, strict=True):
         cells = [mean_and_deviation([result[name] for result in by_seed.values()]) for name in METRICS]
-        cells.append(
-            mean_and_deviation([result["positives"] for result in by_seed.values()][:1])
-        )  # equal for all seeds
+        positives = [result["positives"] for result in by_seed.values()]
+        cells.append(mean_and_deviation(positives[:1]))  # equal for all seeds
         lines.append(" | ".join([f"| {row.name}", *cells, f"{row.paper['AP']:.1f} |"]))
     return "\n".join(lines) + "\n"
 
