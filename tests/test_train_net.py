@@ -6,39 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.engine import default_argument_parser
 
-import train_net
-from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
+from tests.helpers import SHORT, error_line, run, train, train_command
 
 pytestmark = pytest.mark.slow
 
-# Random models find nothing above the usual threshold; with this one there are boxes to compare.
-SHORT = {**TINY, "SOLVER.MAX_ITER": 24, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}
 DETECTIONS = "inference/coco_instances_results.json"
-
-
-def command(settings, *flags):
-    return ["train_net.py", "--config-file", DEMO_CONFIG, *flags, *pairs(settings)]
 
 
 def metrics(folder):
     return [json.loads(line) for line in (Path(folder) / "metrics.json").read_text().splitlines()]
-
-
-def train(settings, *flags):
-    """Train in this process; return the trainer."""
-    trainers = []
-
-    class Trainer(train_net.Trainer):
-        def __init__(self, cfg):
-            super().__init__(cfg)
-            trainers.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_net, "Trainer", Trainer)
-        train_net.main(default_argument_parser().parse_args(command(settings, *flags)[1:]))
-    return trainers[0]
 
 
 def test_training_writes_what_detectron2_does_and_validation_losses(finished_run):
@@ -65,7 +42,7 @@ def test_one_warning_if_there_is_no_gpu(finished_run):
 def test_eval_only_gives_the_results_of_the_evaluation_after_training(finished_run, shapes, tmp_path):
     settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": finished_run / "model_final.pth"}
 
-    result = run(*command(settings, "--eval-only"))
+    result = run(*train_command(settings, "--eval-only"))
 
     assert len(json.loads((tmp_path / DETECTIONS).read_text())) > 50
     assert (tmp_path / DETECTIONS).read_bytes() == (finished_run / DETECTIONS).read_bytes()
@@ -88,7 +65,7 @@ def test_averaged_weights_best_checkpoint_and_early_end(shapes, tmp_path):
     name = "backbone.bottom_up.stem.conv1.norm.running_mean"
     assert not torch.equal(average["weights"][name], saved["model"][name])
     again = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "again", "MODEL.WEIGHTS": tmp_path / "model_final.pth"}
-    train_net.main(default_argument_parser().parse_args(command(again, "--eval-only")[1:]))
+    train(again, "--eval-only")
     assert (tmp_path / DETECTIONS).read_bytes() == (tmp_path / "again" / DETECTIONS).read_bytes(), "of the averages"
 
 
@@ -153,10 +130,8 @@ def test_training_on_batches_without_objects(shapes, coco_file, tmp_path):
     ],
 )
 def test_bad_input_gets_one_line_and_nothing_is_written(capsys, shapes, tmp_path, settings, flags, named):
-    arguments = command({**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "out", **settings}, *flags)[1:]
-
     with pytest.raises(SystemExit, match=r"^1$"):
-        train_net.main(default_argument_parser().parse_args(arguments))
+        train({**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "out", **settings}, *flags)
 
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert all(part in line for part in named), line
@@ -170,13 +145,13 @@ def test_an_unreadable_image_stops_training_with_one_line(shapes, coco_file, tmp
     datasets = {"DATASETS.REGISTER": [["animals", path, images]], "DATASETS.TRAIN": ("animals",)}
     settings = {**SHORT, **datasets, "DATASETS.TEST": "()", "DATALOADER.NUM_WORKERS": 2, "OUTPUT_DIR": tmp_path / "out"}
 
-    line = error_line(run(*command(settings), check=False))
+    line = error_line(run(*train_command(settings), check=False))
 
     assert "1.png" in line and "cannot be read" in line
     assert not (tmp_path / "out/model_final.pth").exists()
 
 
 def test_more_gpus_than_there_are_gets_one_line(shapes):
-    line = error_line(run(*command({**SHORT, **shapes}, "--num-gpus", "64"), check=False))
+    line = error_line(run(*train_command({**SHORT, **shapes}, "--num-gpus", "64"), check=False))
 
     assert "--num-gpus 64" in line

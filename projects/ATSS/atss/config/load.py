@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool = True) -> CfgNode:
-    """Read a config, check it, register its datasets, and set the device and the classes.
+    """Read a config, check it, register its datasets, set the device and the classes; return it frozen.
 
     Args:
         config_file: yaml file; it cannot run code.
@@ -27,16 +27,13 @@ def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool 
         read_datasets: False to take the classes from MODEL.ATSS.CLASS_NAMES, if they are given as in the config.yaml of
             a trained model, without reading the datasets.
 
-    Returns:
-        the frozen config.
-
     Raises:
         InputError: a file, key or value that cannot be used; datasets that do not fit each other or NUM_CLASSES.
     """
     cfg = _merged(config_file, opts)
     check_config(cfg)
     read_datasets = read_datasets or not cfg.MODEL.ATSS.CLASS_NAMES
-    register_datasets(cfg, given=list(opts)[::2], look=read_datasets)
+    register_datasets(cfg, list(opts)[::2], look=read_datasets)
     _settle_device(cfg)
     if read_datasets:
         settle_classes(cfg)
@@ -51,11 +48,9 @@ def wanted_device(config_file: str, opts: Sequence[str] = ()) -> str:
 
 
 def parse_with_opts(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line with config keys and values, `opts`, anywhere among the options.
+    """Parse a command line with config keys and values anywhere among the options.
 
-    Args:
-        parser: has a positional argument `opts` with nargs "*" or similar.
-        arguments: by default those of the command line.
+    The parser has a positional argument `opts` for them, with nargs "*" or similar. `arguments` replace sys.argv.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     nodes, opts, rest, among_opts = get_cfg().keys(), [], [], False

@@ -80,9 +80,8 @@ class KeepBest(Evaluation):
 
     Args:
         eval_period, eval_function: see EvalHook.
-        checkpointer (Checkpointer): saves `model_best.pth`.
+        checkpointer (Checkpointer): saves `model_best.pth`, if `save`.
         metric (str): evaluation result to compare, higher is better ("bbox/AP").
-        save (bool): whether to save the best checkpoint.
         patience (int): evaluations without a better result after which training ends, 0 for never.
     """
 
@@ -170,10 +169,8 @@ class StopOnSignal(HookBase):
 class PredictionImages(HookBase):
     """Every VIS_PERIOD iterations, draw the ground truth and the detections of some images for TensorBoard.
 
-    Args:
-        cfg (CfgNode): the config.
-        model (nn.Module): without DistributedDataParallel.
-        records (list[dict]): the images in Detectron2's standard format, which are resized as for testing.
+    The images are dicts in Detectron2's standard format, and resized as for testing; the model is not wrapped in
+    DistributedDataParallel.
     """
 
     def __init__(self, cfg, model, records):

@@ -30,11 +30,8 @@ class TrainingStep(SimpleTrainer):
     Args:
         cfg (CfgNode): its keys SOLVER.AMP.ENABLED, SOLVER.MAX_SKIPPED_BATCHES, DATALOADER.MAX_UNREADABLE, OUTPUT_DIR.
         model, data_loader, optimizer: see SimpleTrainer.
-        stop_signal_here (callable): () -> str or None, the stop signal that this process has received.
-
-    Attributes:
-        stop_signal (str or None): the first stop signal that any process has received.
-        skipped (int): number of skipped batches.
+        stop_signal_here (callable): () -> str or None, the stop signal that this process has received; that of any
+            process becomes `stop_signal`.
     """
 
     def __init__(self, cfg, model, data_loader, optimizer, stop_signal_here=lambda: None):
@@ -43,7 +40,7 @@ class TrainingStep(SimpleTrainer):
         self.max_skipped_batches, self.max_unreadable = cfg.SOLVER.MAX_SKIPPED_BATCHES, cfg.DATALOADER.MAX_UNREADABLE
         self.folder = Path(cfg.OUTPUT_DIR, "skipped_batches")
         self.stop_signal_here, self.stop_signal = stop_signal_here, None
-        self.skipped, self.unreadable = 0, set()
+        self.skipped, self.unreadable = 0, set()  # number of batches, names of images
         # Iterations for which memory did not suffice in one of several processes, one per line.
         self._out_of_memory_file = self.folder / "out_of_memory.txt"
         self._out_of_memory = None
@@ -140,9 +137,8 @@ class TrainingStep(SimpleTrainer):
     def _keep(self, batch, losses):
         """Write a batch, as the model gets it, and its losses to a file for `torch.load`."""
         records = [
-            {"file_name": record["file_name"], "image_id": record.get("image_id"), "image": record["image"],
-             "boxes": record["instances"].gt_boxes.tensor, "classes": record["instances"].gt_classes}
-            for record in batch
+            {"file_name": r["file_name"], "image_id": r.get("image_id"), "image": r["image"],
+             "boxes": r["instances"].gt_boxes.tensor, "classes": r["instances"].gt_classes} for r in batch
         ]  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"iteration_{self.iter:07d}_process_{comm.get_rank()}.pth"
@@ -191,6 +187,6 @@ def mean_losses(reports):
 
 def read_iterations(path):
     try:
-        return {int(line) for line in path.read_text(encoding="utf-8").split()}
+        return set(map(int, path.read_text(encoding="utf-8").split()))
     except (OSError, ValueError):
         return set()

@@ -96,13 +96,7 @@ def on_cpu(cfg, assigner=None):
 
 
 def count_positives(geometry, records, assigner):
-    """Return the `Positives` of all objects of some images, in order.
-
-    Args:
-        geometry (Geometry): of the detector.
-        records (list[dict]): the images in Detectron2's standard format.
-        assigner (Assigner): the label assignment.
-    """
+    """Return the `Positives` of all objects of some images, dicts in Detectron2's standard format, in order."""
     sides, counts, scales = [torch.empty(0, 2)], [torch.empty(0, dtype=torch.int64)], [torch.empty(0)]
     for record in records:
         boxes = geometry.boxes(record)
@@ -115,12 +109,7 @@ def count_positives(geometry, records, assigner):
 
 
 def positives_of(cfg, datasets, assigner=None):
-    """Return the `Positives` of all objects of some datasets, in order.
-
-    Args:
-        cfg (CfgNode): config of an ATSS model.
-        datasets (Sequence[str]): names of registered datasets.
-        assigner: the label assignment; by default that of the config.
+    """Return the `Positives` of all objects of some registered datasets, in order, by default with a config's assigner.
 
     Raises:
         InputError: a dataset's files are missing or malformed.

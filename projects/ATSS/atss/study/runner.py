@@ -55,14 +55,9 @@ class Run(NamedTuple):
 
 
 def plan(row, seeds, config_file, opts, output):
-    """Return the runs of a row, one per seed.
+    """Return the runs of a `Row`, one per seed, in the study's folder `output`.
 
-    Args:
-        row (Row): a row of a table.
-        seeds (list[int]): of the random numbers.
-        config_file (str): path of the base config.
-        opts (list[str]): config keys and values in turn, changes to the base config; the row has precedence.
-        output (str): folder of the study.
+    `opts` are config keys and values in turn, changes to the base config; the row has precedence.
 
     Raises:
         InputError: the config is invalid, or does not name exactly one dataset to evaluate on.
@@ -116,8 +111,7 @@ def execute(run, command, show):
     # A run may have been interrupted after training, before its result was written.
     if not final_evaluation(run):
         train(run, command, show)
-    evaluation = final_evaluation(run)
-    if not evaluation:
+    if not (evaluation := final_evaluation(run)):
         raise InputError(f"{run}: no AP in {run.folder / 'metrics.json'}")
     result = {name: evaluation.get(f"bbox/{name}", math.nan) for name in METRICS}
     # COCOEvaluator gives NaN if there are no detections; APs, APm and APl are NaN, too, if there are no such objects.
