@@ -63,10 +63,9 @@ def test_rotated_videos_are_turned_upright(model, tmp_path):
 def test_images_and_videos_together(model, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
-    for name in ("b.mp4", "d.mp4"):
-        write_video(folder / name, number=5)
-    for name in ("a.png", "c.png"):
-        cv2.imwrite(str(folder / name), frame(3))
+    for video, image in (("b.mp4", "a.png"), ("d.mp4", "c.png")):
+        write_video(folder / video, number=5)
+        cv2.imwrite(str(folder / image), frame(3))
 
     main(model, "--input", folder, "--output", tmp_path / "out", "--batch-size", 4)
 
