@@ -105,7 +105,7 @@ CHECKPOINT = {"iteration": 5, "hooks": {"KeepBest": {"best": 10.0, "best_iter": 
     ],
 )
 def test_training_ends_after_evaluations_without_a_better_one(start, aps, patience, message, iteration):
-    trainer = Trainer(aps, save=False, patience=patience)
+    trainer = Trainer(aps, save=start > 0, patience=patience)
     if start:
         trainer.load_state_dict(CHECKPOINT)
 

@@ -62,14 +62,9 @@ def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _check_file(path, above=()):
-    """Check that a config file and its base configs are small and hold nothing but plain values.
+    """Raise an InputError unless a config file and its bases are small and hold nothing but plain values.
 
-    Args:
-        path: path of the file, or a URL that Detectron2 supports.
-        above: paths of the configs that have it as base.
-
-    Raises:
-        InputError: a file cannot be used, or is its own base.
+    `path` may be a URL that Detectron2 supports; `above` are the paths of the configs that have it as base.
     """
     through = f"{above[-1]}: {BASE_KEY} " if above else ""
     if path in above or len(above) > MAX_BASES:
@@ -83,8 +78,7 @@ def _check_file(path, above=()):
         raise InputError(f"{through}{path}{line}: not a plain yaml file: {reason}") from error
     except UNUSABLE as error:
         raise InputError(f"{through}{path}: {_reason(error)}") from error
-    for base in bases:
-        base = os.path.expanduser(base)
+    for base in map(os.path.expanduser, bases):
         whole = base.startswith(("/", "http://", "https://"))
         _check_file(base if whole else os.path.join(os.path.dirname(path), base), (*above, path))
 

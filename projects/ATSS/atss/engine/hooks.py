@@ -62,21 +62,10 @@ class WeightAverage(HookBase):
         self._average.n_averaged.fill_(state["steps"])
 
 
-class Evaluation(hooks.EvalHook):
-    """Detectron2's EvalHook, which also makes up for an evaluation that a resumed run has missed.
-
-    Checkpoints are written before the evaluation of their iteration.
-    """
-
-    def before_train(self):
-        start = self.trainer.start_iter
-        if self._period > 0 and 0 < start < self.trainer.max_iter and start % self._period == 0:
-            self.trainer.iter = self.trainer.storage.iter = start - 1
-            self._do_eval()
-
-
-class KeepBest(Evaluation):
+class KeepBest(hooks.EvalHook):
     """Evaluate; keep the best checkpoint, and end training after several evaluations without a better one.
+
+    Checkpoints are written before the evaluation of their iteration; a resumed run makes up for one that it has missed.
 
     Args:
         eval_period, eval_function: see EvalHook.
@@ -90,8 +79,16 @@ class KeepBest(Evaluation):
         self.checkpointer, self.metric, self.save, self.patience = checkpointer, metric, save, patience
         self.best, self.best_iter, self.waited = None, None, 0
 
+    def before_train(self):
+        start = self.trainer.start_iter
+        if self._period > 0 and 0 < start < self.trainer.max_iter and start % self._period == 0:
+            self.trainer.iter = self.trainer.storage.iter = start - 1
+            self._do_eval()
+
     def _do_eval(self):
         super()._do_eval()
+        if not self.save and not self.patience:
+            return
         done = min(self.trainer.iter + 1, self.trainer.max_iter)
         if comm.is_main_process():
             self._compare(done - 1)

@@ -30,10 +30,8 @@ TIMEOUT = datetime.timedelta(minutes=30)
 def launch(main, args, find_device):
     """Run `main(args)` in as many processes as Detectron2's arguments, or torchrun, ask for.
 
-    Args:
-        main (callable): run by every process.
-        args: from `default_argument_parser`; `num_gpus` is the number of processes per machine, also without GPUs.
-        find_device (callable): () -> "cuda" or "cpu"; called only if there are several processes.
+    `args` are from `default_argument_parser`: `num_gpus` is the number of processes per machine, also without GPUs.
+    `find_device`, () -> "cuda" or "cpu", is called only if there are several processes.
 
     Raises:
         InputError: there are fewer GPUs than processes, or the address cannot be used.

@@ -18,13 +18,7 @@ WINDOW = 20
 
 
 class ProgressWriter(EventWriter):
-    """Base class of both lines.
-
-    Args:
-        max_iter (int): iterations of the whole training.
-        metric (str): evaluation result to show as AP ("bbox/AP").
-        batch_size (int): images per iteration, of all processes.
-    """
+    """Base class of both lines: evaluation result `metric` is shown as AP, `batch_size` is that of all processes."""
 
     def __init__(self, max_iter, metric, batch_size):
         self.max_iter, self.metric, self.batch_size = max_iter, metric, batch_size

@@ -16,7 +16,7 @@ from ..data import read_dataset, test_loader, train_loader, validation_loader
 from ..evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
 from ..utils.comm import parallel
 from ..utils.randomness import seed_all
-from .hooks import EndOfTraining, Evaluation, KeepBest, PredictionImages, StopOnSignal, WeightAverage
+from .hooks import EndOfTraining, KeepBest, PredictionImages, StopOnSignal, WeightAverage
 from .progress import LogLine, TerminalLine
 from .training_step import TrainingStep
 
@@ -59,10 +59,8 @@ class Trainer(DefaultTrainer):
         cfg, model = self.cfg, unwrapped(self.model)
         average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         self.evaluated_model = average.model if average else model
-        evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self.evaluate)
-        if cfg.TEST.KEEP_BEST or cfg.SOLVER.EARLY_STOP:
-            keep = self.checkpointer, self.metric, cfg.TEST.KEEP_BEST, cfg.SOLVER.EARLY_STOP
-            evaluation = KeepBest(cfg.TEST.EVAL_PERIOD, self.evaluate, *keep)
+        keep = self.checkpointer, self.metric, cfg.TEST.KEEP_BEST, cfg.SOLVER.EARLY_STOP
+        evaluation = KeepBest(cfg.TEST.EVAL_PERIOD, self.evaluate, *keep)
         default = super().build_hooks()
         writers = [hook for hook in default if isinstance(hook, hooks.PeriodicWriter)]
         others = [hook for hook in default if not isinstance(hook, (hooks.EvalHook, hooks.PeriodicWriter))]
@@ -86,8 +84,7 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume=True):
         """Resume from the last whole checkpoint in OUTPUT_DIR if `resume` is True and there is one, else load weights.
 
-        Raises:
-            InputError: a checkpoint cannot be used.
+        Raises an InputError if a checkpoint cannot be used.
         """
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if self.checkpointer.resumed:

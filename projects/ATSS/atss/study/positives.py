@@ -44,10 +44,8 @@ class Geometry:
     """The sizes, ground-truth boxes and anchors that a detector works with, computed from annotations alone.
 
     Images are resized as for testing (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST), even if training draws their size, and
-    padded one by one. Boxes are transformed by the loader's mapper; the anchors are those of the detector's head.
-
-    Args:
-        cfg (CfgNode): config of an ATSS model; its weights are not loaded.
+    padded one by one. Boxes are transformed by the loader's mapper; the anchors are those of the detector's head, whose
+    weights are not loaded.
     """
 
     def __init__(self, cfg):
@@ -111,8 +109,7 @@ def count_positives(geometry, records, assigner):
 def positives_of(cfg, datasets, assigner=None):
     """Return the `Positives` of all objects of some registered datasets, in order, by default with a config's assigner.
 
-    Raises:
-        InputError: a dataset's files are missing or malformed.
+    Raises an InputError if a dataset's files are missing or malformed.
     """
     geometry = Geometry(cfg)
     records = [record for name in datasets for record in read_dataset(name)]
@@ -125,12 +122,9 @@ def positives_per_object(cfg):
 
 
 def binned(values, counts, per_octave=2):
-    """Return the positives per object as a list of `Bin`, lowest first, without empty ones.
+    """Return the positives per object as a list of `Bin`, lowest first, without empty ones; powers of two are edges.
 
-    Args:
-        values: (M,) positive float tensor: `Positives.sides()` or `Positives.aspect_ratios()`.
-        counts: (M,) int64 tensor: `Positives.counts`.
-        per_octave (int): bins per octave; powers of two are edges.
+    `values`, (M,) positive float, are `Positives.sides()` or `Positives.aspect_ratios()`; `counts` `Positives.counts`.
     """
     counts = counts.numpy()
     numbers = (values.double().log2() * per_octave).floor().int().numpy()
