@@ -32,10 +32,8 @@ def test_training_writes_what_detectron2_does_and_validation_losses(finished_run
     assert "eta:" in (finished_run / "printed.txt").read_text()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
 def test_one_warning_if_there_is_no_gpu(finished_run):
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA GPU here")
-
     assert (finished_run / "printed.txt").read_text().count("there is no CUDA GPU here: running on the CPU") == 1
 
 
@@ -69,12 +67,27 @@ def test_averaged_weights_best_checkpoint_and_early_end(shapes, tmp_path):
     assert (tmp_path / DETECTIONS).read_bytes() == (tmp_path / "again" / DETECTIONS).read_bytes(), "of the averages"
 
 
-def test_fine_tuning_for_other_classes(finished_run, coco_file, tmp_path):
-    weights = finished_run / "model_final.pth"
-    datasets = {"DATASETS.REGISTER": [["animals", *coco_file()]], "DATASETS.TRAIN": ("animals",), "DATASETS.TEST": "()"}
-    settings = {**SHORT, **datasets, "OUTPUT_DIR": tmp_path / "out", "MODEL.WEIGHTS": weights}
+@pytest.fixture
+def animals(coco_file, tmp_path):
+    """Function: changes to a small COCO-format content -> settings that train on it."""
 
-    trainer = train({**settings, "SOLVER.MAX_ITER": 2, "SOLVER.BASE_LR": 0.0, "MODEL.ATSS.REMAKE_HEAD": True})
+    def make(change=lambda content: None):
+        names = {"DATASETS.TRAIN": ("animals",), "DATASETS.TEST": "()"}
+        return {
+            **SHORT,
+            **names,
+            "DATASETS.REGISTER": [["animals", *coco_file(change)]],
+            "OUTPUT_DIR": tmp_path / "out",
+        }
+
+    return make
+
+
+def test_fine_tuning_for_other_classes(finished_run, animals):
+    weights = finished_run / "model_final.pth"
+    settings = {**animals(), "MODEL.WEIGHTS": weights, "MODEL.ATSS.REMAKE_HEAD": True}
+
+    trainer = train({**settings, "SOLVER.MAX_ITER": 2, "SOLVER.BASE_LR": 0.0})
 
     old, new = torch.load(weights)["model"], trainer.model.state_dict()
     assert torch.equal(new["head.box_deltas.weight"], old["head.box_deltas.weight"])
@@ -105,15 +118,10 @@ def test_training_reduces_the_losses(shapes, tmp_path):
     assert rows[-1]["loss_cls"] < rows[0]["loss_cls"] and rows[-1]["loss_box"] < rows[0]["loss_box"]
 
 
-def test_training_on_batches_without_objects(shapes, coco_file, tmp_path):
+def test_training_on_batches_without_objects(animals, tmp_path):
     """Batches of one image; two of three images have no object."""
-
-    def only_one(content):
-        content["annotations"] = content["annotations"][:1]
-
-    datasets = {"DATASETS.REGISTER": [["animals", *coco_file(only_one)]], "DATASETS.TRAIN": ("animals",)}
-    settings = {**SHORT, **datasets, "DATASETS.TEST": "()", "OUTPUT_DIR": tmp_path / "out", "SOLVER.IMS_PER_BATCH": 1}
-    train(settings)
+    only_one = animals(lambda content: content.update(annotations=content["annotations"][:1]))
+    train({**only_one, "SOLVER.IMS_PER_BATCH": 1})
 
     assert all(row["total_loss"] < 100 for row in metrics(tmp_path / "out"))
 
@@ -138,12 +146,10 @@ def test_bad_input_gets_one_line_and_nothing_is_written(capsys, shapes, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unreadable_image_stops_training_with_one_line(shapes, coco_file, tmp_path):
+def test_an_unreadable_image_stops_training_with_one_line(animals, tmp_path):
     """From the command line, with workers: their traceback is not shown."""
-    path, images = coco_file()
-    (Path(images) / "1.png").write_bytes(b"no image")
-    datasets = {"DATASETS.REGISTER": [["animals", path, images]], "DATASETS.TRAIN": ("animals",)}
-    settings = {**SHORT, **datasets, "DATASETS.TEST": "()", "DATALOADER.NUM_WORKERS": 2, "OUTPUT_DIR": tmp_path / "out"}
+    settings = {**animals(), "DATALOADER.NUM_WORKERS": 2}
+    (tmp_path / "images/1.png").write_bytes(b"no image")
 
     line = error_line(run(*train_command(settings), check=False))
 

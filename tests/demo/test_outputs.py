@@ -115,20 +115,18 @@ def test_a_window_shows_an_image_until_a_key_and_ends_with_escape(model, shapes,
     assert len(screen.shown) == 2 and max(screen.shown[0].shape) >= MIN_LONG_SIDE
 
 
-def test_closing_the_window_ends_the_demo(model, shapes, screen, tmp_path):
-    screen.open = 0.0
-
-    main(model, "--input", images_of(shapes))
-    assert len(screen.shown) == 1
-    main(model, "--input", write_video(tmp_path / "clip.mp4"))
-    assert len(screen.shown) == 2
-
-
-def test_a_window_shows_videos_at_their_rate(model, tmp_path, screen):
-    main(model, "--input", write_video(tmp_path / "clip.mp4", number=6, fps=2.0))
+def test_a_window_shows_videos_at_their_rate_until_it_is_closed(model, shapes, tmp_path, screen):
+    video = write_video(tmp_path / "clip.mp4", number=6, fps=2.0)
+    main(model, "--input", video)
 
     assert len(screen.shown) == 6 and len(screen.waits) == 6
     assert all(1 <= wait <= 500 for wait in screen.waits) and max(screen.waits) > 1
+
+    screen.open = 0.0
+    for source in (images_of(shapes), video):
+        screen.shown.clear()
+        main(model, "--input", source)
+        assert len(screen.shown) == 1
 
 
 def test_a_window_shows_a_camera_until_escape(model, screen, camera):

@@ -15,7 +15,7 @@ from detectron2.engine import default_argument_parser
 from atss.data.shapes import SHAPES, generate
 from atss.engine import launch
 from atss.errors import InputError
-from tests.helpers import DEMO_CONFIG, ROOT, SHORT, TINY, error_line, run, train_command
+from tests.helpers import ROOT, SHORT, TINY, error_line, run, train_command
 
 pytestmark = pytest.mark.slow
 
@@ -103,30 +103,23 @@ def test_bad_input_of_several_processes_is_one_line(shapes, tmp_path):
     assert result.stderr.count("error: ") == 1 and not (tmp_path / "out").exists()
 
 
-def arguments(*flags):
-    return default_argument_parser().parse_args([*flags, "--config-file", DEMO_CONFIG])
-
-
-TWO_MACHINES = ["--num-gpus", "1", "--num-machines", "2", "--dist-url"]
-
-
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--num-gpus", "64"], "--num-gpus 64: this machine has"),
-        ([*TWO_MACHINES, "auto"], "--dist-url auto: several machines"),
-        ([*TWO_MACHINES, "file:///tmp/x"], "expected tcp://HOST:PORT"),
-        ([*TWO_MACHINES, "tcp://host:port"], "expected tcp://HOST:PORT"),
+        ("--num-gpus 64", "--num-gpus 64: this machine has"),
+        ("--num-machines 2 --dist-url auto", "--dist-url auto: several machines"),
+        ("--num-machines 2 --dist-url file:///tmp/x", "expected tcp://HOST:PORT"),
+        ("--num-machines 2 --dist-url tcp://host:port", "expected tcp://HOST:PORT"),
     ],
 )
 def test_a_launch_that_is_not_possible_is_refused(flags, message):
     with pytest.raises(InputError, match=message):
-        launch(print, arguments(*flags), lambda: "cpu")
+        launch(print, default_argument_parser().parse_args(flags.split()), lambda: "cpu")
 
 
 def test_one_process_runs_in_this_one():
     called = []
 
-    launch(called.append, arguments(), lambda: pytest.fail("the device does not matter"))
+    launch(called.append, default_argument_parser().parse_args([]), lambda: pytest.fail("the device does not matter"))
 
     assert len(called) == 1
