@@ -134,9 +134,7 @@ class VideoWriter:
                 f"{self.path}: the video changes its size from {self.size[1]} x {self.size[0]} pixels to "
                 f"{image.shape[1]} x {image.shape[0]} after {self.written} frames"
             )
-        due = self.written + 1
-        if self.is_live:
-            due = 1 + int((time.perf_counter() - self.start) * self.fps)
+        due = 1 + int((time.perf_counter() - self.start) * self.fps) if self.is_live else self.written + 1
         for _ in range(self.written, due):
             self.writer.write(image)
         self.written = max(self.written, due)
@@ -217,14 +215,10 @@ class CocoWriter:
             self.file.write(",\n" if self.num_annotations else "\n")
             self.num_annotations += 1
             annotation = {
-                "id": self.num_annotations,
-                "image_id": len(self.images),
-                "category_id": label + 1,
-                "bbox": [round(x, 3) for x in (x1, y1, x2 - x1, y2 - y1)],
-                "area": round((x2 - x1) * (y2 - y1), 3),
-                "iscrowd": 0,
-                "score": round(score, 6),
-            }
+                "id": self.num_annotations, "image_id": len(self.images), "category_id": label + 1,
+                "bbox": [round(x, 3) for x in (x1, y1, x2 - x1, y2 - y1)], "area": round((x2 - x1) * (y2 - y1), 3),
+                "iscrowd": 0, "score": round(score, 6),
+            }  # fmt: skip
             self.file.write(json.dumps(annotation))
 
     def finish(self):

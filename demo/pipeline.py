@@ -55,8 +55,7 @@ def process(sources, predictor, min_score, batch_size, viewer=None, coco=None):
         viewer: `FileWriter` or `Window` for the drawn frames, or None; it is closed at the end.
         coco: `CocoWriter`, or None.
 
-    Returns:
-        `Statistics`; after Ctrl-C those of the frames done so far.
+    Returns `Statistics`; after Ctrl-C those of the frames done so far.
     """
     statistics, start = Statistics(), time.perf_counter()
     frames = read_frames(sources, predictor.prepare, statistics.failed)
@@ -121,11 +120,6 @@ def prefetch(items, size):
 def draw(frame, detections, colors):
     """The image with its detections, (H, W, 3) uint8 in BGR order. Small images are enlarged, videos are not."""
     labels = [f"{name} {score:.0%}" for name, score in zip(detections.names, detections.scores, strict=True)]
-    drawn = draw_boxes(
-        cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB),
-        detections.boxes,
-        labels,
-        [colors[c] for c in detections.classes],
-        min_long_side=0 if frame.source.is_video else MIN_LONG_SIDE,
-    )
+    image, long_side = cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), 0 if frame.source.is_video else MIN_LONG_SIDE
+    drawn = draw_boxes(image, detections.boxes, labels, [colors[c] for c in detections.classes], long_side)
     return cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)

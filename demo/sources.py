@@ -105,9 +105,7 @@ class Video:
     def check_length(self, decoded, last_time):
         """Raise `InputError` if frames are missing.
 
-        Args:
-            decoded: number of decoded frames.
-            last_time: time of the last one in seconds; it counts too where the number of frames is an estimate.
+        `last_time`, of the last decoded frame in seconds, counts, too, where the number of frames is an estimate.
         """
         if not decoded:
             raise InputError(f"{self.path}: no frame of the video could be decoded")
@@ -156,15 +154,12 @@ def frame_rate(capture):
 
 
 def find_sources(inputs, video_input=None, webcam=None):
-    """The sources that the command line names.
+    """The sources that the command line names: a list of `ImageFile` and `Video`, or of one `Webcam`.
 
     Args:
         inputs: list of images, videos, folders, glob patterns and "-", for a list of these on standard input.
         video_input: path of a video with any extension, or None.
         webcam: number of a camera, or None.
-
-    Returns:
-        list of `ImageFile` and `Video`, or of one `Webcam`.
 
     Raises:
         InputError: no source is named, or one does not exist.

@@ -8,6 +8,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
+from PIL import Image
 
 # The processes of a test run, and those that they start, share the cores: more threads than cores would wait for each
 # other.
@@ -19,7 +20,7 @@ if not torch.cuda.is_available():
 
 from atss.config import load_config
 from atss.data.shapes import generate
-from tests.helpers import DEMO_CONFIG, FINISHED_RUN, TINY, pairs, run
+from tests.helpers import DEMO_CONFIG, SHORT, TINY, pairs, run, train_command
 
 settings.register_profile("default", max_examples=2000, deadline=None)
 settings.register_profile("overnight", max_examples=1_000_000, deadline=None)
@@ -76,8 +77,8 @@ def finished_run(once, shapes):
     command printed is in `printed.txt` there. Read it, and write nothing into it."""
 
     def fill(folder):
-        settings = {**FINISHED_RUN, **shapes, "OUTPUT_DIR": folder}
-        result = run("train_net.py", "--config-file", DEMO_CONFIG, *pairs(settings))
+        settings = {**SHORT, **shapes, "OUTPUT_DIR": folder, "TEST.EVAL_PERIOD": 12, "MODEL.DEVICE": "cuda"}
+        result = run(*train_command(settings))
         (folder / "printed.txt").write_text(result.stdout + result.stderr)
 
     return once("finished_run", fill)
@@ -98,24 +99,14 @@ def coco_file(tmp_path):
     """Function: changes to a small COCO-format content -> path of the file, and its image folder."""
 
     def write(change=lambda content: None, text=None):
-        from PIL import Image
-
         images = tmp_path / "images"
         images.mkdir(exist_ok=True)
         content = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]}
         for i in range(3):
             Image.new("RGB", (64, 48), (50 * i, 90, 120)).save(images / f"{i}.png")
             content["images"].append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
-            content["annotations"].append(
-                {
-                    "id": i,
-                    "image_id": i,
-                    "category_id": (3, 7)[i % 2],
-                    "bbox": [5, 5, 20, 30],
-                    "area": 600,
-                    "iscrowd": 0,
-                }
-            )
+            box = {"bbox": [5, 5, 20, 30], "area": 600, "iscrowd": 0}
+            content["annotations"].append({"id": i, "image_id": i, "category_id": (3, 7)[i % 2], **box})
         change(content)
         path = tmp_path / "annotations.json"
         path.write_text(json.dumps(content) if text is None else text)

@@ -7,26 +7,25 @@ import json
 from pathlib import Path
 
 import torch
-from detectron2.engine import HookBase, default_argument_parser
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from atss.config import load_config
 from atss.engine import Trainer, launch
 
 
-class Losses(HookBase):
-    def __init__(self):
-        self.rows = []
-
-    def after_step(self):
-        if comm.is_main_process():
-            self.rows.append({k: v for k, (v, _) in self.trainer.storage.latest().items() if "loss" in k})
-
-
 class DoubleTrainer(Trainer):
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.losses = []
+
     @classmethod
     def build_model(cls, cfg):
         return super().build_model(cfg).double()
+
+    def after_step(self):
+        super().after_step()
+        self.losses.append({k: v for k, (v, _) in self.storage.latest().items() if "loss" in k})
 
 
 def main(args):
@@ -34,13 +33,10 @@ def main(args):
     Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(7 + comm.get_rank())  # the main process's weights are everyone's
     trainer = DoubleTrainer(cfg)
-    losses = Losses()
-    trainer.register_hooks([losses])
     trainer.train()
     if comm.is_main_process():
-        (Path(cfg.OUTPUT_DIR) / "losses.json").write_text(json.dumps(losses.rows))
+        Path(cfg.OUTPUT_DIR, "losses.json").write_text(json.dumps(trainer.losses))
 
 
 if __name__ == "__main__":
-    arguments = default_argument_parser().parse_args()
-    launch(main, arguments, lambda: "cpu")
+    launch(main, default_argument_parser().parse_args(), lambda: "cpu")

@@ -6,39 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.engine import default_argument_parser
 
-import train_net
-from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
+from tests.helpers import SHORT, error_line, run, train, train_command
 
 pytestmark = pytest.mark.slow
 
-# Random models find nothing above the usual threshold; with this one there are boxes to compare.
-SHORT = {**TINY, "SOLVER.MAX_ITER": 24, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}
 DETECTIONS = "inference/coco_instances_results.json"
-
-
-def command(settings, *flags):
-    return ["train_net.py", "--config-file", DEMO_CONFIG, *flags, *pairs(settings)]
 
 
 def metrics(folder):
     return [json.loads(line) for line in (Path(folder) / "metrics.json").read_text().splitlines()]
-
-
-def train(settings, *flags):
-    """Train in this process; return the trainer."""
-    trainers = []
-
-    class Trainer(train_net.Trainer):
-        def __init__(self, cfg):
-            super().__init__(cfg)
-            trainers.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_net, "Trainer", Trainer)
-        train_net.main(default_argument_parser().parse_args(command(settings, *flags)[1:]))
-    return trainers[0]
 
 
 def test_training_writes_what_detectron2_does_and_validation_losses(finished_run):
@@ -55,17 +32,15 @@ def test_training_writes_what_detectron2_does_and_validation_losses(finished_run
     assert "eta:" in (finished_run / "printed.txt").read_text()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
 def test_one_warning_if_there_is_no_gpu(finished_run):
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA GPU here")
-
     assert (finished_run / "printed.txt").read_text().count("there is no CUDA GPU here: running on the CPU") == 1
 
 
 def test_eval_only_gives_the_results_of_the_evaluation_after_training(finished_run, shapes, tmp_path):
     settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": finished_run / "model_final.pth"}
 
-    result = run(*command(settings, "--eval-only"))
+    result = run(*train_command(settings, "--eval-only"))
 
     assert len(json.loads((tmp_path / DETECTIONS).read_text())) > 50
     assert (tmp_path / DETECTIONS).read_bytes() == (finished_run / DETECTIONS).read_bytes()
@@ -88,16 +63,31 @@ def test_averaged_weights_best_checkpoint_and_early_end(shapes, tmp_path):
     name = "backbone.bottom_up.stem.conv1.norm.running_mean"
     assert not torch.equal(average["weights"][name], saved["model"][name])
     again = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "again", "MODEL.WEIGHTS": tmp_path / "model_final.pth"}
-    train_net.main(default_argument_parser().parse_args(command(again, "--eval-only")[1:]))
+    train(again, "--eval-only")
     assert (tmp_path / DETECTIONS).read_bytes() == (tmp_path / "again" / DETECTIONS).read_bytes(), "of the averages"
 
 
-def test_fine_tuning_for_other_classes(finished_run, coco_file, tmp_path):
-    weights = finished_run / "model_final.pth"
-    datasets = {"DATASETS.REGISTER": [["animals", *coco_file()]], "DATASETS.TRAIN": ("animals",), "DATASETS.TEST": "()"}
-    settings = {**SHORT, **datasets, "OUTPUT_DIR": tmp_path / "out", "MODEL.WEIGHTS": weights}
+@pytest.fixture
+def animals(coco_file, tmp_path):
+    """Function: changes to a small COCO-format content -> settings that train on it."""
 
-    trainer = train({**settings, "SOLVER.MAX_ITER": 2, "SOLVER.BASE_LR": 0.0, "MODEL.ATSS.REMAKE_HEAD": True})
+    def make(change=lambda content: None):
+        names = {"DATASETS.TRAIN": ("animals",), "DATASETS.TEST": "()"}
+        return {
+            **SHORT,
+            **names,
+            "DATASETS.REGISTER": [["animals", *coco_file(change)]],
+            "OUTPUT_DIR": tmp_path / "out",
+        }
+
+    return make
+
+
+def test_fine_tuning_for_other_classes(finished_run, animals):
+    weights = finished_run / "model_final.pth"
+    settings = {**animals(), "MODEL.WEIGHTS": weights, "MODEL.ATSS.REMAKE_HEAD": True}
+
+    trainer = train({**settings, "SOLVER.MAX_ITER": 2, "SOLVER.BASE_LR": 0.0})
 
     old, new = torch.load(weights)["model"], trainer.model.state_dict()
     assert torch.equal(new["head.box_deltas.weight"], old["head.box_deltas.weight"])
@@ -128,15 +118,10 @@ def test_training_reduces_the_losses(shapes, tmp_path):
     assert rows[-1]["loss_cls"] < rows[0]["loss_cls"] and rows[-1]["loss_box"] < rows[0]["loss_box"]
 
 
-def test_training_on_batches_without_objects(shapes, coco_file, tmp_path):
+def test_training_on_batches_without_objects(animals, tmp_path):
     """Batches of one image; two of three images have no object."""
-
-    def only_one(content):
-        content["annotations"] = content["annotations"][:1]
-
-    datasets = {"DATASETS.REGISTER": [["animals", *coco_file(only_one)]], "DATASETS.TRAIN": ("animals",)}
-    settings = {**SHORT, **datasets, "DATASETS.TEST": "()", "OUTPUT_DIR": tmp_path / "out", "SOLVER.IMS_PER_BATCH": 1}
-    train(settings)
+    only_one = animals(lambda content: content.update(annotations=content["annotations"][:1]))
+    train({**only_one, "SOLVER.IMS_PER_BATCH": 1})
 
     assert all(row["total_loss"] < 100 for row in metrics(tmp_path / "out"))
 
@@ -153,30 +138,26 @@ def test_training_on_batches_without_objects(shapes, coco_file, tmp_path):
     ],
 )
 def test_bad_input_gets_one_line_and_nothing_is_written(capsys, shapes, tmp_path, settings, flags, named):
-    arguments = command({**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "out", **settings}, *flags)[1:]
-
     with pytest.raises(SystemExit, match=r"^1$"):
-        train_net.main(default_argument_parser().parse_args(arguments))
+        train({**SHORT, **shapes, "OUTPUT_DIR": tmp_path / "out", **settings}, *flags)
 
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert all(part in line for part in named), line
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unreadable_image_stops_training_with_one_line(shapes, coco_file, tmp_path):
+def test_an_unreadable_image_stops_training_with_one_line(animals, tmp_path):
     """From the command line, with workers: their traceback is not shown."""
-    path, images = coco_file()
-    (Path(images) / "1.png").write_bytes(b"no image")
-    datasets = {"DATASETS.REGISTER": [["animals", path, images]], "DATASETS.TRAIN": ("animals",)}
-    settings = {**SHORT, **datasets, "DATASETS.TEST": "()", "DATALOADER.NUM_WORKERS": 2, "OUTPUT_DIR": tmp_path / "out"}
+    settings = {**animals(), "DATALOADER.NUM_WORKERS": 2}
+    (tmp_path / "images/1.png").write_bytes(b"no image")
 
-    line = error_line(run(*command(settings), check=False))
+    line = error_line(run(*train_command(settings), check=False))
 
     assert "1.png" in line and "cannot be read" in line
     assert not (tmp_path / "out/model_final.pth").exists()
 
 
 def test_more_gpus_than_there_are_gets_one_line(shapes):
-    line = error_line(run(*command({**SHORT, **shapes}, "--num-gpus", "64"), check=False))
+    line = error_line(run(*train_command({**SHORT, **shapes}, "--num-gpus", "64"), check=False))
 
     assert "--num-gpus 64" in line

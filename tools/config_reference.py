@@ -14,9 +14,10 @@ from typing import NamedTuple
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
 
 # isort: split
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import get_cfg
 
 from atss import add_atss_config
+from atss.config.yaml_file import flat
 from atss.errors import InputError, one_line_errors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,24 +66,15 @@ def reference(add_config):
         InputError: it sets a key in another way.
     """
     cfg = get_cfg()
-    before = dict(leaves(cfg))
+    before = dict(flat(cfg))
     add_config(cfg)
-    defaults = dict(leaves(cfg))
+    defaults = dict(flat(cfg))
     groups = read_groups(textwrap.dedent(inspect.getsource(add_config)))
     found = {name for group in groups for entry in group for name in entry.names}
     for key, value in defaults.items():
         if key not in found and before.get(key, ABSENT) != value:
             raise InputError(f"{inspect.getsourcefile(add_config)}: {key} must be set by an assignment of its own")
     return "\n".join([INTRODUCTION, *(section(group, defaults) for group in groups)])
-
-
-def leaves(node, prefix=""):
-    """All keys of a config with their values, as pairs."""
-    for name, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def read_groups(source):

@@ -27,24 +27,17 @@ from atss.errors import InputError, one_line_errors
 
 ROOT = Path(__file__).parent.parent
 MODEL = {
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 8,
-    "MODEL.FPN.OUT_CHANNELS": 32,
-    "MODEL.ATSS.NUM_CONVS": 1,
-    "MODEL.DEVICE": "cpu",
-    "SOLVER.IMS_PER_BATCH": 4,
-    "SOLVER.EMA_DECAY": 0.99,
-    "SEED": 1,
-}
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8, "MODEL.RESNETS.RES2_OUT_CHANNELS": 8, "MODEL.FPN.OUT_CHANNELS": 32,
+    "MODEL.ATSS.NUM_CONVS": 1, "MODEL.DEVICE": "cpu", "SOLVER.IMS_PER_BATCH": 4, "SOLVER.EMA_DECAY": 0.99, "SEED": 1,
+}  # fmt: skip
 # Seconds in which all processes must end after one of them was killed; then they are killed, too.
 PATIENCE = 60
 
 
 def soak(folder, rounds, processes=2, iterations=None, cut_every=5, seed=0):
-    """Run both trainings in subfolders of `folder`.
+    """Run both trainings in subfolders of the new folder `folder`.
 
     Args:
-        folder (str): path of a new folder.
         rounds (int): number of times to kill the launcher or a process; data workers are killed in addition.
         processes (int): processes of the training.
         iterations (int): iterations of the training, 16 per round by default.
@@ -109,10 +102,8 @@ def training(folder, processes, iterations):
 class Run:
     """A running training, in a process group of its own.
 
-    Args:
-        command (list[str]): command line, without OUTPUT_DIR.
-        output (Path): OUTPUT_DIR.
-        is_launched (bool): True if the command launches the processes, False if it is the only process.
+    `command` is the command line without OUTPUT_DIR, which is `output`. `is_launched` says whether it launches the
+    processes of the training or is the only one.
     """
 
     def __init__(self, command, output, is_launched):

@@ -10,6 +10,7 @@ for all of its objects. No weights are needed.
 import argparse
 import csv
 import os
+from itertools import islice
 
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
 
@@ -68,13 +69,20 @@ def get_parser():
 
 
 def main(args):
-    check_rules(args.rules)
+    known = [name for name, _ in ASSIGNER_REGISTRY]
+    for rule in args.rules:
+        if rule not in known:
+            raise InputError(f"--rules: {rule!r} is not one of {', '.join(known)}")
     cfg = load_config(args.config_file, args.opts, read_datasets=False)
     records = read_dataset(dataset_of(cfg, args.dataset))
     geometry = Geometry(cfg)
     rules = {rule.removesuffix("Assigner"): build_assigner(on_cpu(cfg, rule)) for rule in args.rules}
-    chosen = choose(records, args.file_name) if args.file_name else first_with_objects(records, geometry, args.images)
-    make_folder(args.output)
+    with_objects = (record for record in records if len(geometry.boxes(record)))
+    chosen = choose(records, args.file_name) if args.file_name else list(islice(with_objects, args.images))
+    try:
+        os.makedirs(args.output, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {args.output}: cannot make this folder ({error.strerror})") from error
     for number, record in enumerate(chosen):
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
         path = os.path.join(args.output, f"{number}_{stem}.png")
@@ -87,13 +95,6 @@ def main(args):
         typical = 0.2 * cfg.MODEL.ATSS.TOPK * geometry.num_per_cell * geometry.num_levels
         plot(positives, typical).savefig(os.path.join(args.output, "positives.png"))
         print(table(positives))
-
-
-def check_rules(rules):
-    known = [name for name, _ in ASSIGNER_REGISTRY]
-    for rule in rules:
-        if rule not in known:
-            raise InputError(f"--rules: {rule!r} is not one of {', '.join(known)}")
 
 
 def dataset_of(cfg, name):
@@ -117,29 +118,14 @@ def choose(records, file_names):
     return chosen
 
 
-def first_with_objects(records, geometry, number):
-    with_objects = (record for record in records if len(geometry.boxes(record)))
-    return [record for record, _ in zip(with_objects, range(number), strict=False)]
-
-
-def make_folder(path):
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {path}: cannot make this folder ({error.strerror})") from error
-
-
 def draw_assignments(record, geometry, rules, levels):
-    """Draw the positives of an image, one column per rule and one row per level that has any.
+    """Draw the positives of an image, one column per rule and one row per level that has any; return the figure.
 
     Args:
         record: dict of the image in Detectron2's standard format.
         geometry: `Geometry` of the detector.
         rules: dict from name to assigner.
         levels: names of the levels, finest first.
-
-    Returns:
-        matplotlib figure.
 
     Raises:
         InputError: the image is missing, cannot be read, or does not have the size in its dict.
@@ -228,12 +214,8 @@ def write_bins(positives, path):
 def plot(positives, typical):
     """Plot positives per object against size and aspect ratio: means, and bands between the quartiles.
 
-    Args:
-        positives: dict from the name of a rule to its `Positives`.
-        typical: the number that section 3.2 expects for ATSS, 0.2 k L (times A), drawn as a dashed line.
-
-    Returns:
-        matplotlib figure.
+    `positives` has the `Positives` of every rule by its name. `typical`, the number that section 3.2 expects for ATSS,
+    0.2 k L (times A), is drawn as a dashed line.
     """
     figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
     panels = dict(zip(("size", "aspect ratio"), figure.subplots(1, 2, sharey=True), strict=True))
@@ -272,12 +254,10 @@ def table(positives):
         means = [counts[group].mean().item() for group in groups]
         rows.append([name, len(counts), *means, 100 * (counts == 0).double().mean().item()])
     columns = ["rule", "objects", "mean", "small", "medium", "large", "without %"]
-    return "\n".join(
-        [
-            tabulate(rows, columns, floatfmt=".1f"),
-            "Positives per object; small, medium and large by the area of its box in the original image (32^2, 96^2);",
-            "without %: objects without positives.",
-        ]
+    return (
+        tabulate(rows, columns, floatfmt=".1f")
+        + "\nPositives per object; small, medium and large by the area of its box in the original image (32^2, 96^2);"
+        "\nwithout %: objects without positives."
     )
 
 

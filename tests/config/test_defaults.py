@@ -1,36 +1,27 @@
 """Configs build what the paper describes."""
 
 import pytest
-from detectron2.config import get_cfg
+import torch
 from detectron2.modeling import build_model
 
-from atss import add_atss_config
 from atss.engine import Trainer
 from atss.modeling.assigners import ATSSAssigner
 from atss.modeling.box_coding import BoxCoding
-from tests.helpers import ROOT
+from tests.helpers import ROOT, paper_config
 
 CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
 
 
-def read(path):
-    cfg = get_cfg()
-    add_atss_config(cfg)
-    cfg.merge_from_file(str(path), allow_unsafe=False)
-    cfg.MODEL.DEVICE = "cpu"
-    return cfg
-
-
 @pytest.fixture(scope="module")
 def paper():
-    cfg = read(ROOT / "configs/atss_R_50_FPN_1x.yaml")
+    cfg = paper_config()
     cfg.MODEL.ATSS.NUM_CLASSES = 80
     return cfg, build_model(cfg)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_plain_yaml_with_known_keys(path):
-    assert read(path).MODEL.META_ARCHITECTURE == "ATSS"
+    assert paper_config(path).MODEL.META_ARCHITECTURE == "ATSS"
 
 
 def test_every_key_has_a_comment():
@@ -72,10 +63,8 @@ def test_the_papers_schedule(paper):
     rates = {}
     for iteration in (0, 499, 500, 59999, 60000, 79999, 80000, 89999):
         scheduler.last_epoch = iteration
-        rates[iteration] = [
-            round(rate / group["initial_lr"], 6)
-            for rate, group in zip(scheduler.get_lr(), optimizer.param_groups, strict=True)
-        ]
+        groups = zip(scheduler.get_lr(), optimizer.param_groups, strict=True)
+        rates[iteration] = [round(rate / group["initial_lr"], 6) for rate, group in groups]
 
     expected = [1 / 3, 1 / 3, 1, 1, 0.1, 0.1, 0.01, 0.01]
     assert [r[0] for r in rates.values()] == pytest.approx(expected, abs=1e-5)
@@ -89,7 +78,7 @@ def test_the_papers_schedule(paper):
 
 
 def test_the_long_schedule_with_many_scales():
-    cfg = read(ROOT / "configs/atss_R_101_FPN_2x.yaml")
+    cfg = paper_config(ROOT / "configs/atss_R_101_FPN_2x.yaml")
 
     assert cfg.MODEL.RESNETS.DEPTH == 101
     assert (cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER) == ((120000, 160000), 180000)
@@ -98,8 +87,7 @@ def test_the_long_schedule_with_many_scales():
 
 
 def test_adamw_by_config(paper):
-    cfg, model = paper
-    cfg = cfg.clone()
+    cfg, model = paper[0].clone(), paper[1]
     cfg.SOLVER.OPTIMIZER = "AdamW"
 
-    assert type(Trainer.build_optimizer(cfg, model)).__name__ == "AdamW"
+    assert type(Trainer.build_optimizer(cfg, model)) is torch.optim.AdamW

@@ -25,31 +25,20 @@ def refused(*args):
 
 
 def test_classes_come_from_the_dataset(tiny_config):
-    atss = tiny_config().MODEL.ATSS
+    for settings in ({}, {"MODEL.ATSS.NUM_CLASSES": 6}):
+        atss = tiny_config(settings).MODEL.ATSS
 
-    assert atss.NUM_CLASSES == 6
-    assert atss.CLASS_NAMES == ["disc", "ring", "box", "frame", "triangle", "cross"]
-
-
-def test_a_number_of_classes_that_agrees_is_fine(tiny_config):
-    assert tiny_config({"MODEL.ATSS.NUM_CLASSES": 6}).MODEL.ATSS.NUM_CLASSES == 6
+        assert atss.NUM_CLASSES == 6
+        assert atss.CLASS_NAMES == ["disc", "ring", "box", "frame", "triangle", "cross"]
+    assert load_config("configs/atss_R_50_FPN_1x.yaml").MODEL.ATSS.NUM_CLASSES == 80, "COCO's, without reading it"
 
 
-def test_a_number_of_classes_that_disagrees_is_refused_with_both_numbers(shapes):
+def test_classes_that_disagree_are_refused(shapes, coco_file):
     message = refused(DEMO_CONFIG, pairs({**shapes, "MODEL.ATSS.NUM_CLASSES": 80}))
-
     assert "80" in message and "6 classes" in message and "tiny_train" in message
 
-
-def test_coco_has_its_eighty_classes_without_reading_it():
-    assert load_config("configs/atss_R_50_FPN_1x.yaml").MODEL.ATSS.NUM_CLASSES == 80
-
-
-def test_datasets_with_different_classes_are_refused(shapes, coco_file):
     entries = [*shapes["DATASETS.REGISTER"], ["animals", *coco_file()]]
-
     message = refused(DEMO_CONFIG, pairs({**shapes, "DATASETS.REGISTER": entries, "DATASETS.TEST": "('animals',)"}))
-
     assert "tiny_train" in message and "animals" in message and "cat, dog" in message
 
 
@@ -76,80 +65,71 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key, value, named",
+    "opts, named",
     [
-        ("MODEL.ATSS.TOPKK", "9", ["MODEL.ATSS.TOPKK", "Non-existent"]),
-        ("MODEL.ATSS.TOPK", "nine", ["MODEL.ATSS.TOPK", "nine"]),
-        ("MODEL.ATSS.TOPK", "0", ["MODEL.ATSS.TOPK", "from 1 to 64", "got 0"]),
-        ("MODEL.ATSS.ASSIGNER_BACKEND", "cuda", ["MODEL.ATSS.ASSIGNER_BACKEND", "cuda", "'auto', 'torch', 'triton'"]),
-        ("MODEL.ATSS.BOX_CODING", "circle", ["MODEL.ATSS.BOX_CODING", "circle", "'box'", "'point'"]),
-        ("MODEL.ATSS.ASSIGNER", "Hungarian", ["MODEL.ATSS.ASSIGNER", "Hungarian", "ATSSAssigner"]),
-        ("MODEL.ATSS.HEAD", "Hydra", ["MODEL.ATSS.HEAD", "Hydra", "ATSSHead"]),
-        ("MODEL.BACKBONE.NAME", "spine", ["MODEL.BACKBONE.NAME", "spine", "build_atss_resnet_fpn_backbone"]),
-        ("MODEL.ATSS.NORM", "XN", ["MODEL.ATSS.NORM", "XN"]),
-        ("MODEL.ATSS.ASPECT_RATIOS", "[]", ["MODEL.ATSS.ASPECT_RATIOS", "positive numbers"]),
-        ("MODEL.ATSS.ASPECT_RATIOS", "[0.0]", ["MODEL.ATSS.ASPECT_RATIOS", "[0.0]"]),
-        ("MODEL.ATSS.SCALES_PER_OCTAVE", "0", ["MODEL.ATSS.SCALES_PER_OCTAVE", "got 0"]),
-        ("MODEL.ATSS.ANCHOR_SCALE", "0.0", ["MODEL.ATSS.ANCHOR_SCALE", "got 0.0"]),
-        ("MODEL.ATSS.IOU_THRESHOLDS", "['a', 'b']", ["MODEL.ATSS.IOU_THRESHOLDS", "[negative, positive]"]),
-        ("MODEL.ATSS.PIXEL_EXTENT", "2", ["MODEL.ATSS.PIXEL_EXTENT", "2 is not one of 0, 1"]),
-        ("INPUT.RESIZE_LIKE", "caffe", ["INPUT.RESIZE_LIKE", "caffe", "'mmdetection'"]),
-        ("TEST.AUG.MERGE", "mean", ["TEST.AUG.MERGE", "mean", "'soft_vote'"]),
-        ("TEST.AUG.BOX_RANGES", "[[0, 96]]", ["TEST.AUG.BOX_RANGES", "9 scales of TEST.AUG.MIN_SIZES"]),
-        ("TEST.AUG.BOX_RANGES", "[['a', 3]]", ["TEST.AUG.BOX_RANGES", "[from, to]"]),
-        ("TEST.AUG.MIN_SIZES", "('a',)", ["TEST.AUG.MIN_SIZES", "('a',)"]),
-        ("MODEL.ATSS.NUM_CONVS", "0", ["MODEL.ATSS.NUM_CONVS", "got 0"]),
-        ("TEST.AUG.BOX_RANGES", "[96]", ["TEST.AUG.BOX_RANGES", "[from, to]", "[96]"]),
-        ("INPUT.FORMAT", "L", ["INPUT.FORMAT", "'L'", "'BGR', 'RGB'"]),
-        ("SOLVER.EMA_DECAY", "1.0", ["SOLVER.EMA_DECAY", "less than 1", "got 1.0"]),
-        ("SOLVER.EARLY_STOP", "-1", ["SOLVER.EARLY_STOP", "got -1"]),
-        ("SOLVER.EARLY_STOP", "3", ["SOLVER.EARLY_STOP", "TEST.EVAL_PERIOD"]),
-        ("TEST.KEEP_BEST", "True", ["TEST.KEEP_BEST", "TEST.EVAL_PERIOD"]),
-        ("SOLVER.OPTIMIZER", "Lion", ["SOLVER.OPTIMIZER", "Lion", "AdamW"]),
-        ("DATASETS.TRAIN", "('nowhere',)", ["nowhere", "DATASETS.REGISTER"]),
-        ("DATASETS.REGISTER", "['a','b','c']", ["DATASETS.REGISTER", "[name, annotation file, image folder]"]),
-    ],
-)
-def test_keys_and_values_that_do_not_exist_are_named(key, value, named):
-    message = refused(DEMO_CONFIG, [key, value])
-
-    assert all(part in message for part in named), message
-
-
-@pytest.mark.parametrize(
-    "settings, named",
-    [
+        ("MODEL.ATSS.TOPKK 9", ["MODEL.ATSS.TOPKK", "Non-existent"]),
+        ("MODEL.ATSS.TOPK nine", ["MODEL.ATSS.TOPK", "nine"]),
+        ("MODEL.ATSS.TOPK 0", ["MODEL.ATSS.TOPK", "from 1 to 64", "got 0"]),
+        ("MODEL.ATSS.TOPK", ["pairs"]),
+        ("MODEL.ATSS.ASSIGNER_BACKEND cuda", ["MODEL.ATSS.ASSIGNER_BACKEND", "cuda", "'auto', 'torch', 'triton'"]),
+        ("MODEL.ATSS.BOX_CODING circle", ["MODEL.ATSS.BOX_CODING", "circle", "'box'", "'point'"]),
+        ("MODEL.ATSS.ASSIGNER Hungarian", ["MODEL.ATSS.ASSIGNER", "Hungarian", "ATSSAssigner"]),
+        ("MODEL.ATSS.HEAD Hydra", ["MODEL.ATSS.HEAD", "Hydra", "ATSSHead"]),
+        ("MODEL.ATSS.NORM XN", ["MODEL.ATSS.NORM", "XN"]),
+        ("MODEL.ATSS.ASPECT_RATIOS []", ["MODEL.ATSS.ASPECT_RATIOS", "positive numbers"]),
+        ("MODEL.ATSS.ASPECT_RATIOS [0.0]", ["MODEL.ATSS.ASPECT_RATIOS", "[0.0]"]),
+        ("MODEL.ATSS.SCALES_PER_OCTAVE 0", ["MODEL.ATSS.SCALES_PER_OCTAVE", "got 0"]),
+        ("MODEL.ATSS.ANCHOR_SCALE 0.0", ["MODEL.ATSS.ANCHOR_SCALE", "got 0.0"]),
+        ("MODEL.ATSS.NUM_CONVS 0", ["MODEL.ATSS.NUM_CONVS", "got 0"]),
+        ("MODEL.ATSS.PIXEL_EXTENT 2", ["MODEL.ATSS.PIXEL_EXTENT", "2 is not one of 0, 1"]),
+        ("MODEL.ATSS.BOX_LOSS l2", ["MODEL.ATSS.BOX_LOSS", "'giou', 'smooth_l1'"]),
+        ("MODEL.ATSS.IOU_THRESHOLDS ['a','b']", ["MODEL.ATSS.IOU_THRESHOLDS", "[negative, positive]"]),
+        ("MODEL.ATSS.IOU_THRESHOLDS [0.5,0.4]", ["MODEL.ATSS.IOU_THRESHOLDS", "negative <= positive", "[0.5, 0.4]"]),
+        ("MODEL.ATSS.IOU_THRESHOLDS [0.5]", ["MODEL.ATSS.IOU_THRESHOLDS", "[0.5]"]),
+        # Keys that make no sense together are both named.
         (
-            {"BOX_CODING": "point", "ASPECT_RATIOS": [0.5, 1.0, 2.0], "SCALES_PER_OCTAVE": 3},
+            "MODEL.ATSS.BOX_CODING point MODEL.ATSS.ASPECT_RATIOS [0.5,1.0,2.0] MODEL.ATSS.SCALES_PER_OCTAVE 3",
             ["MODEL.ATSS.BOX_CODING", "MODEL.ATSS.ASPECT_RATIOS", "MODEL.ATSS.SCALES_PER_OCTAVE", "9"],
         ),
         (
-            {"BOX_CODING": "point", "SCALES_PER_OCTAVE": 2},
+            "MODEL.ATSS.BOX_CODING point MODEL.ATSS.SCALES_PER_OCTAVE 2",
             ["MODEL.ATSS.BOX_CODING", "MODEL.ATSS.SCALES_PER_OCTAVE 2", "make 2"],
         ),
         (
-            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [[0, 64], [64, 128]]},
+            "MODEL.ATSS.ASSIGNER ScaleRangeAssigner MODEL.ATSS.SCALE_RANGES [[0,64],[64,128]]",
             ["MODEL.ATSS.SCALE_RANGES has 2", "MODEL.ATSS.IN_FEATURES has 5"],
         ),
         (
-            {"ASSIGNER": "CenterSamplingAssigner", "IN_FEATURES": ["p3", "p4", "p5"]},
+            "MODEL.ATSS.ASSIGNER CenterSamplingAssigner MODEL.ATSS.IN_FEATURES ['p3','p4','p5']",
             ["MODEL.ATSS.SCALE_RANGES has 5", "MODEL.ATSS.IN_FEATURES has 3"],
         ),
         (
-            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [[64, 0]] * 5},
+            "MODEL.ATSS.ASSIGNER ScaleRangeAssigner MODEL.ATSS.SCALE_RANGES [[64,0],[64,0],[64,0],[64,0],[64,0]]",
             ["MODEL.ATSS.SCALE_RANGES", "low before high"],
         ),
         (
-            {"ASSIGNER": "ScaleRangeAssigner", "SCALE_RANGES": [1, 2, 3, 4, 5]},
+            "MODEL.ATSS.ASSIGNER ScaleRangeAssigner MODEL.ATSS.SCALE_RANGES [1,2,3,4,5]",
             ["MODEL.ATSS.SCALE_RANGES", "(low, high)"],
         ),
-        ({"IOU_THRESHOLDS": [0.5, 0.4]}, ["MODEL.ATSS.IOU_THRESHOLDS", "negative <= positive", "[0.5, 0.4]"]),
-        ({"IOU_THRESHOLDS": [0.5]}, ["MODEL.ATSS.IOU_THRESHOLDS", "[0.5]"]),
-        ({"BOX_LOSS": "l2"}, ["MODEL.ATSS.BOX_LOSS", "'giou', 'smooth_l1'"]),
+        ("MODEL.BACKBONE.NAME spine", ["MODEL.BACKBONE.NAME", "spine", "build_atss_resnet_fpn_backbone"]),
+        ("INPUT.RESIZE_LIKE caffe", ["INPUT.RESIZE_LIKE", "caffe", "'mmdetection'"]),
+        ("INPUT.FORMAT L", ["INPUT.FORMAT", "'L'", "'BGR', 'RGB'"]),
+        ("TEST.AUG.MERGE mean", ["TEST.AUG.MERGE", "mean", "'soft_vote'"]),
+        ("TEST.AUG.BOX_RANGES [[0,96]]", ["TEST.AUG.BOX_RANGES", "9 scales of TEST.AUG.MIN_SIZES"]),
+        ("TEST.AUG.BOX_RANGES [['a',3]]", ["TEST.AUG.BOX_RANGES", "[from, to]"]),
+        ("TEST.AUG.BOX_RANGES [96]", ["TEST.AUG.BOX_RANGES", "[from, to]", "[96]"]),
+        ("TEST.AUG.MIN_SIZES ('a',)", ["TEST.AUG.MIN_SIZES", "('a',)"]),
+        ("TEST.KEEP_BEST True", ["TEST.KEEP_BEST", "TEST.EVAL_PERIOD"]),
+        ("SOLVER.EMA_DECAY 1.0", ["SOLVER.EMA_DECAY", "less than 1", "got 1.0"]),
+        ("SOLVER.EARLY_STOP -1", ["SOLVER.EARLY_STOP", "got -1"]),
+        ("SOLVER.EARLY_STOP 3", ["SOLVER.EARLY_STOP", "TEST.EVAL_PERIOD"]),
+        ("SOLVER.OPTIMIZER Lion", ["SOLVER.OPTIMIZER", "Lion", "AdamW"]),
+        ("DATASETS.TRAIN ('nowhere',)", ["nowhere", "DATASETS.REGISTER"]),
+        ("DATASETS.REGISTER ['a','b','c']", ["DATASETS.REGISTER", "[name, annotation file, image folder]"]),
     ],
 )
-def test_switches_that_make_no_sense_together_are_refused_with_both_keys(settings, named):
-    message = refused(DEMO_CONFIG, pairs({f"MODEL.ATSS.{key}": value for key, value in settings.items()}))
+def test_settings_that_cannot_be_used_are_named(opts, named):
+    message = refused(DEMO_CONFIG, opts.split())
 
     assert all(part in message for part in named), message
 
@@ -167,10 +147,6 @@ def test_the_gpu_backend_of_the_assigner_needs_a_gpu(monkeypatch):
     message = refused(DEMO_CONFIG, ["MODEL.ATSS.ASSIGNER_BACKEND", "triton", "MODEL.DEVICE", "cpu"])
 
     assert "MODEL.ATSS.ASSIGNER_BACKEND" in message and "needs tensors on a CUDA GPU, got cpu" in message
-
-
-def test_unpaired_keys_are_refused():
-    assert "pairs" in refused(DEMO_CONFIG, ["MODEL.ATSS.TOPK"])
 
 
 @pytest.mark.parametrize(

@@ -18,19 +18,15 @@ from tests.helpers import DEMO_CONFIG, pairs
 
 
 def output_paths(names, output):
-    return outputs.output_paths(
-        [sources.Video(name) if name.endswith(sources.VIDEOS) else sources.ImageFile(name) for name in names], output
-    )
+    found = [sources.Video(name) if name.endswith(sources.VIDEOS) else sources.ImageFile(name) for name in names]
+    return outputs.output_paths(found, output)
 
 
 @pytest.mark.parametrize(
     ("names", "output", "paths"),
     [
-        (
-            "a/1.jpg b/1.png c/1.mp4 d/1.MP4.mp4 e/1.mp4",
-            "out",
-            "out/1.png out/1_2.png out/1.mp4 out/1.MP4.mp4 out/1_2.mp4",
-        ),
+        ("a/1.jpg b/1.png", "out", "out/1.png out/1_2.png"),
+        ("c/1.mp4 d/1.MP4.mp4 e/1.mp4 e/1.jpg", "out", "out/1.mp4 out/1.MP4.mp4 out/1_2.mp4 out/1.png"),
         ("a/1.jpg", "out/drawn.jpg", "out/drawn.jpg"),
         ("a/1.avi a/2.mpg a/3.webm", "out.d/v1.5", "out.d/v1.5/1.avi out.d/v1.5/2.mp4 out.d/v1.5/3.webm"),
         ("a/1.mkv", "OUT.AVI", "OUT.AVI"),
@@ -67,9 +63,11 @@ def test_inputs_are_not_overwritten(tmp_path):
 # Video files
 
 
-def test_odd_sizes_lose_a_row_or_column(tmp_path):
+def test_odd_sizes_lose_a_row_or_column_and_videos_may_not_change_their_size(tmp_path):
     video = outputs.VideoWriter(str(tmp_path / "odd.mp4"), 10, (65, 97))
     video.write(frame(0, 97, 65))
+    with pytest.raises(InputError, match="from 97 x 65 pixels to 48 x 32 after 1 frames"):
+        video.write(frame(0, 48, 32))
     video.close()
 
     assert frames_of(tmp_path / "odd.mp4")[0][0].shape == (64, 96, 3)
@@ -101,13 +99,6 @@ def test_a_full_disk(tmp_path, suffix):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_videos_may_not_change_their_size(tmp_path):
-    video = outputs.VideoWriter(str(tmp_path / "out.mp4"), 10, (64, 96))
-    video.write(frame(0))
-    with pytest.raises(InputError, match="from 96 x 64 pixels to 48 x 32 after 1 frames"):
-        video.write(frame(0, 48, 32))
-
-
 # Window
 
 
@@ -124,20 +115,18 @@ def test_a_window_shows_an_image_until_a_key_and_ends_with_escape(model, shapes,
     assert len(screen.shown) == 2 and max(screen.shown[0].shape) >= MIN_LONG_SIDE
 
 
-def test_closing_the_window_ends_the_demo(model, shapes, screen, tmp_path):
-    screen.open = 0.0
-
-    main(model, "--input", images_of(shapes))
-    assert len(screen.shown) == 1
-    main(model, "--input", write_video(tmp_path / "clip.mp4"))
-    assert len(screen.shown) == 2
-
-
-def test_a_window_shows_videos_at_their_rate(model, tmp_path, screen):
-    main(model, "--input", write_video(tmp_path / "clip.mp4", number=6, fps=2.0))
+def test_a_window_shows_videos_at_their_rate_until_it_is_closed(model, shapes, tmp_path, screen):
+    video = write_video(tmp_path / "clip.mp4", number=6, fps=2.0)
+    main(model, "--input", video)
 
     assert len(screen.shown) == 6 and len(screen.waits) == 6
     assert all(1 <= wait <= 500 for wait in screen.waits) and max(screen.waits) > 1
+
+    screen.open = 0.0
+    for source in (images_of(shapes), video):
+        screen.shown.clear()
+        main(model, "--input", source)
+        assert len(screen.shown) == 1
 
 
 def test_a_window_shows_a_camera_until_escape(model, screen, camera):
@@ -163,9 +152,8 @@ def test_the_list_equals_predict_and_can_be_read_by_pycocotools(model, shapes, t
     main(model, "--input", *paths, video, "--json", path, "--batch-size", 4, *LOW)
 
     coco = COCO(str(path))
-    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == [
-        "disc", "ring", "box", "frame", "triangle", "cross"
-    ]  # fmt: skip
+    names = ["disc", "ring", "box", "frame", "triangle", "cross"]
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == names
     images = coco.loadImgs(coco.getImgIds())
     assert [image["file_name"] for image in images] == [*paths, *(f"{video}#{i:06d}" for i in range(3))]
     predictor = Predictor.load(DEMO_CONFIG, opts=pairs(model))
@@ -186,19 +174,16 @@ def test_the_list_equals_predict_and_can_be_read_by_pycocotools(model, shapes, t
     assert list((tmp_path / "lists").iterdir()) == [path], "and no temporary file"
 
 
-def test_a_list_without_detections(model, shapes, tmp_path):
-    main(model, "--input", f"{images_of(shapes)}/000001.jpg", "--json", tmp_path / "list.json")
+def test_a_list_without_detections_and_one_that_fails(model, shapes, tmp_path, monkeypatch):
+    path = tmp_path / "list.json"
+    main(model, "--input", f"{images_of(shapes)}/000001.jpg", "--json", path)
 
-    coco = COCO(str(tmp_path / "list.json"))
+    coco, before = COCO(str(path)), path.read_text()
     assert len(coco.imgs) == 1 and not coco.anns and len(coco.cats) == 6
 
-
-def test_the_list_is_complete_or_not_there(model, shapes, tmp_path, monkeypatch):
-    (tmp_path / "list.json").write_text("of an earlier run")
     monkeypatch.setattr(Predictor, "detect", lambda *args: 1 / 0)
-
     with pytest.raises(ZeroDivisionError):
-        main(model, "--input", images_of(shapes), "--json", tmp_path / "list.json")
+        main(model, "--input", images_of(shapes), "--json", path)
 
-    assert (tmp_path / "list.json").read_text() == "of an earlier run"
+    assert path.read_text() == before, "the list of the earlier run"
     assert [path.name for path in tmp_path.iterdir() if "json" in path.name] == ["list.json"]

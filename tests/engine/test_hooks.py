@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,21 +61,14 @@ def test_weight_average_resumes_to_the_same_weights(model):
     assert all(torch.equal(value, theirs["weights"][key]) for key, value in ours["weights"].items())
 
 
-class Saved(list):
-    """A checkpointer that records what it is asked to save."""
-
-    def save(self, name, iteration):
-        self.append((name, iteration))
-
-
 class Trainer(TrainerBase):
-    """Trains nothing; is evaluated every second iteration."""
+    """Trains nothing; is evaluated every second iteration; records the checkpoints that it saves."""
 
     def __init__(self, aps, **options):
         super().__init__()
-        self.saved = Saved()
-        aps = iter(aps)
-        self.keep = KeepBest(2, lambda: {"bbox": {"AP": next(aps)}}, self.saved, "bbox/AP", **options)
+        self.saved, aps = [], iter(aps)
+        checkpointer = SimpleNamespace(save=lambda name, iteration: self.saved.append((name, iteration)))
+        self.keep = KeepBest(2, lambda: {"bbox": {"AP": next(aps)}}, checkpointer, "bbox/AP", **options)
         self.register_hooks([self.keep])
 
     def run_step(self):
@@ -82,36 +76,20 @@ class Trainer(TrainerBase):
 
 
 @pytest.mark.parametrize(
-    "aps, saved, best",
+    "aps, options, saved, best, waited",
     [
-        ([10.0, 30.0, 20.0, 40.0], [("model_best", 1), ("model_best", 3), ("model_best", 7)], (40.0, 7)),
-        ([math.nan, 0.0, math.nan], [("model_best", 1), ("model_best", 3)], (0.0, 3)),  # NaN: no detections
+        ([10.0, 30.0, 20.0, 40.0], {}, [("model_best", 1), ("model_best", 3), ("model_best", 7)], (40.0, 7), 0),
+        ([math.nan, 0.0, math.nan], {}, [("model_best", 1), ("model_best", 3)], (0.0, 3), 1),  # NaN: no detections
+        ([10.0, 9.0, 11.0, 9.0, 12.0, 1.0], {"save": False, "patience": 2}, [], (12.0, 9), 1),  # waits anew
     ],
 )
-def test_the_best_checkpoint_is_saved_whenever_there_is_a_better_one(aps, saved, best):
-    trainer = Trainer(aps)
+def test_the_best_checkpoint_is_saved_whenever_there_is_a_better_one(aps, options, saved, best, waited):
+    trainer = Trainer(aps, **options)
 
     trainer.train(0, 2 * len(aps))
 
     assert trainer.saved == saved
-    assert (trainer.keep.best, trainer.keep.best_iter) == best
-
-
-def test_training_ends_after_evaluations_without_a_better_one():
-    trainer = Trainer([10.0, 30.0, 29.0, 30.0, 99.0], save=False, patience=2)
-
-    with pytest.raises(EndOfTraining, match=r"after 8 of 100 iterations.*30\.000.*iteration 4.*2 evaluations"):
-        trainer.train(0, 100)
-
-    assert trainer.saved == [("model_final", 7)]
-
-
-def test_a_better_evaluation_starts_the_wait_anew():
-    trainer = Trainer([10.0, 9.0, 11.0, 9.0, 12.0, 1.0], save=False, patience=2)
-
-    trainer.train(0, 12)
-
-    assert trainer.keep.waited == 1 and trainer.saved == []
+    assert (trainer.keep.best, trainer.keep.best_iter, trainer.keep.waited) == (*best, waited)
 
 
 # Of iteration 6, written before the evaluation that is then due.
@@ -119,18 +97,20 @@ CHECKPOINT = {"iteration": 5, "hooks": {"KeepBest": {"best": 10.0, "best_iter": 
 
 
 @pytest.mark.parametrize(
-    "aps, patience, message, iteration",
+    "start, aps, patience, message, iteration",
     [
-        ([8.0, 9.5], 3, r"after 8 of.*10\.000.*iteration 2", 7),
-        ([8.0], 2, "after 6 of 100", 5),  # the evaluation that was missed ends training at once
+        (0, [10.0, 30.0, 29.0, 30.0, 99.0], 2, r"after 8 of 100 iterations.*30\.000.*iteration 4.*2 evaluations", 7),
+        (6, [8.0, 9.5], 3, r"after 8 of.*10\.000.*iteration 2", 7),  # a resumed run knows the best
+        (6, [8.0], 2, "after 6 of 100", 5),  # the evaluation that was missed ends training at once
     ],
 )
-def test_a_resumed_run_knows_the_best_and_makes_up_for_a_missed_evaluation(aps, patience, message, iteration):
-    trainer = Trainer(aps, patience=patience)
-    trainer.load_state_dict(CHECKPOINT)
+def test_training_ends_after_evaluations_without_a_better_one(start, aps, patience, message, iteration):
+    trainer = Trainer(aps, save=start > 0, patience=patience)
+    if start:
+        trainer.load_state_dict(CHECKPOINT)
 
     with pytest.raises(EndOfTraining, match=message):
-        trainer.train(6, 100)
+        trainer.train(start, 100)
 
     assert trainer.saved == [("model_final", iteration)] and trainer.state_dict()["iteration"] == iteration
 

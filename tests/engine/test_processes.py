@@ -15,16 +15,13 @@ from detectron2.engine import default_argument_parser
 from atss.data.shapes import SHAPES, generate
 from atss.engine import launch
 from atss.errors import InputError
-from tests.helpers import DEMO_CONFIG, ROOT, TINY, error_line, pairs, run
+from tests.helpers import ROOT, SHORT, TINY, error_line, run, train_command
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {**TINY, "SOLVER.MAX_ITER": 4, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001, "TEST.EVAL_PERIOD": 2}
+SETTINGS = {**SHORT, "SOLVER.MAX_ITER": 4, "TEST.EVAL_PERIOD": 2}
+TWO = ["--num-gpus", "2", "--dist-url", "auto"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-
-
-def command(settings, *flags):
-    return ["train_net.py", "--config-file", DEMO_CONFIG, "--dist-url", "auto", *flags, *pairs(settings)]
 
 
 def start(command, **options):
@@ -35,20 +32,18 @@ def start(command, **options):
 def test_two_processes_train_as_one_does(tmp_path):
     """Batches of 2 in each of two, of 4 in one: the same losses, with their normalisers, and the same weights."""
     generate(tmp_path / "train", 24, seed=1, style=SHAPES._replace(sizes=((160, 160),)))
-    datasets = {
-        "DATASETS.REGISTER": [["same_size", str(tmp_path / "train.json"), str(tmp_path / "train")]],
-        "DATASETS.TRAIN": ("same_size",),
-        "DATASETS.TEST": "()",
-    }
-    channels = {"MODEL.RESNETS.STEM_OUT_CHANNELS": 32, "MODEL.RESNETS.RES2_OUT_CHANNELS": 32}
-    settings = {**TINY, **datasets, **channels, "MODEL.RESNETS.NORM": "GN", "SOLVER.MAX_ITER": 20}
-    # Adam makes much of gradients that are rounding errors, those of a bias before a normalisation.
-    settings |= {"SOLVER.OPTIMIZER": "SGD", "SOLVER.BASE_LR": 0.01}
+    settings = {
+        **TINY, "DATASETS.REGISTER": [["same_size", str(tmp_path / "train.json"), str(tmp_path / "train")]],
+        "DATASETS.TRAIN": ("same_size",), "DATASETS.TEST": "()", "SOLVER.MAX_ITER": 20, "MODEL.RESNETS.NORM": "GN",
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": 32, "MODEL.RESNETS.RES2_OUT_CHANNELS": 32,
+        # Adam makes much of gradients that are rounding errors, those of a bias before a normalisation.
+        "SOLVER.OPTIMIZER": "SGD", "SOLVER.BASE_LR": 0.01,
+    }  # fmt: skip
     losses, weights = [], []
     for processes in ("1", "2"):
         folder = tmp_path / processes
-        arguments = ["--config-file", DEMO_CONFIG, "--num-gpus", processes, "--dist-url", "auto"]
-        run("tests/same_size.py", *arguments, *pairs({**settings, "OUTPUT_DIR": folder}), env=ONE_THREAD)
+        _, *arguments = train_command({**settings, "OUTPUT_DIR": folder}, "--num-gpus", processes, "--dist-url", "auto")
+        run("tests/same_size.py", *arguments, env=ONE_THREAD)
         losses.append(json.loads((folder / "losses.json").read_text()))
         weights.append(torch.load(folder / "model_final.pth", weights_only=True)["model"])
 
@@ -65,9 +60,10 @@ def test_torchrun_on_two_machines(shapes, tmp_path):
     out = tmp_path / "out"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
-    line = [*torchrun, "--rdzv-endpoint", f"127.0.0.1:{port}", *command({**SETTINGS, **shapes, "OUTPUT_DIR": out})]
-    agents = [start(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d",
+                "--rdzv-endpoint", f"127.0.0.1:{port}"]  # fmt: skip
+    training = train_command({**SETTINGS, **shapes, "OUTPUT_DIR": out})
+    agents = [start([*torchrun, *training], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
     printed = [process.communicate(timeout=300)[0] for process in agents]
 
     assert [process.returncode for process in agents] == [0, 0], printed[0][-3000:] + printed[1][-3000:]
@@ -85,7 +81,7 @@ def test_a_stop_signal_ends_all_processes_together(shapes, tmp_path, send):
     settings = {**SETTINGS, **shapes, "SOLVER.MAX_ITER": 10000, "TEST.EVAL_PERIOD": 0, "OUTPUT_DIR": out}
     settings["SOLVER.CHECKPOINT_PERIOD"] = 2
     with open(log, "w") as file:
-        process = start(command(settings, "--num-gpus", "2"), stdout=file, stderr=file, start_new_session=True)
+        process = start(train_command(settings, *TWO), stdout=file, stderr=file, start_new_session=True)
     while not (out / "last_checkpoint").exists() and process.poll() is None:
         time.sleep(0.2)
 
@@ -101,36 +97,29 @@ def test_a_stop_signal_ends_all_processes_together(shapes, tmp_path, send):
 def test_bad_input_of_several_processes_is_one_line(shapes, tmp_path):
     settings = {**SETTINGS, **shapes, "MODEL.WEIGHTS": "README.md", "OUTPUT_DIR": tmp_path / "out"}
 
-    result = run(*command(settings, "--num-gpus", "2"), check=False, env=ONE_THREAD)
+    result = run(*train_command(settings, *TWO), check=False, env=ONE_THREAD)
 
     assert "README.md" in error_line(result) and result.returncode == 1
     assert result.stderr.count("error: ") == 1 and not (tmp_path / "out").exists()
 
 
-def arguments(*flags):
-    return default_argument_parser().parse_args([*flags, "--config-file", DEMO_CONFIG])
-
-
-TWO_MACHINES = ["--num-gpus", "1", "--num-machines", "2", "--dist-url"]
-
-
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--num-gpus", "64"], "--num-gpus 64: this machine has"),
-        ([*TWO_MACHINES, "auto"], "--dist-url auto: several machines"),
-        ([*TWO_MACHINES, "file:///tmp/x"], "expected tcp://HOST:PORT"),
-        ([*TWO_MACHINES, "tcp://host:port"], "expected tcp://HOST:PORT"),
+        ("--num-gpus 64", "--num-gpus 64: this machine has"),
+        ("--num-machines 2 --dist-url auto", "--dist-url auto: several machines"),
+        ("--num-machines 2 --dist-url file:///tmp/x", "expected tcp://HOST:PORT"),
+        ("--num-machines 2 --dist-url tcp://host:port", "expected tcp://HOST:PORT"),
     ],
 )
 def test_a_launch_that_is_not_possible_is_refused(flags, message):
     with pytest.raises(InputError, match=message):
-        launch(print, arguments(*flags), lambda: "cpu")
+        launch(print, default_argument_parser().parse_args(flags.split()), lambda: "cpu")
 
 
 def test_one_process_runs_in_this_one():
     called = []
 
-    launch(called.append, arguments(), lambda: pytest.fail("the device does not matter"))
+    launch(called.append, default_argument_parser().parse_args([]), lambda: pytest.fail("the device does not matter"))
 
     assert len(called) == 1

@@ -10,30 +10,25 @@ from detectron2.structures import BoxMode
 
 from atss.config import load_config
 from atss.data.mapper import BoxDatasetMapper
-from atss.modeling.assigners import ATSSAssigner, CenterSamplingAssigner, ScaleRangeAssigner
+from atss.modeling.assigners import ATSSAssigner, ScaleRangeAssigner
 from atss.study.positives import Bin, Geometry, binned, count_positives, positives_of, positives_per_object
 from tests.helpers import DEMO_CONFIG, TINY, pairs
 
 # Training and testing see the same sizes, which no stride divides.
 ODD_SIZES = {
-    "INPUT.MIN_SIZE_TRAIN": (150,),
-    "INPUT.MAX_SIZE_TRAIN": 170,
-    "INPUT.MIN_SIZE_TEST": 150,
-    "INPUT.MAX_SIZE_TEST": 170,
-    "INPUT.RANDOM_FLIP": "none",
-}
+    "INPUT.MIN_SIZE_TRAIN": (150,), "INPUT.MAX_SIZE_TRAIN": 170, "INPUT.MIN_SIZE_TEST": 150,
+    "INPUT.MAX_SIZE_TEST": 170, "INPUT.RANDOM_FLIP": "none",
+}  # fmt: skip
 
 
 @pytest.fixture
 def config_of(coco_file):
-    """Function: changes to a small COCO-format content, settings -> config whose datasets hold it."""
+    """Function: changes to a small COCO-format content, values of INPUT -> config whose datasets hold it."""
 
-    def make(change=lambda content: None, settings=None):
-        entries = [["positives_small", *coco_file(change)]]
-        datasets = {"DATASETS.REGISTER": entries} | {
-            f"DATASETS.{use}": ("positives_small",) for use in ("TRAIN", "TEST")
-        }
-        return load_config(DEMO_CONFIG, pairs({**TINY, **datasets, **(settings or {})}))
+    def make(change=lambda content: None, **sizes):
+        datasets = {f"DATASETS.{use}": ("positives_small",) for use in ("TRAIN", "TEST")}
+        datasets["DATASETS.REGISTER"] = [["positives_small", *coco_file(change)]]
+        return load_config(DEMO_CONFIG, pairs({**TINY, **datasets, **{f"INPUT.{k}": v for k, v in sizes.items()}}))
 
     return make
 
@@ -52,33 +47,23 @@ def test_counts_are_those_of_a_training_step(tiny_config):
 
     positives = positives_of(cfg, ["tiny_val"])
 
-    widths, heights, counts = map(list, zip(*expected, strict=True))
-    assert positives.widths.tolist() == widths
-    assert positives.heights.tolist() == heights
-    assert positives.counts.tolist() == counts
+    found = zip(*(values.tolist() for values in positives[:3]), strict=True)
+    assert list(map(list, found)) == expected
 
 
-def test_datasets_in_order_with_a_given_assigner(tiny_config):
-    cfg, assigner = tiny_config(), CenterSamplingAssigner()
-    train, val = (positives_of(cfg, [name], assigner) for name in ("tiny_train", "tiny_val"))
+def test_datasets_in_order_with_a_given_assigner_or_that_of_the_config(tiny_config):
+    cfg, assigner = tiny_config(), ScaleRangeAssigner()
+    train, val = (positives_of(cfg, [name], assigner).counts.tolist() for name in ("tiny_train", "tiny_val"))
 
-    both = positives_of(cfg, ["tiny_train", "tiny_val"], assigner)
-
-    assert both.counts.tolist() == [*train.counts.tolist(), *val.counts.tolist()]
-    assert positives_of(cfg, ["tiny_val"]).counts.tolist() != val.counts.tolist()
-
-
-def test_mean_over_the_training_datasets_with_the_configs_assigner(tiny_config):
+    assert positives_of(cfg, ["tiny_train", "tiny_val"], assigner).counts.tolist() == [*train, *val]
+    assert positives_of(cfg, ["tiny_val"]).counts.tolist() != val
     cfg = tiny_config({"MODEL.ATSS.ASSIGNER": "ScaleRangeAssigner"})
-
-    expected = positives_of(tiny_config(), ["tiny_train"], ScaleRangeAssigner()).counts.double().mean().item()
-
-    assert positives_per_object(cfg) == pytest.approx(expected)
+    assert positives_per_object(cfg) == pytest.approx(sum(train) / len(train)), "over the training datasets"
 
 
 def test_sizes_are_those_of_the_resized_image(config_of):
     # 64 x 48 images become 160 x 120; the boxes are 20 x 30.
-    cfg = config_of(settings={"INPUT.MIN_SIZE_TEST": 120, "INPUT.MAX_SIZE_TEST": 400})
+    cfg = config_of(MIN_SIZE_TEST=120, MAX_SIZE_TEST=400)
 
     positives = positives_of(cfg, ["positives_small"])
 
@@ -88,26 +73,18 @@ def test_sizes_are_those_of_the_resized_image(config_of):
     assert positives.sides().tolist() == pytest.approx([math.sqrt(50 * 75)] * 3)
     assert positives.aspect_ratios().tolist() == [1.5] * 3
 
-    unresized = positives_of(config_of(settings={"INPUT.MIN_SIZE_TEST": 0}), ["positives_small"])
+    unresized = positives_of(config_of(MIN_SIZE_TEST=0), ["positives_small"])
     assert unresized.widths.tolist() == [20] * 3
 
 
-def crowd_and_box_without_area(content):
-    content["annotations"][0]["iscrowd"] = 1
-    content["annotations"][1]["bbox"] = [5, 5, 0, 30]
-
-
-def other_sizes_than_in_the_files(content):
-    for image in content["images"]:
-        image["width"] = image["height"] = 4000
-
-
-def no_annotations(content):
-    content["annotations"].clear()
-
-
 @pytest.mark.parametrize(
-    "change, objects", [(crowd_and_box_without_area, 1), (other_sizes_than_in_the_files, 3), (no_annotations, 0)]
+    "change, objects",
+    [
+        (lambda content: content["annotations"][0].update(iscrowd=1), 2),
+        (lambda content: content["annotations"][1].update(bbox=[5, 5, 0, 30]), 2),  # without area
+        (lambda content: content["images"][0].update(width=4000, height=4000), 3),  # not the file's size
+        (lambda content: content["annotations"].clear(), 0),
+    ],
 )
 def test_objects_that_are_counted(config_of, change, objects):
     cfg = config_of(change)

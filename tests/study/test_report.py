@@ -1,6 +1,5 @@
 import csv
 import math
-from pathlib import Path
 
 from atss.study.report import write_report
 from atss.study.tables import TABLES
@@ -29,12 +28,10 @@ def test_means_and_standard_deviations_over_the_seeds_beside_the_papers_ap(tmp_p
 def test_the_csv_has_a_line_a_row_and_seed_in_full_precision(tmp_path):
     written(tmp_path, 2, [{2: FIGURES, 1: {**FIGURES, "AP": 41.23456789}}, {}, {}, {}])
 
-    lines = list(csv.DictReader(Path(tmp_path, "table-2.csv").read_text().splitlines()))
+    lines = list(csv.DictReader((tmp_path / "table-2.csv").read_text().splitlines()))
 
-    assert [(line["row"], line["seed"], line["AP"]) for line in lines] == [
-        ("IoU, from a box", "1", "41.23456789"),
-        ("IoU, from a box", "2", "40.0"),
-    ]
+    found = [(line["row"], line["seed"], line["AP"]) for line in lines]
+    assert found == [("IoU, from a box", "1", "41.23456789"), ("IoU, from a box", "2", "40.0")]
     assert lines[0]["positives"] == "8.25" and lines[0]["paper AP"] == "37.0"
 
 

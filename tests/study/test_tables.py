@@ -50,20 +50,14 @@ def test_every_improvement_of_table_1_changes_its_own_switch():
     changed = [{key for key in a if a[key] != b[key]} for a, b in pairwise(rows)]
 
     assert [{key.removeprefix("MODEL.ATSS.") for key in keys} for keys in changed] == [
-        {"NORM"},
-        {"BOX_LOSS", "BOX_LOSS_WEIGHT"},
-        {"CENTER_IN_BOX"},
-        {"CENTERNESS"},
-        {"LEVEL_SCALARS"},
+        {"NORM"}, {"BOX_LOSS", "BOX_LOSS_WEIGHT"}, {"CENTER_IN_BOX"}, {"CENTERNESS"}, {"LEVEL_SCALARS"},
         {"ASSIGNER", "BOX_CODING", "CENTER_IN_BOX"},
-    ]
+    ]  # fmt: skip
 
 
 def test_table_7_varies_the_anchors_of_a_location():
-    numbers = [
-        len(row.settings["MODEL.ATSS.ASPECT_RATIOS"]) * row.settings["MODEL.ATSS.SCALES_PER_OCTAVE"]
-        for row in TABLES[7].rows
-    ]
+    ratios, scales = "MODEL.ATSS.ASPECT_RATIOS", "MODEL.ATSS.SCALES_PER_OCTAVE"
+    numbers = [len(row.settings[ratios]) * row.settings[scales] for row in TABLES[7].rows]
 
     assert numbers == [9, 9, 9, 3, 3, 1]
 
@@ -72,18 +66,15 @@ def test_table_7_varies_the_anchors_of_a_location():
 def test_every_system_builds_and_takes_a_training_step(tiny_config, row):
     model = build_model(tiny_config(row.settings)).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    instances = Instances((96, 128))
-    instances.gt_boxes = Boxes(torch.tensor([[5.0, 8, 40, 60], [50, 20, 120, 90]]))
-    instances.gt_classes = torch.tensor([0, 3])
+    boxes = Boxes(torch.tensor([[5.0, 8, 40, 60], [50, 20, 120, 90]]))
+    instances = Instances((96, 128), gt_boxes=boxes, gt_classes=torch.tensor([0, 3]))
     before = [parameter.clone() for parameter in model.head.parameters()]
 
     losses = model([{"image": torch.rand(3, 96, 128) * 255, "instances": instances} for _ in range(2)])
     sum(losses.values()).backward()
     optimizer.step()
 
-    expected = {"loss_cls", "loss_box"}
-    if row.settings["MODEL.ATSS.CENTERNESS"]:
-        expected.add("loss_centerness")
-    assert set(losses) == expected and all(loss.isfinite() for loss in losses.values())
+    centerness = {"loss_centerness"} if row.settings["MODEL.ATSS.CENTERNESS"] else set()
+    assert set(losses) == {"loss_cls", "loss_box"} | centerness and all(loss.isfinite() for loss in losses.values())
     assert losses["loss_box"] > 0, "some anchor is positive"
     assert any(not torch.equal(a, b) for a, b in zip(before, model.head.parameters(), strict=True))

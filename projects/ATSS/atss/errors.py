@@ -25,29 +25,29 @@ def one_line_errors():
     """Report an `InputError`, a full disk or the end of another process in one line, and exit with status 1."""
     # Detectron2 logs the traceback of any exception in its training loop; that of an InputError is of no use.
     logging.getLogger("detectron2.engine.train_loop").addFilter(_has_traceback)
+    agreed = False
     try:
         yield
+        return
     except InputError as error:
+        agreed = isinstance(error, AgreedError)
         # Errors from a data loader's worker begin with its traceback.
         line = str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
         # File names can contain control characters.
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-        agreed = isinstance(error, AgreedError)
-        if comm.is_main_process() or not agreed:
-            print(f"error: {line}", file=sys.stderr, flush=True)
-        if agreed:
-            comm.synchronize()  # the launcher kills all processes when the first one exits
-        raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        print(f"error: {error.filename or 'writing'}: {os.strerror(error.errno)}", file=sys.stderr)
-        raise SystemExit(1) from None
+        line = f"{error.filename or 'writing'}: {os.strerror(error.errno)}"
     except RuntimeError as error:
         if not is_end_of_another(error):
             raise
-        print(f"error: process {comm.get_rank()}: another process of the run has ended", file=sys.stderr)
-        raise SystemExit(1) from None
+        line = f"process {comm.get_rank()}: another process of the run has ended"
+    if comm.is_main_process() or not agreed:
+        print(f"error: {line}", file=sys.stderr, flush=True)
+    if agreed:
+        comm.synchronize()  # the launcher kills all processes when the first one exits
+    raise SystemExit(1)
 
 
 def is_end_of_another(error: BaseException) -> bool:

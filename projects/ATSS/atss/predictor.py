@@ -29,18 +29,12 @@ ImageLike: TypeAlias = str | os.PathLike | np.ndarray | Image.Image
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """The D detections of an image, sorted by score; `len()` is D.
+    """The D detections of an image, sorted by score; `len()` is D."""
 
-    boxes: (D, 4) float32, x1 y1 x2 y2 in pixels of the image.
-    scores: (D,) float32, from 0 to 1.
-    classes: (D,) int64.
-    names: D class names.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    names: list[str]
+    boxes: np.ndarray  # (D, 4) float32, x1 y1 x2 y2 in pixels of the image
+    scores: np.ndarray  # (D,) float32, from 0 to 1
+    classes: np.ndarray  # (D,) int64
+    names: list[str]  # D class names
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -49,8 +43,7 @@ class ImageDetections:
 class Predictor:
     """A model with the weights in MODEL.WEIGHTS and the test-time input of its config.
 
-    Args:
-        cfg: INPUT.*_SIZE_TEST gives the size of the input, or TEST.AUG the sizes of multi-scale testing.
+    INPUT.*_SIZE_TEST gives the size of the input, or TEST.AUG the sizes of multi-scale testing.
 
     Raises:
         InputError: the checkpoint is missing, damaged or of another model.
@@ -61,24 +54,19 @@ class Predictor:
             raise InputError("MODEL.WEIGHTS: name the checkpoint to use")
         self.model = build_model(cfg).eval()
         Checkpointer(self.model, allow_pickle=cfg.MODEL.ATSS.ALLOW_PICKLE).load(cfg.MODEL.WEIGHTS)
-        self.divisor = self.model.backbone.size_divisibility
-        self.resize = EvalResize.of(cfg)
+        self.divisor, self.resize = self.model.backbone.size_divisibility, EvalResize.of(cfg)
         if cfg.TEST.AUG.ENABLED:
             self.model, self.resize = MultiScaleTest.of(cfg, self.model), EvalResize(0, 0)
-        self.format = cfg.INPUT.FORMAT
-        self.class_names = class_names_of(cfg)
+        self.format, self.class_names = cfg.INPUT.FORMAT, class_names_of(cfg)
         self.batch_size = GPU_BATCH_SIZE if cfg.MODEL.DEVICE.startswith("cuda") else 1
 
     @classmethod
     def load(
         cls, config_file: str | os.PathLike, weights: str | os.PathLike | None = None, opts: Sequence = ()
     ) -> "Predictor":
-        """Load a config file, such as the `config.yaml` of a run, and a checkpoint.
+        """Load a config file, such as the `config.yaml` of a run, and the checkpoint at the path `weights`.
 
-        Args:
-            config_file: path of the yaml file.
-            weights: path of the checkpoint; None for the config's MODEL.WEIGHTS.
-            opts: alternating config keys and values.
+        `opts` are alternating config keys and values; weights None takes the config's MODEL.WEIGHTS.
         """
         weights = [] if weights is None else ["MODEL.WEIGHTS", str(weights)]
         return cls(load_config(str(config_file), [*weights, *map(str, opts)], read_datasets=False))
@@ -90,12 +78,9 @@ class Predictor:
 
         Args:
             images: path of a file, (H, W, 3) uint8 array in BGR order as in OpenCV, (H, W) uint8 grey array, or Pillow
-                image; or an iterable of such images, of any sizes.
+                image; or an iterable of such images, of any sizes, which gives a list.
             min_score: minimum score of a detection.
             batch_size: maximum number of images per batch; by default 8 on a GPU and 1 on a CPU.
-
-        Returns:
-            the detections of the image; a list of them for an iterable.
 
         Raises:
             InputError: a file cannot be read, or an array does not have the shape of an image.
@@ -113,10 +98,7 @@ class Predictor:
         return detections
 
     def __call__(self, image: ImageLike) -> Instances:
-        """Detect objects in an image, in Detectron2's format.
-
-        Args:
-            image: as in `predict`.
+        """Detect objects in an image, given as in `predict`.
 
         Returns:
             instances on the CPU, in pixels of the image: `pred_boxes`, `scores`, `pred_classes`, sorted by score.
@@ -126,8 +108,7 @@ class Predictor:
     def prepare(self, image: np.ndarray) -> dict:
         """Convert an image (H, W, 3), uint8 in BGR order, to the model's input."""
         height, width = image.shape[:2]
-        if self.format == "RGB":
-            image = image[:, :, ::-1]
+        image = image[:, :, ::-1] if self.format == "RGB" else image
         resized = self.resize.get_transform(image).apply_image(image)
         tensor = torch.as_tensor(resized.transpose(2, 0, 1).copy())
         return {"image": tensor, "height": height, "width": width}

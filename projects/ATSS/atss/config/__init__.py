@@ -1,7 +1,6 @@
 """Config keys, yaml files, command lines, and checks of configs."""
 
-from .datasets import class_names
 from .defaults import add_atss_config
-from .load import load_config, parse_with_opts, wanted_device
+from .load import class_names, load_config, parse_with_opts, wanted_device
 
 __all__ = ["add_atss_config", "class_names", "load_config", "parse_with_opts", "wanted_device"]

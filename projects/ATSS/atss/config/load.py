@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..data import read_dataset, register_coco_format, register_folder, register_folder_unseen
 from ..errors import InputError
 from ..modeling.assigners import settle_backend
 from .checks import check_config
-from .datasets import register_datasets, settle_classes
 from .defaults import add_atss_config
 from .yaml_file import merge
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool = True) -> CfgNode:
-    """Read a config, check it, register its datasets, and set the device and the classes.
+    """Read a config, check it, register its datasets, set the device and the classes; return it frozen.
 
     Args:
         config_file: yaml file; it cannot run code.
@@ -27,19 +28,16 @@ def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool 
         read_datasets: False to take the classes from MODEL.ATSS.CLASS_NAMES, if they are given as in the config.yaml of
             a trained model, without reading the datasets.
 
-    Returns:
-        the frozen config.
-
     Raises:
         InputError: a file, key or value that cannot be used; datasets that do not fit each other or NUM_CLASSES.
     """
     cfg = _merged(config_file, opts)
     check_config(cfg)
     read_datasets = read_datasets or not cfg.MODEL.ATSS.CLASS_NAMES
-    register_datasets(cfg, given=list(opts)[::2], look=read_datasets)
+    _register_datasets(cfg, list(opts)[::2], look=read_datasets)
     _settle_device(cfg)
     if read_datasets:
-        settle_classes(cfg)
+        _settle_classes(cfg)
     cfg.freeze()
     return cfg
 
@@ -51,11 +49,9 @@ def wanted_device(config_file: str, opts: Sequence[str] = ()) -> str:
 
 
 def parse_with_opts(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line with config keys and values, `opts`, anywhere among the options.
+    """Parse a command line with config keys and values anywhere among the options.
 
-    Args:
-        parser: has a positional argument `opts` with nargs "*" or similar.
-        arguments: by default those of the command line.
+    The parser has a positional argument `opts` for them, with nargs "*" or similar. `arguments` replace sys.argv.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     nodes, opts, rest, among_opts = get_cfg().keys(), [], [], False
@@ -85,3 +81,79 @@ def _settle_device(cfg):
         settle_backend(cfg.MODEL.ATSS.ASSIGNER_BACKEND, torch.device(cfg.MODEL.DEVICE))
     except ValueError as error:
         raise InputError(f"MODEL.ATSS.ASSIGNER_BACKEND: {error}") from error
+
+
+def _register_datasets(cfg, given, look):
+    """Register the datasets of DATASETS.REGISTER or DATASETS.FOLDER, whose splits DATASETS.TRAIN and TEST then name.
+
+    Values of `given` keys, those of the command line, are kept. `look` False accepts a folder that no longer exists.
+    """
+    datasets = cfg.DATASETS
+    for entry in datasets.REGISTER:
+        if not isinstance(entry, (list, tuple)) or [type(part) for part in entry] != [str] * 3:
+            raise InputError(f"DATASETS.REGISTER: expected [name, annotation file, image folder], got {entry!r}")
+        register_coco_format(*entry)
+    if not datasets.FOLDER:
+        return
+    if datasets.REGISTER:
+        raise InputError("DATASETS.FOLDER and DATASETS.REGISTER: give one of them; docs/own_data.md shows both")
+    if not look and "DATASETS.FOLDER" not in given:
+        register_folder_unseen(datasets.FOLDER, [*datasets.TRAIN, *datasets.TEST])
+        return
+    names = register_folder(datasets.FOLDER)
+    to_test = names.get("val") or names.get("test")
+    for key, name in {"TRAIN": names.get("train"), "TEST": to_test}.items():
+        # The config.yaml of a run already names the splits that it used.
+        filled_in = datasets[key] and set(datasets[key]) <= set(names.values())
+        if f"DATASETS.{key}" not in given and not filled_in:
+            datasets[key] = (name,) if name else ()
+    if not datasets.TRAIN and not datasets.TEST:
+        raise InputError(
+            f"{datasets.FOLDER}: has no split train, val or test, but {', '.join(names)}; name those to train and to "
+            f"test on: DATASETS.TRAIN \"('{next(iter(names.values()))}',)\""
+        )
+    if not to_test and not datasets.TEST:
+        logger.warning(
+            "%s has no split val or test: nothing will be evaluated. Move some of its images and their annotations "
+            "into a split val, or name another dataset in DATASETS.TEST.", datasets.FOLDER,
+        )  # fmt: skip
+
+
+def _settle_classes(cfg):
+    """Set NUM_CLASSES and CLASS_NAMES from the datasets, and check that they agree."""
+    known = {name: class_names(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
+    atss = cfg.MODEL.ATSS
+    if not known:
+        if atss.NUM_CLASSES < 1:
+            raise InputError("MODEL.ATSS.NUM_CLASSES: give it, or a dataset in DATASETS.TRAIN or DATASETS.TEST")
+        return
+    (first, names), *others = known.items()
+    for other, other_names in others:
+        if other_names != names:
+            raise InputError(
+                f"DATASETS: {first} has the {len(names)} classes {', '.join(names)}, but {other} has the "
+                f"{len(other_names)} classes {', '.join(other_names)}; give them the same categories"
+            )
+    if atss.NUM_CLASSES not in (0, len(names)):
+        raise InputError(
+            f"MODEL.ATSS.NUM_CLASSES is {atss.NUM_CLASSES}, but dataset {first} has {len(names)} classes; leave the "
+            "key out to take the dataset's"
+        )
+    atss.NUM_CLASSES = len(names)
+    atss.CLASS_NAMES = list(names)
+
+
+def class_names(dataset: str) -> list[str]:
+    """Class names of a registered dataset, in the order of the model's outputs.
+
+    Raises:
+        InputError: no dataset of that name, or its annotations cannot be read.
+    """
+    if dataset not in DatasetCatalog.list():
+        raise InputError(
+            f"DATASETS: there is no dataset named {dataset!r}; register yours with DATASETS.REGISTER "
+            "\"[['name','annotations.json','images/']]\""
+        )
+    if not hasattr(MetadataCatalog.get(dataset), "thing_classes"):
+        read_dataset(dataset, keep=True)  # fills in the names
+    return list(MetadataCatalog.get(dataset).thing_classes)

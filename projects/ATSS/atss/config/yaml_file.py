@@ -1,6 +1,7 @@
 """Merge yaml files and command line values into a config; both may come from anywhere."""
 
 import os
+from collections.abc import Iterator
 
 import yaml
 from detectron2.config import CfgNode
@@ -33,7 +34,7 @@ def merge(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
     if not os.path.isfile(config_file):
         raise InputError(f"{config_file}: no such config file")
     _check_file(config_file)
-    types = dict(_types(cfg))
+    types = {key: type(value) for key, value in flat(cfg)}
     try:
         cfg.merge_from_file(config_file, allow_unsafe=False)
     except UNUSABLE as error:
@@ -45,29 +46,25 @@ def merge(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
             cfg.merge_from_list([key, value])
         except UNUSABLE as error:
             raise InputError(f"{short(f'{key} {value}')}: {_reason(error)}") from error
-    for key, found in _types(cfg):
+    for key, value in flat(cfg):
         # yacs accepts None for any value, and any value for None.
-        if types.get(key, type(None)) not in (type(None), found):
-            raise InputError(f"{key}: expected a value of type {types[key].__name__}, got {found.__name__}")
+        if types.get(key, type(None)) not in (type(None), type(value)):
+            raise InputError(f"{key}: expected a value of type {types[key].__name__}, got {type(value).__name__}")
 
 
-def _types(node, prefix=""):
-    """Yield every key of a config with the type of its value."""
+def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every dotted key of a config with its value."""
     for key, value in node.items():
-        yield f"{prefix}{key}", type(value)
         if isinstance(value, CfgNode):
-            yield from _types(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _check_file(path, above=()):
-    """Check that a config file and its base configs are small and hold nothing but plain values.
+    """Raise an InputError unless a config file and its bases are small and hold nothing but plain values.
 
-    Args:
-        path: path of the file, or a URL that Detectron2 supports.
-        above: paths of the configs that have it as base.
-
-    Raises:
-        InputError: a file cannot be used, or is its own base.
+    `path` may be a URL that Detectron2 supports; `above` are the paths of the configs that have it as base.
     """
     through = f"{above[-1]}: {BASE_KEY} " if above else ""
     if path in above or len(above) > MAX_BASES:
@@ -81,8 +78,7 @@ def _check_file(path, above=()):
         raise InputError(f"{through}{path}{line}: not a plain yaml file: {reason}") from error
     except UNUSABLE as error:
         raise InputError(f"{through}{path}: {_reason(error)}") from error
-    for base in bases:
-        base = os.path.expanduser(base)
+    for base in map(os.path.expanduser, bases):
         whole = base.startswith(("/", "http://", "https://"))
         _check_file(base if whole else os.path.join(os.path.dirname(path), base), (*above, path))
 
@@ -108,10 +104,7 @@ def _bases(path):
 
 
 def _extent(node, known):
-    """Number of characters of a yaml node with its aliases expanded.
-
-    Args:
-        known: extents by id of the node, None while a node is being counted.
+    """Number of characters of a yaml node with its aliases expanded; `known` has those counted by their id.
 
     Raises:
         ValueError: a node is part of itself, or a value is too long.

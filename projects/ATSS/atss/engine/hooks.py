@@ -2,6 +2,9 @@
 
 import logging
 import math
+import os
+import signal
+import threading
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from ..data.image_io import read_image
 from ..data.mapper import BoxDatasetMapper
 from ..data.resize import EvalResize
 from ..utils.drawing import class_colors, draw_boxes, mosaic
+from .launch import STOP_SIGNALS
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +34,16 @@ class EndOfTraining(BaseException):
 class WeightAverage(HookBase):
     """Keep an exponential moving average of a model's weights and buffers, updated after every step.
 
-    The average starts as the weights after the first step. Its decay after t steps is (1 + t) / (10 + t), at most
-    `decay`, so that it soon forgets the first weights. Checkpoints contain it (see `Checkpointer`).
+    The average, `model`, starts as the weights after the first step. Its decay after t steps is (1 + t) / (10 + t), at
+    most `decay`, so that it soon forgets the first weights. Checkpoints contain it (see `Checkpointer`).
 
     Args:
         model (nn.Module): the trained model, without DistributedDataParallel.
         decay (float): below 1.
-
-    Attributes:
-        model (nn.Module): a model with the averaged weights.
     """
 
     def __init__(self, model, decay):
-        self.decay = decay
-        self._trained = model
+        self.decay, self._trained = decay, model
         self._average = AveragedModel(model, multi_avg_fn=self._update, use_buffers=True)
         self.model = self._average.module
 
@@ -62,11 +62,22 @@ class WeightAverage(HookBase):
         self._average.n_averaged.fill_(state["steps"])
 
 
-class Evaluation(hooks.EvalHook):
-    """Detectron2's EvalHook, which also makes up for an evaluation that a resumed run has missed.
+class KeepBest(hooks.EvalHook):
+    """Evaluate; keep the best checkpoint, and end training after several evaluations without a better one.
 
-    Checkpoints are written before the evaluation of their iteration.
+    Checkpoints are written before the evaluation of their iteration; a resumed run makes up for one that it has missed.
+
+    Args:
+        eval_period, eval_function: see EvalHook.
+        checkpointer (Checkpointer): saves `model_best.pth`, if `save`.
+        metric (str): evaluation result to compare, higher is better ("bbox/AP").
+        patience (int): evaluations without a better result after which training ends, 0 for never.
     """
+
+    def __init__(self, eval_period, eval_function, checkpointer, metric, save=True, patience=0):
+        super().__init__(eval_period, eval_function)
+        self.checkpointer, self.metric, self.save, self.patience = checkpointer, metric, save, patience
+        self.best, self.best_iter, self.waited = None, None, 0
 
     def before_train(self):
         start = self.trainer.start_iter
@@ -74,30 +85,10 @@ class Evaluation(hooks.EvalHook):
             self.trainer.iter = self.trainer.storage.iter = start - 1
             self._do_eval()
 
-
-class KeepBest(Evaluation):
-    """Evaluate; keep the best checkpoint, and end training after several evaluations without a better one.
-
-    Args:
-        eval_period, eval_function: see EvalHook.
-        checkpointer (Checkpointer): saves `model_best.pth`.
-        metric (str): evaluation result to compare, higher is better ("bbox/AP").
-        save (bool): whether to save the best checkpoint.
-        patience (int): evaluations without a better result after which training ends, 0 for never.
-    """
-
-    def __init__(self, eval_period, eval_function, checkpointer, metric, save=True, patience=0):
-        super().__init__(eval_period, eval_function)
-        self.checkpointer = checkpointer
-        self.metric = metric
-        self.save = save
-        self.patience = patience
-        self.best = None
-        self.best_iter = None
-        self.waited = 0
-
     def _do_eval(self):
         super()._do_eval()
+        if not self.save and not self.patience:
+            return
         done = min(self.trainer.iter + 1, self.trainer.max_iter)
         if comm.is_main_process():
             self._compare(done - 1)
@@ -135,8 +126,31 @@ class KeepBest(Evaluation):
 class StopOnSignal(HookBase):
     """Write a checkpoint and end training after a step in which a process has received a stop signal.
 
-    Register it in every process, after all hooks that change what a checkpoint contains.
+    Register it in every process, after all hooks that change what a checkpoint contains. As a context manager it
+    records the stop signals of this process instead of ending it. In one of several processes, the end of the process
+    that launched it counts as a stop signal: nobody would end or restart the processes that are left.
     """
+
+    def __init__(self):
+        self._received, self._launcher, self._handlers = None, os.getppid(), {}
+
+    def __enter__(self):
+        # Python allows signal handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._record) for number in STOP_SIGNALS}
+
+    def __exit__(self, *error):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _record(self, number, frame):
+        self._received = signal.Signals(number).name
+
+    def received(self):
+        """Return the name of the last stop signal of this process, None if there was none."""
+        if not self._received and comm.get_world_size() > 1 and os.getppid() != self._launcher:
+            self._received = "the end of its launcher"
+        return self._received
 
     def after_step(self):
         trainer = self.trainer
@@ -152,17 +166,13 @@ class StopOnSignal(HookBase):
 class PredictionImages(HookBase):
     """Every VIS_PERIOD iterations, draw the ground truth and the detections of some images for TensorBoard.
 
-    Args:
-        cfg (CfgNode): the config.
-        model (nn.Module): the model, without DistributedDataParallel.
-        records (list[dict]): the images in Detectron2's standard format; they are resized as for testing.
+    The images are dicts in Detectron2's standard format, and resized as for testing; the model is not wrapped in
+    DistributedDataParallel.
     """
 
     def __init__(self, cfg, model, records):
-        self.model = model
-        self.records = records
+        self.model, self.records, self.period = model, records, cfg.VIS_PERIOD
         self.class_names = cfg.MODEL.ATSS.CLASS_NAMES
-        self.period = cfg.VIS_PERIOD
         self._mapper = BoxDatasetMapper(cfg, False, augmentations=[EvalResize.of(cfg)])
 
     def after_step(self):

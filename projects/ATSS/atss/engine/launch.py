@@ -20,8 +20,9 @@ from torch.multiprocessing import ProcessExitedException, start_processes
 
 from ..errors import InputError, first_line, one_line_errors
 from ..utils.comm import object_group
-from .signals import STOP_SIGNALS
 
+# Job schedulers send them some time before they end a job.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # How long a process waits for the others; the main one may evaluate meanwhile.
 TIMEOUT = datetime.timedelta(minutes=30)
 
@@ -29,11 +30,8 @@ TIMEOUT = datetime.timedelta(minutes=30)
 def launch(main, args, find_device):
     """Run `main(args)` in as many processes as Detectron2's arguments, or torchrun, ask for.
 
-    Args:
-        main (callable): run by every process.
-        args: from `detectron2.engine.default_argument_parser`; `num_gpus` is the number of processes per machine, also
-            without GPUs.
-        find_device (callable): () -> "cuda" or "cpu"; called only if there are several processes.
+    `args` are from `default_argument_parser`: `num_gpus` is the number of processes per machine, also without GPUs.
+    `find_device`, () -> "cuda" or "cpu", is called only if there are several processes.
 
     Raises:
         InputError: there are fewer GPUs than processes, or the address cannot be used.
@@ -83,7 +81,7 @@ def _run_process(local_rank, main, args, device, start_method):
 
 
 def _address(args):
-    """Return host and port of the main process."""
+    """Host and port of the main process."""
     if args.dist_url == "auto":
         if args.num_machines > 1:
             raise InputError("--dist-url auto: several machines need the address of the first, tcp://HOST:PORT")

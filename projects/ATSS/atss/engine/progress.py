@@ -1,5 +1,6 @@
 """Progress of training: a line in the log every few iterations, and a line on a terminal that is always up to date."""
 
+import contextlib
 import datetime
 import logging
 import resource
@@ -8,6 +9,7 @@ import sys
 import torch
 from detectron2.utils.events import EventWriter, get_event_storage
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -16,18 +18,10 @@ WINDOW = 20
 
 
 class ProgressWriter(EventWriter):
-    """Base class of both lines.
-
-    Args:
-        max_iter (int): iterations of the whole training.
-        metric (str): evaluation result to show as AP ("bbox/AP").
-        batch_size (int): images per iteration, of all processes.
-    """
+    """Base class of both lines: evaluation result `metric` is shown as AP, `batch_size` is that of all processes."""
 
     def __init__(self, max_iter, metric, batch_size):
-        self.max_iter = max_iter
-        self.metric = metric
-        self.batch_size = batch_size
+        self.max_iter, self.metric, self.batch_size = max_iter, metric, batch_size
 
     def describe(self):
         """Return dict[str, str]: what is known of losses, AP, times, learning rate and memory."""
@@ -78,9 +72,7 @@ class TerminalLine(ProgressWriter):
 
     def __init__(self, max_iter, metric, batch_size, file=None):
         super().__init__(max_iter, metric, batch_size)
-        self.file = file or sys.stderr
-        self.bar = None
-        self.consoles = []
+        self.file, self.bar, self.opened = file or sys.stderr, None, contextlib.ExitStack()
 
     def write(self):
         iteration = get_event_storage().iter
@@ -92,32 +84,20 @@ class TerminalLine(ProgressWriter):
         was_drawn = self.bar.update(done - self.bar.n)  # several times a second at most
         if was_drawn or done == self.max_iter:
             shown = {name: text for name, text in self.describe().items() if name not in ("time", "data_time", "lr")}
-            self.bar.set_postfix_str("  ".join(f"{short(name)} {text}" for name, text in shown.items()))
+            line = "  ".join(f"{name.removeprefix('loss_')} {text}" for name, text in shown.items())
+            self.bar.set_postfix_str(line.replace("total_loss", "loss").replace("max_mem", "memory"))
 
     def _open(self, first):
         self.bar = tqdm(
             total=self.max_iter, initial=first, file=self.file, dynamic_ncols=True, smoothing=0.05,
             bar_format="{percentage:3.0f}% {n_fmt}/{total_fmt}  {remaining} left{postfix}",
         )  # fmt: skip
-        handlers = [
-            handler for name in ("atss", "detectron2", "fvcore") for handler in logging.getLogger(name).handlers
-        ]
-        self.consoles = [h for h in handlers if getattr(h, "stream", None) in (sys.stdout, sys.stderr)]
-        for handler in self.consoles:
-            handler.addFilter(self._make_room)
-
-    def _make_room(self, record):
-        if record.name == logger.name:
-            return False
-        self.bar.clear()
-        return True
+        loggers = [logging.getLogger(name) for name in ("atss", "detectron2", "fvcore")]
+        self.opened.enter_context(self.bar)
+        self.opened.enter_context(logging_redirect_tqdm(loggers))
+        for handler in (handler for logger in loggers for handler in logger.handlers):
+            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):  # not the log file's
+                handler.addFilter(lambda record: record.name != __name__)
 
     def close(self):
-        for handler in self.consoles:
-            handler.removeFilter(self._make_room)
-        if self.bar is not None:
-            self.bar.close()
-
-
-def short(name):
-    return name.removeprefix("loss_").replace("total_loss", "loss").replace("max_mem", "memory")
+        self.opened.close()

@@ -7,7 +7,6 @@ import weakref
 
 import torch
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
-from detectron2.solver import build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
@@ -17,9 +16,8 @@ from ..data import read_dataset, test_loader, train_loader, validation_loader
 from ..evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
 from ..utils.comm import parallel
 from ..utils.randomness import seed_all
-from .hooks import EndOfTraining, Evaluation, KeepBest, PredictionImages, StopOnSignal, WeightAverage
+from .hooks import EndOfTraining, KeepBest, PredictionImages, StopOnSignal, WeightAverage
 from .progress import LogLine, TerminalLine
-from .signals import StopSignals
 from .training_step import TrainingStep
 
 logger = logging.getLogger(__name__)
@@ -48,8 +46,8 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.loader = self.build_train_loader(cfg)
-        self.stop_signals = StopSignals()
-        self._trainer = TrainingStep(cfg, parallel(model), self.loader, optimizer, self.stop_signals.received)
+        self.stop_on_signal = StopOnSignal()
+        self._trainer = TrainingStep(cfg, parallel(model), self.loader, optimizer, self.stop_on_signal.received)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
             model, cfg.OUTPUT_DIR, needed=is_pretrained, remake_head=cfg.MODEL.ATSS.REMAKE_HEAD,
@@ -61,15 +59,12 @@ class Trainer(DefaultTrainer):
         cfg, model = self.cfg, unwrapped(self.model)
         average = WeightAverage(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
         self.evaluated_model = average.model if average else model
-        if cfg.TEST.KEEP_BEST or cfg.SOLVER.EARLY_STOP:
-            keep = self.checkpointer, self.metric, cfg.TEST.KEEP_BEST, cfg.SOLVER.EARLY_STOP
-            evaluation = KeepBest(cfg.TEST.EVAL_PERIOD, self.evaluate, *keep)
-        else:
-            evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self.evaluate)
+        keep = self.checkpointer, self.metric, cfg.TEST.KEEP_BEST, cfg.SOLVER.EARLY_STOP
+        evaluation = KeepBest(cfg.TEST.EVAL_PERIOD, self.evaluate, *keep)
         default = super().build_hooks()
         writers = [hook for hook in default if isinstance(hook, hooks.PeriodicWriter)]
         others = [hook for hook in default if not isinstance(hook, (hooks.EvalHook, hooks.PeriodicWriter))]
-        built = [average, *others, StopOnSignal(), evaluation]
+        built = [average, *others, self.stop_on_signal, evaluation]
         if cfg.VIS_PERIOD and cfg.DATASETS.TEST and comm.is_main_process():
             records = read_dataset(cfg.DATASETS.TEST[0])[:NUM_IMAGES]
             built.append(PredictionImages(cfg, self.evaluated_model, records))
@@ -79,8 +74,7 @@ class Trainer(DefaultTrainer):
         return built + writers  # writers come last, so that they write what the other hooks measure
 
     def build_writers(self):
-        log_line = LogLine(self.max_iter, self.metric, self.cfg.SOLVER.IMS_PER_BATCH)
-        folder = self.cfg.OUTPUT_DIR
+        log_line, folder = LogLine(self.max_iter, self.metric, self.cfg.SOLVER.IMS_PER_BATCH), self.cfg.OUTPUT_DIR
         return [log_line, JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder)]
 
     def evaluate(self):
@@ -90,8 +84,7 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume=True):
         """Resume from the last whole checkpoint in OUTPUT_DIR if `resume` is True and there is one, else load weights.
 
-        Raises:
-            InputError: a checkpoint cannot be used.
+        Raises an InputError if a checkpoint cannot be used.
         """
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if self.checkpointer.resumed:
@@ -101,14 +94,13 @@ class Trainer(DefaultTrainer):
             self._trainer.forget_out_of_memory()
 
     def train(self):
-        """Train; set `finished` to False if the run ends early and is meant to be resumed.
+        """Train; return the results of the last evaluation, None if there was none.
 
-        Returns:
-            The results of the last evaluation, None if there was none.
+        `finished` becomes False if the run ends early and is meant to be resumed.
         """
         self.finished = True
         try:
-            with self.stop_signals:
+            with self.stop_on_signal:
                 super().train()
         except EndOfTraining as end:
             logger.info(str(end))
@@ -138,9 +130,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model):
-        if cfg.SOLVER.OPTIMIZER == "SGD":
-            return build_optimizer(cfg, model)
         solver = cfg.SOLVER
+        if solver.OPTIMIZER == "SGD":
+            return super().build_optimizer(cfg, model)
         params = get_default_optimizer_params(
             model, base_lr=solver.BASE_LR, bias_lr_factor=solver.BIAS_LR_FACTOR, weight_decay=solver.WEIGHT_DECAY,
             weight_decay_norm=solver.WEIGHT_DECAY_NORM, weight_decay_bias=solver.WEIGHT_DECAY_BIAS,

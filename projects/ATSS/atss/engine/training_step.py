@@ -30,23 +30,17 @@ class TrainingStep(SimpleTrainer):
     Args:
         cfg (CfgNode): its keys SOLVER.AMP.ENABLED, SOLVER.MAX_SKIPPED_BATCHES, DATALOADER.MAX_UNREADABLE, OUTPUT_DIR.
         model, data_loader, optimizer: see SimpleTrainer.
-        stop_signal_here (callable): () -> str or None, the stop signal that this process has received.
-
-    Attributes:
-        stop_signal (str or None): the first stop signal that any process has received.
-        skipped (int): number of skipped batches.
+        stop_signal_here (callable): () -> str or None, the stop signal that this process has received; that of any
+            process becomes `stop_signal`.
     """
 
     def __init__(self, cfg, model, data_loader, optimizer, stop_signal_here=lambda: None):
         super().__init__(model, data_loader, optimizer)
         self.grad_scaler = torch.amp.GradScaler("cuda", enabled=cfg.SOLVER.AMP.ENABLED)
-        self.max_skipped_batches = cfg.SOLVER.MAX_SKIPPED_BATCHES
-        self.max_unreadable = cfg.DATALOADER.MAX_UNREADABLE
+        self.max_skipped_batches, self.max_unreadable = cfg.SOLVER.MAX_SKIPPED_BATCHES, cfg.DATALOADER.MAX_UNREADABLE
         self.folder = Path(cfg.OUTPUT_DIR, "skipped_batches")
-        self.stop_signal_here = stop_signal_here
-        self.stop_signal = None
-        self.skipped = 0
-        self.unreadable = set()
+        self.stop_signal_here, self.stop_signal = stop_signal_here, None
+        self.skipped, self.unreadable = 0, set()  # number of batches, names of images
         # Iterations for which memory did not suffice in one of several processes, one per line.
         self._out_of_memory_file = self.folder / "out_of_memory.txt"
         self._out_of_memory = None
@@ -98,32 +92,27 @@ class TrainingStep(SimpleTrainer):
         reports = comm.all_gather(report)
         for report in reports:
             self.stop_signal = self.stop_signal or report["stop_signal"]
-        self._count_unreadable([image for report in reports for image in report["unreadable"]])
-        return reports
-
-    def _count_unreadable(self, images):
-        for name, reason in images:
-            if name not in self.unreadable:
-                self.unreadable.add(name)
-                logger.warning("%s; another image takes its place (%d so far).", reason, len(self.unreadable))
+            for name, reason in report["unreadable"]:
+                if name not in self.unreadable:
+                    self.unreadable.add(name)
+                    logger.warning("%s; another image takes its place (%d so far).", reason, len(self.unreadable))
         if len(self.unreadable) > self.max_unreadable:
             raise AgreedError(
                 f"{reason}; {len(self.unreadable)} images of the run cannot be used, more than "
                 f"DATALOADER.MAX_UNREADABLE {self.max_unreadable}"
             )
+        return reports
 
     def _write_losses(self, reports):
         """Write the mean losses to the event storage of the main process, as SimpleTrainer does."""
-        losses = mean_losses(reports)
         if comm.is_main_process():
-            storage = get_event_storage()
+            losses, storage = mean_losses(reports), get_event_storage()
             storage.put_scalar("data_time", max(report["data_time"] for report in reports))
             if np.isfinite(list(losses.values())).all():
                 storage.put_scalars(total_loss=sum(losses.values()), **losses)
 
     def _skip_not_finite(self, batch, reports):
-        finite = [np.isfinite(list(report["losses"].values())).all() for report in reports]
-        rank = comm.get_rank()
+        rank, finite = comm.get_rank(), [np.isfinite(list(report["losses"].values())).all() for report in reports]
         # If the losses of some processes are finite, their batches are not the cause.
         is_suspect = all(finite) or not finite[rank]
         if is_suspect and self.skipped < MAX_KEPT:
@@ -148,9 +137,8 @@ class TrainingStep(SimpleTrainer):
     def _keep(self, batch, losses):
         """Write a batch, as the model gets it, and its losses to a file for `torch.load`."""
         records = [
-            {"file_name": record["file_name"], "image_id": record.get("image_id"), "image": record["image"],
-             "boxes": record["instances"].gt_boxes.tensor, "classes": record["instances"].gt_classes}
-            for record in batch
+            {"file_name": r["file_name"], "image_id": r.get("image_id"), "image": r["image"],
+             "boxes": r["instances"].gt_boxes.tensor, "classes": r["instances"].gt_classes} for r in batch
         ]  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"iteration_{self.iter:07d}_process_{comm.get_rank()}.pth"
@@ -182,11 +170,9 @@ class TrainingStep(SimpleTrainer):
         self._out_of_memory_file.unlink(missing_ok=True)
 
     def state_dict(self):
-        return {
-            **super().state_dict(),
-            "grad_scaler": self.grad_scaler.state_dict(),  # empty without mixed precision
-            "skipped_batches": self.skipped,
-        }
+        # The state of the scaler is empty without mixed precision.
+        ours = {"grad_scaler": self.grad_scaler.state_dict(), "skipped_batches": self.skipped}
+        return {**super().state_dict(), **ours}
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)
@@ -201,6 +187,6 @@ def mean_losses(reports):
 
 def read_iterations(path):
     try:
-        return {int(line) for line in path.read_text(encoding="utf-8").split()}
+        return set(map(int, path.read_text(encoding="utf-8").split()))
     except (OSError, ValueError):
         return set()

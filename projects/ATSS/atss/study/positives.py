@@ -4,29 +4,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from detectron2.data.detection_utils import (
-    annotations_to_instances,
-    filter_empty_instances,
-    transform_instance_annotations,
-)
+from detectron2.data.transforms import TransformList
 from detectron2.structures import ImageList
 
 from ..data import EvalResize, read_dataset
+from ..data.mapper import BoxDatasetMapper
 from ..modeling.detector import ATSS
 
 
 class Positives(NamedTuple):
-    """The positives of M objects.
+    """The positives of M objects."""
 
-    widths, heights: (M,) float32, of the objects, in pixels of the resized image.
-    counts: (M,) int64, number of positives.
-    scales: (M,) float32, width of the resized image / width of the original.
-    """
-
-    widths: torch.Tensor
-    heights: torch.Tensor
-    counts: torch.Tensor
-    scales: torch.Tensor
+    widths: torch.Tensor  # (M,) float32, of the objects, in pixels of the resized image
+    heights: torch.Tensor  # (M,) float32
+    counts: torch.Tensor  # (M,) int64, number of positives
+    scales: torch.Tensor  # (M,) float32, width of the resized image / width of the original
 
     def sides(self):
         """Return (M,) float32: square roots of the objects' areas."""
@@ -52,28 +44,19 @@ class Geometry:
     """The sizes, ground-truth boxes and anchors that a detector works with, computed from annotations alone.
 
     Images are resized as for testing (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST), even if training draws their size, and
-    padded one by one. Boxes are transformed by the loader's functions; the anchors are those of the detector's head.
-
-    Args:
-        cfg (CfgNode): config of an ATSS model; its weights are not loaded.
-
-    Attributes:
-        assigner: the label assignment that the config names.
-        num_per_cell (int): A, anchors per cell.
-        num_levels (int): L.
+    padded one by one. Boxes are transformed by the loader's mapper; the anchors are those of the detector's head, whose
+    weights are not loaded.
     """
 
     def __init__(self, cfg):
         parts = ATSS.from_config(on_cpu(cfg))
         # On the meta device feature maps have shapes but no values.
         self._backbone = parts["backbone"].to("meta").eval()
-        self._head = parts["head"]
-        self._in_features = parts["in_features"]
-        self._resize = EvalResize.of(cfg)
-        self._grids = {}
-        self.assigner = self._head.assigner
-        self.num_per_cell = len(next(iter(self._head.cell_anchors)))
-        self.num_levels = len(self._in_features)
+        self._head, self._in_features = parts["head"], parts["in_features"]
+        self._resize, self._mapper, self._grids = EvalResize.of(cfg), BoxDatasetMapper(cfg, True), {}
+        self.assigner = self._head.assigner  # the label assignment that the config names
+        self.num_per_cell = len(next(iter(self._head.cell_anchors)))  # A, anchors per cell
+        self.num_levels = len(self._in_features)  # L
 
     def resize(self, record):
         """Return the transform that resizes an image, given as a dict in Detectron2's standard format."""
@@ -85,15 +68,9 @@ class Geometry:
         Crowd regions and boxes without area are skipped, as by the loader.
         """
         resize = self.resize(record)
-        size = resize.new_h, resize.new_w
-        objects = [
-            transform_instance_annotations(
-                {key: a[key] for key in ("bbox", "bbox_mode", "category_id")}, [resize], size
-            )
-            for a in record.get("annotations", [])
-            if not a.get("iscrowd", 0)
-        ]
-        return filter_empty_instances(annotations_to_instances(objects, size)).gt_boxes.tensor
+        loaded = {"annotations": [dict(annotation) for annotation in record.get("annotations", [])]}
+        self._mapper._transform_annotations(loaded, TransformList([resize]), (resize.new_h, resize.new_w))
+        return loaded["instances"].gt_boxes.tensor
 
     @torch.no_grad()
     def grid(self, record):
@@ -117,13 +94,7 @@ def on_cpu(cfg, assigner=None):
 
 
 def count_positives(geometry, records, assigner):
-    """Return the `Positives` of all objects of some images, in order.
-
-    Args:
-        geometry (Geometry): of the detector.
-        records (list[dict]): the images in Detectron2's standard format.
-        assigner: the label assignment, see `atss.modeling.assigners`.
-    """
+    """Return the `Positives` of all objects of some images, dicts in Detectron2's standard format, in order."""
     sides, counts, scales = [torch.empty(0, 2)], [torch.empty(0, dtype=torch.int64)], [torch.empty(0)]
     for record in records:
         boxes = geometry.boxes(record)
@@ -136,15 +107,9 @@ def count_positives(geometry, records, assigner):
 
 
 def positives_of(cfg, datasets, assigner=None):
-    """Return the `Positives` of all objects of some datasets, in order.
+    """Return the `Positives` of all objects of some registered datasets, in order, by default with a config's assigner.
 
-    Args:
-        cfg (CfgNode): config of an ATSS model.
-        datasets (Sequence[str]): names of registered datasets.
-        assigner: the label assignment; by default that of the config.
-
-    Raises:
-        InputError: a dataset's files are missing or malformed.
+    Raises an InputError if a dataset's files are missing or malformed.
     """
     geometry = Geometry(cfg)
     records = [record for name in datasets for record in read_dataset(name)]
@@ -157,12 +122,9 @@ def positives_per_object(cfg):
 
 
 def binned(values, counts, per_octave=2):
-    """Return the positives per object as a list of `Bin`, lowest first, without empty ones.
+    """Return the positives per object as a list of `Bin`, lowest first, without empty ones; powers of two are edges.
 
-    Args:
-        values: (M,) positive float tensor: `Positives.sides()` or `Positives.aspect_ratios()`.
-        counts: (M,) int64 tensor: `Positives.counts`.
-        per_octave (int): bins per octave; powers of two are edges.
+    `values`, (M,) positive float, are `Positives.sides()` or `Positives.aspect_ratios()`; `counts` `Positives.counts`.
     """
     counts = counts.numpy()
     numbers = (values.double().log2() * per_octave).floor().int().numpy()

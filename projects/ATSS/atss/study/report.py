@@ -13,11 +13,8 @@ HEADERS = (*METRICS, "positives per object", "AP in the paper")
 def write_report(table, results, setting, output):
     """Write `table-N.md`, `table-N.csv` and, for a curve with results, `table-N.png`.
 
-    Args:
-        table (Table): one of `TABLES`.
-        results (list[dict]): for every row a dict from seed to `Run.result()`, without the runs that are not done.
-        setting (str): one line that describes the runs.
-        output (Path): the folder.
+    `results` has for every row a dict from seed to `Run.result()`, without the runs that are not done; `setting` is one
+    line that describes the runs, `output` the Path of the folder.
     """
     output.mkdir(parents=True, exist_ok=True)
     stem = output / f"table-{table.number}"
@@ -38,9 +35,8 @@ def markdown(table, results, setting):
     lines += ["| | " + " | ".join(HEADERS) + " |", "| --- |" + " --- |" * len(HEADERS)]
     for row, by_seed in zip(table.rows, results, strict=True):
         cells = [mean_and_deviation([result[name] for result in by_seed.values()]) for name in METRICS]
-        cells.append(
-            mean_and_deviation([result["positives"] for result in by_seed.values()][:1])
-        )  # equal for all seeds
+        positives = [result["positives"] for result in by_seed.values()]
+        cells.append(mean_and_deviation(positives[:1]))  # equal for all seeds
         lines.append(" | ".join([f"| {row.name}", *cells, f"{row.paper['AP']:.1f} |"]))
     return "\n".join(lines) + "\n"
 

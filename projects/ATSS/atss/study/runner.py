@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 
-from ..config import load_config
-from ..config.defaults import add_atss_config
+from ..config import add_atss_config, load_config
+from ..config.yaml_file import flat
 from ..errors import InputError
+from ..report.metrics import read_metrics
 from .positives import positives_per_object
 from .tables import METRICS
 
@@ -34,20 +35,13 @@ IRRELEVANT = {
 
 
 class Run(NamedTuple):
-    """A row of a table, with a seed.
+    """A row of a table, with a seed."""
 
-    name: of the row.
-    seed: of the random numbers.
-    settings: dict from config key to value, changes to the base config.
-    cfg: the whole config.
-    folder: OUTPUT_DIR, the same for equal systems of different tables.
-    """
-
-    name: str
-    seed: int
-    settings: dict
-    cfg: object
-    folder: Path
+    name: str  # of the row
+    seed: int  # of the random numbers
+    settings: dict  # from config key to value, changes to the base config
+    cfg: CfgNode  # the whole config
+    folder: Path  # OUTPUT_DIR, the same for equal systems of different tables
 
     def __str__(self):
         return f"{self.name}, seed {self.seed}"
@@ -61,14 +55,9 @@ class Run(NamedTuple):
 
 
 def plan(row, seeds, config_file, opts, output):
-    """Return the runs of a row, one per seed.
+    """Return the runs of a `Row`, one per seed, in the study's folder `output`.
 
-    Args:
-        row (Row): a row of a table.
-        seeds (list[int]): seeds.
-        config_file (str): path of the base config.
-        opts (list[str]): config keys and values in turn, changes to the base config; the row has precedence.
-        output (str): folder of the study.
+    `opts` are config keys and values in turn, changes to the base config; the row has precedence.
 
     Raises:
         InputError: the config is invalid, or does not name exactly one dataset to evaluate on.
@@ -96,19 +85,11 @@ def system_name(cfg):
     """
     defaults = get_cfg()
     add_atss_config(defaults)
-    defaults = flatten(defaults)
-    settings = {k: v for k, v in flatten(cfg).items() if k not in IRRELEVANT and defaults.get(k) != v}
+    defaults = dict(flat(defaults))
+    settings = {k: v for k, v in flat(cfg) if k not in IRRELEVANT and defaults.get(k) != v}
     name = f"{cfg.MODEL.ATSS.ASSIGNER.removesuffix('Assigner')}-{cfg.MODEL.ATSS.BOX_CODING}".lower()
     digest = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
     return f"{re.sub('[^a-z0-9]+', '-', name)}-{digest[:8]}"
-
-
-def flatten(cfg, prefix=""):
-    """Return a config's values by their dotted keys."""
-    values = {}
-    for key, value in cfg.items():
-        values |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return values
 
 
 def command(run, train_net, config_file, num_gpus):
@@ -119,12 +100,9 @@ def command(run, train_net, config_file, num_gpus):
 
 
 def execute(run, command, show):
-    """Train and evaluate; write `result.json` last.
+    """Train and evaluate a `Run` by its command line; write `result.json` last.
 
-    Args:
-        run (Run): the run.
-        command (list[str]): its command line.
-        show (callable): called every second with the dict that training wrote last to metrics.json.
+    `show` is called every second with the dict that training wrote last to metrics.json.
 
     Raises:
         InputError: the command has failed, has not evaluated, or is running already.
@@ -133,8 +111,7 @@ def execute(run, command, show):
     # A run may have been interrupted after training, before its result was written.
     if not final_evaluation(run):
         train(run, command, show)
-    evaluation = final_evaluation(run)
-    if not evaluation:
+    if not (evaluation := final_evaluation(run)):
         raise InputError(f"{run}: no AP in {run.folder / 'metrics.json'}")
     result = {name: evaluation.get(f"bbox/{name}", math.nan) for name in METRICS}
     # COCOEvaluator gives NaN if there are no detections; APs, APm and APl are NaN, too, if there are no such objects.
@@ -160,7 +137,7 @@ def train(run, command, show):
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             while child.poll() is None:
-                entries = metrics(run.folder)
+                entries = metrics(run)
                 show(entries[-1] if entries else {})
                 time.sleep(PERIOD)
         finally:
@@ -175,37 +152,24 @@ def train(run, command, show):
 def final_evaluation(run):
     """Return the evaluation after the last iteration from metrics.json, None if there is none yet."""
     last = run.cfg.SOLVER.MAX_ITER - 1
-    evaluations = [entry for entry in metrics(run.folder) if "bbox/AP" in entry and entry["iteration"] >= last]
+    evaluations = [entry for entry in metrics(run) if "bbox/AP" in entry and entry["iteration"] >= last]
     return evaluations[-1] if evaluations else None
 
 
-def metrics(folder):
+def metrics(run):
     """Return the dicts in metrics.json; a line that is being written is skipped."""
-    entries = []
-    path = folder / "metrics.json"
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return entries
+    return read_metrics(run.folder / "metrics.json")[0]
 
 
 class Progress:
-    """Print the study's progress: a line that updates on a terminal, a line every few minutes elsewhere.
-
-    Args:
-        num_runs (int): number of runs to come.
-    """
+    """Print the progress of `num_runs` runs: a line that updates on a terminal, a line every few minutes elsewhere."""
 
     def __init__(self, num_runs):
-        self.num_runs = num_runs
+        self.num_runs, self.terminal = num_runs, sys.stdout.isatty()
         self.seconds = []  # per finished run
-        self.terminal = sys.stdout.isatty()
 
     def start(self, run):
-        self.title = f"[{len(self.seconds) + 1}/{self.num_runs}] {run}"
-        self.max_iter = run.cfg.SOLVER.MAX_ITER
+        self.title, self.max_iter = f"[{len(self.seconds) + 1}/{self.num_runs}] {run}", run.cfg.SOLVER.MAX_ITER
         self.started = time.monotonic()
         self.print("")
 
