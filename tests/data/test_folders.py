@@ -258,9 +258,10 @@ def test_datasets_named_on_the_command_line_have_precedence(tmp_path, names):
     assert names == configured(tmp_path / "pets", **{"DATASETS.TEST": names}).DATASETS.TEST
 
 
-def test_a_runs_config_is_read_again_with_or_without_the_folder(tmp_path):
+@pytest.mark.parametrize("names", [("pets_train",), ()])
+def test_a_runs_config_is_read_again_with_or_without_the_folder(tmp_path, names):
     write_coco(tmp_path / "pets")
-    cfg = configured(tmp_path / "pets", **{"DATASETS.TEST": ("pets_train",)})
+    cfg = configured(tmp_path / "pets", **{"DATASETS.TEST": names})
     path = tmp_path / "config.yaml"
     path.write_text(cfg.dump())
 

@@ -102,9 +102,10 @@ def _register_datasets(cfg, given, look):
         return
     names = register_folder(datasets.FOLDER)
     to_test = names.get("val") or names.get("test")
+    # The config.yaml of a run already names the splits that it used, and has the names of the classes.
+    is_of_run = cfg.MODEL.ATSS.CLASS_NAMES and "DATASETS.FOLDER" not in given
     for key, name in {"TRAIN": names.get("train"), "TEST": to_test}.items():
-        # The config.yaml of a run already names the splits that it used.
-        filled_in = datasets[key] and set(datasets[key]) <= set(names.values())
+        filled_in = (datasets[key] or is_of_run) and set(datasets[key]) <= set(names.values())
         if f"DATASETS.{key}" not in given and not filled_in:
             datasets[key] = (name,) if name else ()
     if not datasets.TRAIN and not datasets.TEST:

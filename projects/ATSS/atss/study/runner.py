@@ -179,7 +179,7 @@ class Progress:
             eta = latest["eta_seconds"]
             per_run = statistics.mean(self.seconds or [now - self.started + eta])
             eta_of_all = eta + per_run * (self.num_runs - len(self.seconds) - 1)
-            iteration = f"{latest['iteration']}/{self.max_iter}"
+            iteration = f"{latest['iteration']:.0f}/{self.max_iter}"
             self.print(f": iteration {iteration}, {clock(eta)} left, {clock(eta_of_all)} for all")
 
     def end(self, run):
