@@ -64,7 +64,7 @@ def test_a_complete_run_has_every_section(whole):
         "Outcomes of detections", "Outcomes of ground truth", "AP that errors cost (TIDE)",
     }  # fmt: skip
     assert "best AP during training 31.5, after 1,200 iterations" in text and "12 images" in text
-    assert "Training time 10 min" in text and "0.5 s an iteration, 16 images per second" in text
+    assert "Training time 10 min" in text and "0.5 s per iteration, 16 images per second" in text
     assert "omitted" not in text
 
 

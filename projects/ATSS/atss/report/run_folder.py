@@ -88,7 +88,7 @@ def run_facts(run):
     seconds = training_seconds(run.metrics)
     if seconds > 0:
         each = float(np.median(run.curve("time").values))
-        speed = f"{each:.3g} s an iteration, {solver.IMS_PER_BATCH / each:.3g} images per second"
+        speed = f"{each:.3g} s per iteration, {solver.IMS_PER_BATCH / each:.3g} images per second"
         facts += [("Training time", f"{duration(seconds)}, without evaluations"), ("Speed", speed)]
     return facts
 
