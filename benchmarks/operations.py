@@ -1,0 +1,150 @@
+"""Count what runs after the head's convolutions: operations, bytes read and written, waits for the device.
+
+    python benchmarks/operations.py --images 2 --size 800x1344 --objects 20
+
+The counts are PyTorch's dispatcher's, so they are exact and the same on every machine: a GPU launches a kernel for each
+operation. Views are not counted. A wait is an operation whose result the host needs before it can go on. The losses of
+this project are one operator, which reads its inputs and writes its outputs once; on CPUs it works in blocks that fit a
+core's cache.
+"""
+
+import argparse
+
+import torch
+from detectron2.structures import ImageList
+from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from assigner import size
+from detectors import NAMES, STRIDES, build, parts, random_batch, wrap_assignment
+
+# Operations that have to know a value, or a number of values, on the host.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "nms", "bincount", "equal")
+# Operations that read no more of their first argument than they return.
+GATHERING = ("gather", "index", "index_select", "embedding")
+
+
+class Count(TorchDispatchMode):
+    """Counts the operations inside of the context: `operations`, `bytes`, `waits`."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = self.bytes = self.waits = 0
+
+    def __isub__(self, other):
+        """Without what another one has counted in between."""
+        self.operations -= other.operations
+        self.bytes -= other.bytes
+        self.waits -= other.waits
+        return self
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        name = function._schema.name.split("::")[1]
+        # A view only returns aliases of its arguments.
+        if any(value.alias_info and not value.alias_info.is_write for value in function._schema.returns):
+            return result
+        read, written = tensors((args, kwargs)), tensors(result)
+        if not read and not written:
+            return result
+        masked = name in ("index", "index_put_", "index_put") and any(t.dtype == torch.bool for t in tensors(args[1]))
+        self.operations += 1
+        self.waits += name in WAITING or masked
+        sizes = [size_of(tensor) for tensor in read]
+        if name in GATHERING:
+            sizes[0] = min(sizes[0], sum(map(size_of, written)))
+        self.bytes += sum(sizes) + sum(map(size_of, written))
+        return result
+
+
+def tensors(values):
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+
+
+def size_of(tensor):
+    """Bytes of a tensor; of an expanded one, those that are in memory."""
+    number = 1
+    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        number *= length if stride else min(length, 1)
+    return number * tensor.element_size()
+
+
+class Replay(nn.Module):
+    """Stands for a convolution that predicts: returns feature maps, one after another."""
+
+    def __init__(self, maps):
+        super().__init__()
+        self.maps = maps
+        self.calls = 0
+
+    def forward(self, _):
+        self.calls += 1
+        return self.maps[(self.calls - 1) % len(self.maps)]
+
+
+def replace_convolutions(model, images, shapes):
+    """Replace the head's convolutions by predictions with a gradient; a logit of 200 exceeds the threshold."""
+    head, generator = model.head, torch.Generator().manual_seed(0)
+    towers = ("class_tower", "box_tower") if hasattr(head, "class_tower") else ("cls_subnet", "bbox_subnet")
+    for name in towers:
+        setattr(head, name, nn.Identity())
+    for name in ("class_logits", "box_deltas", "centerness", "cls_score", "bbox_pred", "ctrness"):
+        if hasattr(head, name):
+            channels = getattr(head, name).out_channels
+            center, spread = (-6, 1.2) if name in ("class_logits", "cls_score") else (0.5, 0.2)
+            maps = [torch.randn(images, channels, *shape, generator=generator) * spread + center for shape in shapes]
+            device = next(model.parameters()).device
+            setattr(head, name, Replay([values.to(device).requires_grad_() for values in maps]))
+
+
+def main():
+    args = parse_arguments()
+    height, width = args.size
+    print(f"{args.images} images of {height}x{width}, {args.objects} objects, {args.classes} classes, per batch")
+    print(f"{'':10}" + "".join(f"{part:>22}" for part in ("assignment", "losses", "backward", "post-processing")))
+    print(f"{'':10}" + f"{'ops':>8}{'GB':>8}{'waits':>6}" * 4)
+    for name in args.detectors:
+        counts = count(name, args)
+        print(f"{name:10}" + "".join(f"{c.operations:8}{c.bytes / 1e9:8.3f}{c.waits:6}" for c in counts), flush=True)
+
+
+def count(name, args):
+    """Counts of a detector: label assignment, losses without it, gradient of the predictions, post-processing."""
+    model = build(name, args.classes, args.device)
+    batch = random_batch(args.images, args.size, args.objects, args.classes)
+    images = ImageList.from_tensors([x["image"] for x in batch], 32)
+    shapes = [(-(-images.tensor.shape[2] // stride), -(-images.tensor.shape[3] // stride)) for stride in STRIDES]
+    replace_convolutions(model, args.images, shapes)
+    features = [torch.empty(args.images, 1, *shape, device=args.device) for shape in shapes]
+    instances = [x["instances"].to(args.device) for x in batch]
+    losses_of, detect = parts(model, images, features, instances)
+    assignment, forward, backward, inference = Count(), Count(), Count(), Count()
+    with EventStorage():
+        losses_of(model.head(features))  # what is computed once is not counted
+        wrap_assignment(model, assignment)
+        with forward:
+            losses = losses_of(model.head(features))
+        leaves = [values for module in model.head.modules() if isinstance(module, Replay) for values in module.maps]
+        with backward:
+            torch.autograd.grad(sum(losses.values()), leaves)
+        with inference, torch.no_grad():
+            detect(model.head(features))
+    forward -= assignment
+    return assignment, forward, backward, inference
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detectors", nargs="+", default=NAMES, choices=NAMES)
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--size", type=size, default=(800, 1344), metavar="HxW", help="of the images")
+    parser.add_argument("--objects", type=int, default=20, help="per image")
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
