@@ -1,6 +1,7 @@
 """The tiny model's settings, and the commands run as a user runs them."""
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -102,3 +103,11 @@ def file_size_limit(num_bytes):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def compiled_kernels(capability, which):
+    """Kernels of the "assigner" or the "losses", compiled for a GPU that need not be there: a list of dicts."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "tests/modeling/compile_kernels.py", str(capability), which]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])

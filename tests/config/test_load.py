@@ -140,13 +140,14 @@ def test_rules_without_ranges_ignore_invalid_ones(shapes):
     assert load_config(DEMO_CONFIG, pairs(settings)).MODEL.ATSS.SCALE_RANGES == [[0, 64]]
 
 
-def test_the_gpu_backend_of_the_assigner_needs_a_gpu(monkeypatch):
+@pytest.mark.parametrize("key", ["MODEL.ATSS.ASSIGNER_BACKEND", "MODEL.ATSS.LOSS_BACKEND"])
+def test_the_gpu_backends_need_a_gpu(monkeypatch, key):
     import triton
 
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
-    message = refused(DEMO_CONFIG, ["MODEL.ATSS.ASSIGNER_BACKEND", "triton", "MODEL.DEVICE", "cpu"])
+    message = refused(DEMO_CONFIG, [key, "triton", "MODEL.DEVICE", "cpu"])
 
-    assert "MODEL.ATSS.ASSIGNER_BACKEND" in message and "needs tensors on a CUDA GPU, got cpu" in message
+    assert key in message and "needs tensors on a CUDA GPU, got cpu" in message
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from atss.export import Comparison, ExportedATSS, compare, suppress
-from atss.export.selection import best
 from atss.export.verification import candidates_of, find_undecided, match, suppressed
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.box_coding import BoxCoding
-from atss.modeling.inference import BoxSelector, Detections
+from atss.modeling.inference import BoxSelector, Detections, best
 from tests.export.two_levels import make_detector
 
 SELECTOR = BoxSelector(score_threshold=0.1, nms_threshold=0.5, max_detections=3)

@@ -96,16 +96,15 @@ def trained(folder):
     model, mapper = build_model(cfg).train(), BoxDatasetMapper(cfg, is_train=True)
     # What is predicted is the same for all boxes.
     _, grid, predicted = model.predict([mapper(record) for record in dicts_of(GOOD, str(folder))][:1])
-    predicted = type(predicted)(*(None if x is None else x.detach() for x in predicted))
 
     def train(mapped):
-        leaves = type(predicted)(*(None if x is None else x.clone().requires_grad_() for x in predicted))
+        leaves = type(predicted)(*([x.detach().clone().requires_grad_() for x in maps] for maps in predicted))
         objects = mapped["instances"]
         losses = model.head.losses(
             grid, leaves, [objects.gt_boxes.tensor], [objects.gt_classes], model.ignore_boxes([mapped])
         )
         sum(losses.values()).backward()
-        return losses, [x.grad for x in leaves if x is not None and x.grad is not None]
+        return losses, [x.grad for maps in leaves for x in maps]
 
     return mapper, train
 

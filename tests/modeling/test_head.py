@@ -10,9 +10,10 @@ from atss import add_atss_config
 from atss.modeling.anchors import make_cell_anchors
 from atss.modeling.assigners import ASSIGNER_REGISTRY, ATSSAssigner, IoUAssigner
 from atss.modeling.box_coding import BoxCoding, PointCoding
-from atss.modeling.head import ATSSHead, build_assigner, by_anchor, matched_targets
+from atss.modeling.head import ATSSHead, Predictions, build_assigner
 from atss.modeling.inference import BoxSelector
 from atss.modeling.losses import centerness_targets, giou_loss
+from tests.modeling.test_fused_losses import matched_targets
 
 STRIDES = [8, 16, 32, 64, 128]
 
@@ -61,14 +62,17 @@ def test_layers_of_the_paper():
     assert (make_head(PointCoding()).box_deltas.bias == 4).all()
 
 
-def test_predictions_are_in_the_order_of_the_grid():
-    prediction = torch.arange(2 * 6 * 2 * 3).view(2, 6, 2, 3)  # 2 anchors per cell, 3 numbers each
+def test_predictions_by_anchor_are_in_the_order_of_the_grid():
+    logits = torch.arange(2 * 6 * 2 * 3).view(2, 6, 2, 3).float()  # 2 anchors per cell, 3 classes
+    deltas, centerness = torch.rand(2, 8, 2, 3), torch.rand(2, 2, 2, 3)
 
-    flat = by_anchor(prediction, 3)
+    flat = Predictions([logits, logits], [deltas, deltas], [centerness, centerness]).by_anchor()
 
-    assert flat.shape == (2, 12, 3)
+    assert [tuple(values.shape) for values in flat] == [(2, 24, 3), (2, 24, 4), (2, 24)]
     row, column, anchor = 1, 2, 1
-    assert flat[1, (row * 3 + column) * 2 + anchor].tolist() == prediction[1, 3:6, row, column].tolist()
+    index = (row * 3 + column) * 2 + anchor
+    for of_anchor, expected in zip(flat, (logits[1, 3:6], deltas[1, 4:], centerness[1, 1]), strict=True):
+        assert of_anchor[1, index].tolist() == of_anchor[1, 12 + index].tolist() == expected[..., row, column].tolist()
 
 
 @pytest.mark.parametrize("aspect_ratios", [(1.0,), (0.5, 1.0, 2.0)])
@@ -78,9 +82,10 @@ def test_one_prediction_an_anchor(aspect_ratios):
     grid, predictions = head(features())
 
     assert len(grid) == (96 + 24 + 6 + 2 + 1) * len(aspect_ratios)
-    assert predictions.logits.shape == (2, len(grid), 3)
-    assert predictions.deltas.shape == (2, len(grid), 4)
-    assert predictions.centerness.shape == (2, len(grid))
+    logits, deltas, centerness = predictions.by_anchor()
+    assert logits.shape == (2, len(grid), 3)
+    assert deltas.shape == (2, len(grid), 4)
+    assert centerness.shape == (2, len(grid))
 
 
 def test_scales_multiply_the_box_prediction_of_their_level_alone():
@@ -89,12 +94,10 @@ def test_scales_multiply_the_box_prediction_of_their_level_alone():
     with torch.no_grad():
         head.scales[1] = 2.0
 
-    grid, after = head(features())
+    _, after = head(features())
 
-    levels = zip(*(p.deltas.split(grid.level_sizes, 1) for p in (after, before)), strict=True)
-    ratio = [a / b for a, b in levels]
     for level, expected in enumerate([1.0, 2.0, 1.0, 1.0, 1.0]):
-        torch.testing.assert_close(ratio[level], torch.full_like(ratio[level], expected))
+        torch.testing.assert_close(after.deltas[level], before.deltas[level] * expected)
     torch.testing.assert_close(after.centerness, before.centerness)
 
 
@@ -107,7 +110,8 @@ def test_centerness_is_on_the_regression_tower():
 
     _, after = head(features())
 
-    assert torch.equal(after.centerness, before.centerness) and not torch.equal(after.logits, before.logits)
+    assert all(map(torch.equal, after.centerness, before.centerness))
+    assert not any(map(torch.equal, after.logits, before.logits))
 
 
 @pytest.mark.parametrize("box_coding", [BoxCoding(), PointCoding()])
@@ -120,16 +124,17 @@ def test_losses_are_the_papers(box_coding):
     losses = head.losses(grid, predictions, gt_boxes, gt_classes)
 
     matches, anchors = ATSSAssigner()(grid, gt_boxes), grid.boxes()
-    boxes, centers = box_coding.decode(predictions.deltas, anchors), (anchors[:, :2] + anchors[:, 2:]) / 2
+    logits, deltas, of_center = predictions.by_anchor()
+    boxes, centers = box_coding.decode(deltas, anchors), (anchors[:, :2] + anchors[:, 2:]) / 2
     focal = box = centerness = centerness_sum = num_positive = 0.0
     for n in range(2):
         for r, match in enumerate(matches[n].tolist()):
-            for c, p in enumerate(predictions.logits[n, r].sigmoid().tolist()):
+            for c, p in enumerate(logits[n, r].sigmoid().tolist()):
                 positive = match >= 0 and gt_classes[n][match] == c
                 focal -= 0.25 * (1 - p) ** 2 * math.log(p) if positive else 0.75 * p**2 * math.log(1 - p)
             if match >= 0:
                 target = centerness_targets(centers[r], gt_boxes[n][match]).item()
-                q = predictions.centerness[n, r].sigmoid().item()
+                q = of_center[n, r].sigmoid().item()
                 num_positive += 1
                 centerness_sum += target
                 centerness -= target * math.log(q) + (1 - target) * math.log(1 - q)
@@ -185,9 +190,9 @@ def test_predictions_that_do_not_fit_the_grid_or_the_objects_are_named():
     head, (grid, predictions), (gt_boxes, gt_classes) = make_head(), make_head()(features()), objects(3, 3)
     larger, _ = head(features(height=96))
 
-    with pytest.raises(ValueError, match=rf"^predictions.logits: expected 2 images .* x {len(larger)} anchors"):
+    with pytest.raises(ValueError, match=r"^predictions.logits: expected 2 images .*of 12 x 12, .*on 8 x 12, "):
         head.losses(larger, predictions, gt_boxes, gt_classes)
-    with pytest.raises(ValueError, match=r"^predictions.logits: expected 1 images .*, got 2 x "):
+    with pytest.raises(ValueError, match=r"^predictions.logits: expected 1 images .*, got 2 on "):
         head.losses(grid, predictions, gt_boxes[:1], gt_classes[:1])
     with pytest.raises(ValueError, match=r"^gt_classes: expected as many as boxes, \[3, 3\] by image, got \[3\]"):
         head.losses(grid, predictions, gt_boxes, gt_classes[:1])
@@ -206,17 +211,6 @@ def test_mixed_precision_gives_losses_in_full_precision():
     for name, loss in losses.items():
         assert loss.dtype == torch.float32
         assert loss.item() == pytest.approx(exact[name].item(), rel=0.02)
-
-
-def test_matched_targets():
-    matches = torch.tensor([[1, -1, 0], [-1, -2, 0]])
-    gt_boxes = [torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]]), torch.tensor([[0.0, 0, 3, 3]])]
-    anchors = torch.tensor([[9.0, 9, 10, 10], [9, 9, 20, 20], [9, 9, 30, 30]])
-
-    boxes, classes = matched_targets(matches, gt_boxes, [torch.tensor([4, 5]), torch.tensor([6])], anchors)
-
-    assert classes.tolist() == [[5, 0, 4], [0, 0, 6]]
-    assert boxes[:, :, 3].tolist() == [[2, 10 + 10, 1], [10, 20, 3]]
 
 
 # The switches of Table 1: what each leaves out, of parameters and of losses.
@@ -260,17 +254,19 @@ def test_without_centerness_all_positives_weigh_the_same_and_class_scores_are_fi
 
     losses = plain.losses(grid, without, gt_boxes, gt_classes)
 
-    assert torch.equal(without.logits, with_centerness.logits) and torch.equal(without.deltas, with_centerness.deltas)
+    for found, expected in zip(without[:2], with_centerness[:2], strict=True):
+        assert all(map(torch.equal, found, expected))
     assert without.centerness is None
     assert losses["loss_cls"] == head.losses(grid, with_centerness, gt_boxes, gt_classes)["loss_cls"]
     matches, anchors = IoUAssigner()(grid, gt_boxes), grid.boxes()
-    boxes = plain.box_coding.decode(without.deltas, anchors)
+    logits, deltas, _ = without.by_anchor()
+    boxes = plain.box_coding.decode(deltas, anchors)
     each = [giou_loss(boxes[n, r], gt_boxes[n][matches[n, r]]).item() for n, r in (matches >= 0).nonzero().tolist()]
     assert losses["loss_box"].item() == pytest.approx(2 * sum(each) / len(each), rel=1e-5)
 
     plain.box_selector.score_threshold = 0.0
     (found, _) = plain.detect(grid, without, [(64, 96)] * 2)
-    assert found.scores[0] == without.logits[0].sigmoid().max()
+    assert found.scores[0] == logits[0].sigmoid().max()
 
 
 @pytest.mark.parametrize("box_coding", [BoxCoding(), PointCoding()])
@@ -282,10 +278,11 @@ def test_smooth_l1_is_of_the_deltas(box_coding):
     losses = head.losses(grid, predictions, gt_boxes, gt_classes)
 
     matches, anchors, total = IoUAssigner()(grid, gt_boxes), grid.boxes(), 0.0
+    _, deltas, _ = predictions.by_anchor()
     positives = (matches >= 0).nonzero().tolist()
     for n, r in positives:
         target = box_coding.encode(gt_boxes[n][matches[n, r]], anchors[r])
-        for difference in (predictions.deltas[n, r] - target).abs().tolist():
+        for difference in (deltas[n, r] - target).abs().tolist():
             total += difference - 0.055 if difference > 0.11 else difference**2 / 0.22
     assert losses["loss_box"].item() == pytest.approx(total / 4 / len(positives), rel=1e-4)
 
@@ -343,12 +340,14 @@ def test_with_a_pixels_extent_perfect_predictions_still_have_no_box_loss(coding)
     gt_boxes, gt_classes = objects(3, 5)
     matches = head.assigner(grid, [boxes - 0.5 for boxes in gt_boxes])
     boxes, _ = matched_targets(matches, gt_boxes, gt_classes, grid.boxes())
-    perfect = predictions._replace(deltas=head.box_coding.encode(boxes, grid.boxes()))
+    levels = zip(head.box_coding.encode(boxes, grid.boxes()).split(grid.level_sizes, 1), grid.shapes, strict=True)
+    perfect = predictions._replace(deltas=[deltas.unflatten(1, shape).permute(0, 3, 1, 2) for deltas, shape in levels])
 
     losses = head.losses(grid, perfect, gt_boxes, gt_classes)
 
     assert (matches >= 0).any() and losses["loss_box"] < 1e-4
-    (found, _) = head.detect(grid, perfect._replace(logits=torch.full_like(perfect.logits, 3.0)), [(64, 96)] * 2)
+    likely = [torch.full_like(logits, 3.0) for logits in perfect.logits]
+    (found, _) = head.detect(grid, perfect._replace(logits=likely), [(64, 96)] * 2)
     for box in gt_boxes[0][matches[0].unique()[1:]]:
         assert (found.boxes - box.clamp(min=0)).abs().amax(1).min() < 1e-2
 

@@ -1,10 +1,11 @@
 import pytest
 import torch
+from torchvision.ops import batched_nms
 
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.box_coding import BoxCoding
 from atss.modeling.head import Predictions
-from atss.modeling.inference import BoxSelector, clip, resize_boxes
+from atss.modeling.inference import BoxSelector, Detections, clip, resize_boxes
 
 STRIDES = [8, 16]
 GRID = AnchorGrid([(4, 4), (2, 2)], STRIDES, make_cell_anchors(STRIDES, 1.0))  # anchors as large as cells: no overlap
@@ -16,7 +17,13 @@ def predictions(scores, num_classes=2):
     centerness = torch.zeros(1, len(GRID))
     for (anchor, label), (score, center) in scores.items():
         logits[0, anchor, label], centerness[0, anchor] = torch.tensor([score, center]).logit()
-    return Predictions(logits, torch.zeros(1, len(GRID), 4), centerness)
+    return Predictions(as_maps(logits), as_maps(torch.zeros(1, len(GRID), 4)), as_maps(centerness[..., None]))
+
+
+def as_maps(values):
+    """(1, R, width) -> (1, width, H, W) per level."""
+    levels = zip(values.split(GRID.level_sizes, 1), GRID.shapes, strict=True)
+    return [of_level.unflatten(1, shape).permute(0, 3, 1, 2) for of_level, shape in levels]
 
 
 def select(scores, size=(32, 32), **options):
@@ -50,7 +57,7 @@ def test_suppression_works_class_by_class():
     boxes[0, 1, 0] = -9.0  # anchor 1 moves by 0.9 cells onto anchor 0
     values = predictions({(0, 0): (0.9, 0.9), (1, 0): (0.8, 0.9), (1, 1): (0.7, 0.9)})
 
-    found = BoxSelector()(GRID, values._replace(deltas=boxes), BoxCoding(), [(32, 32)])[0]
+    found = BoxSelector()(GRID, values._replace(deltas=as_maps(boxes)), BoxCoding(), [(32, 32)])[0]
 
     assert found.classes.tolist() == [0, 1]
 
@@ -105,3 +112,56 @@ def test_resized_boxes_stay_in_the_image_and_equal_sizes_change_no_bit():
 
     assert (resized[:, 2] == 640).all() and (resized[:, 3] == 427).all()
     assert resize_boxes(boxes, (800, 1333), (800, 1333)) is boxes
+
+
+def plain_selection(selector, grid, predictions, box_coding, image_sizes):
+    """The same image by image and level by level, with torchvision's suppression per image."""
+    logits, deltas, centerness = predictions.by_anchor()
+    anchors, detections = grid.boxes(), []
+    for i, (height, width) in enumerate(image_sizes):
+        boxes, scores, classes, start = [], [], [], 0
+        for size in grid.level_sizes:
+            level = slice(start, start + size)
+            class_scores, start = logits[i, level].sigmoid(), start + size
+            anchor, label = (class_scores > selector.score_threshold).nonzero(as_tuple=True)
+            products = class_scores[anchor, label]
+            keys = products
+            if centerness is not None:
+                products = products * centerness[i, level][anchor].sigmoid()
+                keys = products if selector.topk_by_centerness else keys
+            chosen = keys.topk(min(len(keys), selector.topk_per_level)).indices
+            boxes.append(box_coding.decode(deltas[i, level][anchor[chosen]], anchors[level][anchor[chosen]]))
+            is_root = centerness is not None and selector.score_root
+            scores.append(products[chosen].sqrt() if is_root else products[chosen])
+            classes.append(label[chosen])
+        boxes, scores, classes = map(torch.cat, (boxes, scores, classes))
+        boxes = clip(boxes, torch.tensor([width, height]))
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        boxes, scores, classes = boxes[has_area], scores[has_area], classes[has_area]
+        keep = batched_nms(boxes, scores, classes, selector.nms_threshold)[: selector.max_detections]
+        detections.append(Detections(boxes[keep], scores[keep], classes[keep]))
+    return detections
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("aspect_ratios", [(1.0,), (0.5, 1.0, 2.0)])
+@pytest.mark.parametrize(
+    "options", [{}, {"topk_by_centerness": False}, {"score_root": False}, {"topk_per_level": 50, "max_detections": 20}]
+)
+def test_a_batch_equals_its_images_one_by_one(seed, aspect_ratios, options):
+    generator, strides = torch.Generator().manual_seed(seed), [8, 16, 32]
+    shapes = [(20, 28), (10, 14), (5, 7)]
+    grid = AnchorGrid(shapes, strides, make_cell_anchors(strides, 4.0, aspect_ratios))
+
+    def maps(width, center, spread):
+        sizes = [(3, len(aspect_ratios) * width, *shape) for shape in shapes]
+        return [torch.randn(size, generator=generator) * spread + center for size in sizes]
+
+    predicted = Predictions(maps(20, -4, 1.3), maps(4, 0, 0.7), maps(1, 0, 1) if seed else None)
+    selector, sizes = BoxSelector(**options), [(160, 224), (150, 200), (9, 224)]
+
+    found = selector(grid, predicted, BoxCoding(), sizes)
+
+    for of_image, expected in zip(found, plain_selection(selector, grid, predicted, BoxCoding(), sizes), strict=True):
+        assert torch.equal(of_image.boxes, expected.boxes) and torch.equal(of_image.classes, expected.classes)
+        torch.testing.assert_close(of_image.scores, expected.scores, rtol=3e-7, atol=0)

@@ -244,7 +244,7 @@ def test_a_dataset_of_another_format(tmp_path, quick):
 def test_a_gpu_run_has_its_report_on_any_machine(tmp_path, quick, caplog):
     folder = make_run(tmp_path, [CONTENT])
     config = re.sub("DEVICE: .*", "DEVICE: cuda", (folder / "config.yaml").read_text())
-    (folder / "config.yaml").write_text(config.replace("ASSIGNER_BACKEND: auto", "ASSIGNER_BACKEND: triton"))
+    (folder / "config.yaml").write_text(config.replace("_BACKEND: auto", "_BACKEND: triton"))
 
     assert "DEVICE: cuda" in report(folder)[1] and not caplog.records
 

@@ -88,6 +88,9 @@ def add_atss_config(cfg: CfgNode) -> None:
     atss.FOCAL_LOSS_GAMMA = 2.0
     # Difference at which smooth L1 turns from quadratic to linear.
     atss.SMOOTH_L1_BETA = 0.11
+    # Implementation of the losses: "torch" for every device, "triton" for CUDA GPUs, "auto" for the faster one on the
+    # device. They are equal up to rounding.
+    atss.LOSS_BACKEND = "auto"
 
     # Inference (the paper's code): minimum class score, boxes per level, IoU threshold of non-maximum suppression.
     # Detectron2's TEST.DETECTIONS_PER_IMAGE limits the boxes per image.

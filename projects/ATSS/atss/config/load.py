@@ -71,16 +71,17 @@ def _merged(config_file, opts):
 
 
 def _settle_device(cfg):
-    """Fall back to the CPU without a CUDA GPU, and check the assigner's backend."""
+    """Fall back to the CPU without a CUDA GPU, and check the backends."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but there is no CUDA GPU here: running on the CPU.", cfg.MODEL.DEVICE)
         if cfg.SOLVER.AMP.ENABLED:
             logger.warning("SOLVER.AMP needs a CUDA GPU: training in full precision.")
         cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cpu", False
-    try:
-        settle_backend(cfg.MODEL.ATSS.ASSIGNER_BACKEND, torch.device(cfg.MODEL.DEVICE))
-    except ValueError as error:
-        raise InputError(f"MODEL.ATSS.ASSIGNER_BACKEND: {error}") from error
+    for key in ("ASSIGNER_BACKEND", "LOSS_BACKEND"):
+        try:
+            settle_backend(cfg.MODEL.ATSS[key], torch.device(cfg.MODEL.DEVICE))
+        except ValueError as error:
+            raise InputError(f"MODEL.ATSS.{key}: {error}") from error
 
 
 def _register_datasets(cfg, given, look):

@@ -4,9 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..modeling.inference import clip
+from ..modeling.inference import best
 from ..predictor import class_names_of
-from .selection import best, candidates
 
 
 class ExportedATSS(nn.Module):
@@ -40,9 +39,8 @@ class ExportedATSS(nn.Module):
         selector, coding = head.box_selector, head.box_coding
         features = self.detector.backbone(self.prepare(images, sizes))
         grid, predictions = head([features[name] for name in self.detector.in_features])
-        boxes, scores, classes = candidates(selector, coding, grid, predictions)
-        boxes = clip(boxes, sizes.flip(1)[:, None].to(boxes.dtype), coding.pixel_extent)
-        scores = scores.where((boxes[..., 2:] > boxes[..., :2]).all(-1), 0)
+        boxes, scores, classes = selector.candidates(grid, predictions, coding)
+        boxes, scores = selector.clipped(boxes, scores, sizes.flip(1).to(boxes.dtype), coding.pixel_extent)
         if self.suppress is not None:
             number = selector.max_detections
             kept = self.suppress(boxes, scores, classes, selector.nms_threshold, head.num_classes, number)

@@ -129,6 +129,17 @@ class AnchorGrid:
         rows, columns = (torch.arange(n, device=self.device, dtype=torch.float32) for n in self.shapes[level])
         return (rows + self.offset) * self.strides[level], (columns + self.offset) * self.strides[level]
 
+    def boxes_at(self, places: Tensor) -> Tensor:
+        """The anchors (N, L, K, 4) at places (N, L, K) of each level, counted by anchor of a cell, row and column."""
+        levels = self.levels()
+        columns, cells = levels.sizes[0, :, None], levels.sizes.prod(0)[:, None]
+        anchor, cell = places // cells, places % cells
+        centers = torch.stack([cell % columns, cell // columns], -1)
+        centers = (centers + self.offset) * levels.strides[:, None, None]
+        cell_anchors = levels.cell_anchors.permute(3, 0, 1, 2).flatten(2)  # (L, A, 4)
+        level = torch.arange(len(self.shapes), device=places.device)[:, None]
+        return centers.repeat(1, 1, 1, 2) + cell_anchors[level, anchor]
+
     @property
     def device(self) -> torch.device:
         return self.cell_anchors[0].device

@@ -15,6 +15,7 @@ from torch import Tensor
 
 # Limit of a predicted side in units of the anchor's, as in Detectron2: keeps exp() finite.
 MAX_SIDE_RATIO = 1000 / 16
+MAX_LOG_RATIO = math.log(MAX_SIDE_RATIO)
 
 
 class BoxCoding:
@@ -44,12 +45,19 @@ class BoxCoding:
         dx, dy, dw, dh = (delta / weight for delta, weight in zip(deltas.unbind(-1), self.weights, strict=True))
         x1, y1, x2, y2 = anchors.unbind(-1)
         width, height = x2 - x1, y2 - y1
-        limit = math.log(MAX_SIDE_RATIO)
         x = (x1 + x2 + self.pixel_extent) / 2 + dx * width
         y = (y1 + y2 + self.pixel_extent) / 2 + dy * height
-        half_width = width * dw.clamp(max=limit).exp() / 2
-        half_height = height * dh.clamp(max=limit).exp() / 2
+        half_width = width * dw.clamp(max=MAX_LOG_RATIO).exp() / 2
+        half_height = height * dh.clamp(max=MAX_LOG_RATIO).exp() / 2
         return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], dim=-1)
+
+    def decode_backward(self, deltas: Tensor, anchors: Tensor, gradient: Tensor) -> Tensor:
+        """Gradient (..., 4) with respect to the deltas, from that of the decoded boxes."""
+        sides, weights = anchors[..., 2:] - anchors[..., :2], deltas.new_tensor(self.weights)
+        low, high = gradient.split(2, -1)
+        logs = deltas[..., 2:] / weights[2:]
+        half = sides * logs.clamp(max=MAX_LOG_RATIO).exp() / 2 * (logs <= MAX_LOG_RATIO)
+        return torch.cat([(low + high) * sides, (high - low) * half], dim=-1) / weights
 
 
 class PointCoding:
@@ -82,6 +90,12 @@ class PointCoding:
         point, stride = self._point_and_stride(anchors)
         distances = deltas.clamp(min=0) * stride
         return torch.cat([point - distances[..., :2], point + distances[..., 2:] + self.pixel_extent], dim=-1)
+
+    def decode_backward(self, deltas: Tensor, anchors: Tensor, gradient: Tensor) -> Tensor:
+        """Gradient (..., 4) with respect to the deltas, from that of the decoded boxes."""
+        _, stride = self._point_and_stride(anchors)
+        low, high = gradient.split(2, -1)
+        return torch.cat([-low, high], dim=-1) * stride * (deltas >= 0)
 
     def _point_and_stride(self, anchors):
         area = (anchors[..., 2:] - anchors[..., :2]).prod(-1, keepdim=True)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .anchors import AnchorGrid, make_cell_anchors
-from .assigners import ASSIGNER_REGISTRY, IGNORED, Assigner
+from .assigners import ASSIGNER_REGISTRY, Assigner
 from .backbones.deformable import DeformableConv2d, ModulatedDeformConv
 from .box_coding import BoxCoding, PointCoding
+from .fused_losses import fused_losses
 from .inference import BoxSelector, Detections
-from .losses import centerness_targets, focal_loss, giou_loss, normalizers, smooth_l1_loss
+from .losses import normalizers
 
 ATSS_HEAD_REGISTRY = Registry("ATSS_HEAD")
 ATSS_HEAD_REGISTRY.__doc__ = """
@@ -28,16 +29,22 @@ predictions, from which `head.losses(...)` computes losses and `head.detect(...)
 
 
 class Predictions(NamedTuple):
-    """Predictions for the R anchors of N images.
+    """Predictions for N images, one feature map per level, finest level first.
 
-    logits: (N, R, C), class scores before the sigmoid.
-    deltas: (N, R, 4), boxes in the head's box coding.
-    centerness: (N, R), before the sigmoid; None for a head without centerness.
+    logits: (N, A * C, H, W), class scores before the sigmoid.
+    deltas: (N, A * 4, H, W), boxes in the head's box coding.
+    centerness: (N, A, H, W), before the sigmoid; None for a head without centerness.
     """
 
-    logits: Tensor
-    deltas: Tensor
-    centerness: Tensor | None
+    logits: list[Tensor]
+    deltas: list[Tensor]
+    centerness: list[Tensor] | None
+
+    def by_anchor(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits (N, R, C), deltas (N, R, 4), centerness (N, R) in the order of `AnchorGrid`, in float32 or better."""
+        num_anchors = self.deltas[0].shape[1] // 4
+        logits, deltas = joined(self.logits, num_anchors), joined(self.deltas, num_anchors)
+        return logits, deltas, joined(self.centerness, num_anchors).squeeze(-1) if self.centerness else None
 
 
 @ATSS_HEAD_REGISTRY.register()
@@ -65,6 +72,7 @@ class ATSSHead(nn.Module):
         box_loss: "giou" of the decoded boxes, or "smooth_l1" of the deltas.
         box_loss_weight: factor of the box loss.
         smooth_l1_beta: see `smooth_l1_loss`.
+        loss_backend: "auto", "torch" or "triton", see `fused_losses`.
 
     Raises:
         ValueError: unknown `box_loss`.
@@ -93,6 +101,7 @@ class ATSSHead(nn.Module):
         box_loss: str = "giou",
         box_loss_weight: float = 2.0,
         smooth_l1_beta: float = 0.11,
+        loss_backend: str = "auto",
     ):
         super().__init__()
         if box_loss not in ("giou", "smooth_l1"):
@@ -108,6 +117,7 @@ class ATSSHead(nn.Module):
         self.box_loss = box_loss
         self.box_loss_weight = box_loss_weight
         self.smooth_l1_beta = smooth_l1_beta
+        self.loss_backend = loss_backend
         self.cell_anchors = BufferList(cell_anchors)
 
         num_anchors = len(cell_anchors[0])
@@ -161,6 +171,7 @@ class ATSSHead(nn.Module):
             "box_loss": atss.BOX_LOSS,
             "box_loss_weight": atss.BOX_LOSS_WEIGHT,
             "smooth_l1_beta": atss.SMOOTH_L1_BETA,
+            "loss_backend": atss.LOSS_BACKEND,
         }
 
     @staticmethod
@@ -180,12 +191,12 @@ class ATSSHead(nn.Module):
         logits, deltas, centerness = [], [], []
         for level, feature in enumerate(features):
             box_feature = self.box_tower(feature)
-            logits.append(by_anchor(self.class_logits(self.class_tower(feature)), self.num_classes))
+            logits.append(self.class_logits(self.class_tower(feature)))
             box_delta = self.box_deltas(box_feature)
-            deltas.append(by_anchor(box_delta if self.scales is None else box_delta * self.scales[level], 4))
+            deltas.append(box_delta if self.scales is None else box_delta * self.scales[level])
             if self.centerness is not None:
-                centerness.append(by_anchor(self.centerness(box_feature), 1).squeeze(-1))
-        predictions = Predictions(joined(logits), joined(deltas), joined(centerness) if centerness else None)
+                centerness.append(self.centerness(box_feature))
+        predictions = Predictions(logits, deltas, centerness or None)
         return self.grid([feature.shape[-2:] for feature in features]), predictions
 
     def grid(self, shapes: Sequence[tuple[int, int]]) -> AnchorGrid:
@@ -219,25 +230,22 @@ class ATSSHead(nn.Module):
         # The centre of a box that ends with its last pixel is half a pixel less.
         shift = self.box_coding.pixel_extent / 2
         matches = self.assigner(grid, shifted(gt_boxes, shift), shifted(ignore_boxes, shift))
-        positive, anchors = matches >= 0, grid.boxes()
-        boxes, classes = matched_targets(matches, gt_boxes, gt_classes, anchors)
-        weights = torch.ones_like(positive, dtype=anchors.dtype)
+        loss_cls, loss_box, loss_centerness, sums = fused_losses(
+            *predictions,
+            matches,
+            gt_boxes,
+            gt_classes,
+            grid,
+            self.box_coding,
+            self.focal_loss_alpha,
+            self.focal_loss_gamma,
+            None if self.box_loss == "giou" else self.smooth_l1_beta,
+            self.loss_backend,
+        )
+        num_positive, sum_of_weights = normalizers(sums)
+        losses = {"loss_cls": loss_cls / num_positive, "loss_box": loss_box / sum_of_weights * self.box_loss_weight}
         if self.centerness is not None:
-            weights = centerness_targets((anchors[:, :2] + anchors[:, 2:]) / 2 + shift, boxes)
-        num_positive, sum_of_weights = normalizers(positive, weights)
-
-        logits, deltas, centerness = predictions
-        valid = matches != IGNORED
-        loss_cls = focal_loss(logits, classes, positive, valid, self.focal_loss_alpha, self.focal_loss_gamma)
-        if self.box_loss == "giou":
-            box_losses = giou_loss(self.box_coding.decode(deltas, anchors), boxes)
-        else:
-            box_losses = smooth_l1_loss(deltas, self.box_coding.encode(boxes, anchors), self.smooth_l1_beta)
-        loss_box = (box_losses * weights * positive).sum() / sum_of_weights
-        losses = {"loss_cls": loss_cls / num_positive, "loss_box": loss_box * self.box_loss_weight}
-        if self.centerness is not None:
-            loss = F.binary_cross_entropy_with_logits(centerness, weights, reduction="none")
-            losses["loss_centerness"] = (loss * positive).sum() / num_positive
+            losses["loss_centerness"] = loss_centerness / num_positive
         return losses
 
     def detect(
@@ -265,26 +273,27 @@ def build_assigner(cfg: CfgNode) -> Assigner:
 
 
 def check_predictions(predictions, grid, gt_boxes, gt_classes):
-    """Raise a ValueError unless predictions, grid and ground truth agree in images, anchors and boxes."""
-    for name, prediction in predictions._asdict().items():
-        if prediction is not None and prediction.shape[:2] != (len(gt_boxes), len(grid)):
+    """Raise a ValueError unless predictions, grid and ground truth agree in images, feature maps and boxes."""
+    for name, maps in predictions._asdict().items():
+        shapes = [(len(gt_boxes), *shape) for shape in grid.shapes]
+        found = [(len(values), *values.shape[2:]) for values in maps or ()]
+        if maps is not None and found != shapes:
             raise ValueError(
-                f"predictions.{name}: expected {len(gt_boxes)} images (the length of gt_boxes) x {len(grid)} anchors "
-                f"(those of grid), got {' x '.join(map(str, prediction.shape[:2]))}"
+                f"predictions.{name}: expected {len(gt_boxes)} images (the length of gt_boxes) on levels of "
+                f"{text_of(shapes)} (those of grid), got {len(maps[0])} on {text_of(found)}"
             )
     expected, found = ([len(values) for values in by_image] for by_image in (gt_boxes, gt_classes))
     if found != expected:
         raise ValueError(f"gt_classes: expected as many as boxes, {expected} by image, got {found}")
 
 
-def by_anchor(prediction, width):
-    """(N, A * width, H, W) -> (N, H * W * A, width), in the order of `AnchorGrid`."""
-    n, _, h, w = prediction.shape
-    return prediction.view(n, -1, width, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, width)
+def text_of(shapes):
+    return ", ".join(f"{height} x {width}" for _, height, width in shapes)
 
 
-def joined(by_level):
-    """Concatenate the levels, in float32 or better: under mixed precision losses and box arithmetic stay exact."""
+def joined(maps, num_anchors):
+    """(N, A * width, H, W) per level -> (N, R, width) in the order of `AnchorGrid`, in float32 or better."""
+    by_level = [values.unflatten(1, (num_anchors, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3) for values in maps]
     prediction = torch.cat(by_level, dim=1)
     return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
 
@@ -292,15 +301,3 @@ def joined(by_level):
 def shifted(boxes_by_image, shift):
     """Subtract `shift` from all coordinates of a list of boxes, or of None."""
     return [boxes - shift for boxes in boxes_by_image] if shift and boxes_by_image else boxes_by_image
-
-
-def matched_targets(matches, gt_boxes, gt_classes, anchors):
-    """Box (N, R, 4) and class (N, R) of every anchor's match; the anchor (R, 4) itself and class 0 without a match."""
-    counts = torch.tensor([len(boxes) for boxes in gt_boxes]).to(matches.device, non_blocking=True)
-    first = counts.cumsum(0) - counts
-    # One row, of class 0, is appended for anchors without a match.
-    boxes = torch.cat([*gt_boxes, anchors[:1]]).to(anchors.dtype)
-    classes = torch.cat([*gt_classes, matches.new_zeros(1)])
-    positive = matches >= 0
-    index = (matches + first[:, None]).where(positive, len(classes) - 1)
-    return boxes[index].where(positive[..., None], anchors), classes[index]

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torch.nn import functional as F
+from torchvision.ops import nms
 
 from .anchors import AnchorGrid
 
@@ -60,42 +61,120 @@ class BoxSelector:
 
         Args:
             grid: the R anchors.
-            predictions: `Predictions`: logits (N, R, C), deltas (N, R, 4), centerness (N, R) or None.
+            predictions: `Predictions`.
             box_coding: decodes the deltas.
             image_sizes: N pairs (height, width) in pixels, without padding.
         """
-        anchors = grid.boxes().split(grid.level_sizes)
-        logits, deltas, centerness = predictions
-        detections = []
-        for i, image_size in enumerate(image_sizes):
-            levels = zip(
-                anchors,
-                logits[i].split(grid.level_sizes),
-                deltas[i].split(grid.level_sizes),
-                [None] * len(anchors) if centerness is None else centerness[i].split(grid.level_sizes),
-                strict=True,
-            )
-            selected = [self._select_on_level(box_coding, *level) for level in levels]
-            boxes, scores, classes = map(torch.cat, zip(*selected, strict=True))
-            boxes = clip(boxes, boxes.new_tensor(image_size[::-1]), box_coding.pixel_extent)
-            in_image = (boxes[:, 2:] > boxes[:, :2]).all(1)
-            boxes, scores, classes = boxes[in_image], scores[in_image], classes[in_image]
-            keep = batched_nms(boxes, scores, classes, self.nms_threshold)[: self.max_detections]
-            detections.append(Detections(boxes[keep], scores[keep], classes[keep]))
-        return detections
+        boxes, scores, classes = self.candidates(grid, predictions, box_coding)
+        limits = torch.tensor([size[::-1] for size in image_sizes]).to(boxes, non_blocking=True)
+        num_classes = predictions.logits[0].shape[1] // grid.num_per_cell
+        boxes, scores = self.clipped(boxes, scores, limits, box_coding.pixel_extent)
+        kept = suppress(boxes, scores, classes, self.nms_threshold, num_classes, self.max_detections)
+        number = min(self.max_detections, kept.shape[1])
+        boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, number)
+        detections = zip(boxes, scores, classes, (scores > 0).sum(1).tolist(), strict=True)
+        return [Detections(*(values[:number] for values in found)) for *found, number in detections]
 
-    def _select_on_level(self, box_coding, anchors, logits, deltas, centerness):
-        """Top k of a level: anchors and deltas (r, 4), logits (r, C), centerness (r,) or None -> `Detections`."""
-        class_scores = logits.sigmoid()
-        anchor, label = (class_scores > self.score_threshold).nonzero(as_tuple=True)
-        class_scores = class_scores[anchor, label]
-        scores = class_scores if centerness is None else class_scores * centerness[anchor].sigmoid()
-        ranking = scores if self.topk_by_centerness else class_scores
-        best = ranking.topk(min(len(scores), self.topk_per_level)).indices
-        anchor, label, scores = anchor[best], label[best], scores[best]
+    def candidates(self, grid: AnchorGrid, predictions, box_coding) -> tuple[Tensor, Tensor, Tensor]:
+        """The best boxes of each level, in a number that depends on neither predictions nor image sizes.
+
+        Returns:
+            boxes (N, L K, 4), scores (N, L K) and classes (N, L K) int64 of L levels and K = `topk_per_level`, level by
+            level, each best first; unused entries have score 0.
+        """
+        k, per_cell, levels = self.topk_per_level, grid.num_per_cell, grid.levels()
+        logits, deltas = ([by_place(values, per_cell) for values in maps] for maps in predictions[:2])
+        centerness = None
+        # The best pairs of anchor and class are at the anchors whose best class is best.
+        class_scores = in_full(torch.cat([of_level.amax(1) for of_level in logits], 1)).sigmoid()
+        if predictions.centerness:
+            centerness = torch.cat([of_level.flatten(1) for of_level in predictions.centerness], 1)
+            centerness = in_full(centerness).sigmoid()
+        sizes = [of_level.shape[2] for of_level in logits]
+        keys, _ = self._rank(class_scores, centerness)
+        # Padded, so that all levels have k.
+        places = torch.stack([F.pad(key, (0, k)).topk(k).indices for key in keys.split(sizes, 1)], 1)  # (N, L, K)
+        exists = places < levels.sizes.prod(0)[:, None] * per_cell
+        places = places.where(exists, 0)
+        logits, deltas = (
+            in_full(torch.stack([take(values, place) for values, place in zip(maps, places.unbind(1), strict=True)], 1))
+            for maps in (logits, deltas)
+        )  # (N, L, C, K) and (N, L, 4, K)
+        if centerness is not None:
+            index = places + levels.first[:, None] * per_cell
+            centerness = centerness.gather(1, index.flatten(1)).view_as(places)[:, :, None]
+        keys, scores = self._rank(logits.sigmoid() * exists[:, :, None], centerness)
+        best_keys, pairs = keys.flatten(2).topk(k)  # pair: class times K plus place
+        classes, chosen = pairs // k, pairs % k
+        scores = scores.flatten(2).gather(2, pairs).where(best_keys > 0, 0)
         if centerness is not None and self.score_root:
             scores = scores.sqrt()
-        return Detections(box_coding.decode(deltas[anchor], anchors[anchor]), scores, label)
+        anchors = grid.boxes_at(places.gather(2, chosen))
+        deltas = take(deltas.flatten(0, 1), chosen.flatten(0, 1)).unflatten(0, (-1, len(sizes)))  # (N, L, 4, K)
+        boxes = box_coding.decode(deltas.mT, anchors)
+        return boxes.flatten(1, 2), scores.flatten(1), classes.flatten(1)
+
+    @staticmethod
+    def clipped(boxes, scores, limits, pixel_extent):
+        """Boxes (N, B, 4) in images of width and height `limits` (N, 2); scores (N, B), 0 where no area is left."""
+        boxes = clip(boxes, limits[:, None], pixel_extent)
+        return boxes, scores.where((boxes[..., 2:] > boxes[..., :2]).all(-1), 0)
+
+    def _rank(self, class_scores, centerness):
+        """What to choose boxes by, 0 below the threshold, and their scores."""
+        scores = class_scores if centerness is None else class_scores * centerness
+        keys = scores if self.topk_by_centerness else class_scores
+        return keys.where(class_scores > self.score_threshold, keys.new_zeros(())), scores
+
+
+def by_place(values: Tensor, num_anchors: int) -> Tensor:
+    """(N, A * width, H, W) -> (N, width, A * H * W), a view for one anchor per cell."""
+    return values.unflatten(1, (num_anchors, -1)).transpose(1, 2).flatten(2)
+
+
+def in_full(values: Tensor) -> Tensor:
+    """In float32 or better."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Columns (N, width, k) of `values` (N, width, m) at `index` (N, k)."""
+    return values.gather(2, index[:, None].expand(-1, values.shape[1], -1))
+
+
+def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
+    """Non-maximum suppression per image and class.
+
+    Args:
+        boxes: (N, B, 4), x1 y1 x2 y2 in pixels, not negative.
+        scores: (N, B); a score of 0 means no box.
+        classes: (N, B) int64, below `num_classes`.
+        iou_threshold: of two boxes with a greater IoU the one with the lower score is suppressed.
+        num_classes: number of classes of the detector.
+        number: how many of the best boxes per class are needed; ONNX's operator keeps no more.
+
+    Returns:
+        (N, B) bool, which boxes are kept.
+    """
+    image = torch.arange(scores.shape[0], device=boxes.device)[:, None]
+    # Two boxes without area, which are always kept: torchvision declares to exporters that at least two are.
+    group = F.pad((image * num_classes + classes).flatten(), (0, 2))
+    scores_and_two = F.pad(scores.flatten(), (0, 2), value=1)
+    boxes_and_two = F.pad(boxes.flatten(0, 1), (0, 0, 0, 2))
+
+    valid = (scores_and_two > 0).nonzero().squeeze(1)
+    # Move the boxes of every class and image apart, in float64 so that they lose no digit.
+    apart = boxes_and_two[valid] + (group[valid] * (boxes.amax().double() + 1))[:, None]
+    kept = valid[nms(apart, scores_and_two[valid].double(), iou_threshold)]
+    mask = torch.zeros_like(scores_and_two, dtype=torch.bool).index_fill(0, kept, True)
+    return mask[:-2].view_as(scores)
+
+
+def best(boxes, scores, classes, number):
+    """The best `number` of (N, B) boxes, best first, padded with score 0: boxes, scores and classes."""
+    scores, index = F.pad(scores, (0, number)).topk(number)
+    index = index.where(scores > 0, 0)
+    return take(boxes.mT, index).mT, scores, classes.gather(1, index)
 
 
 def clip(boxes: Tensor, limits: Tensor, pixel_extent: int = 0) -> Tensor:

@@ -9,6 +9,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+GIOU_EPS = 1e-7
+
 
 def focal_loss(
     logits: Tensor, classes: Tensor, positive: Tensor, valid: Tensor, alpha: float = 0.25, gamma: float = 2.0
@@ -47,13 +49,12 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (...), from 0 to 2.
     """
-    eps = 1e-7
     area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
     target_area = (targets[..., 2:] - targets[..., :2]).prod(-1)
     low, high = torch.minimum(boxes, targets), torch.maximum(boxes, targets)
     intersection = (low[..., 2:] - high[..., :2]).clamp(min=0).prod(-1)
-    enclosing = (high[..., 2:] - low[..., :2]).prod(-1) + eps
-    union = area + target_area - intersection + eps
+    enclosing = (high[..., 2:] - low[..., :2]).prod(-1) + GIOU_EPS
+    union = area + target_area - intersection + GIOU_EPS
     return 1 - intersection / union + (enclosing - union) / enclosing
 
 
@@ -85,18 +86,17 @@ def centerness_targets(points: Tensor, boxes: Tensor) -> Tensor:
     return ratio.prod(-1).sqrt()
 
 
-def normalizers(positive: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def normalizers(sums: Tensor) -> tuple[Tensor, Tensor]:
     """Number and weight of the positives, averaged over all processes, so that all positives weigh the same.
 
     Args:
-        positive: (N, R) bool.
-        weights: (N, R), weight of a positive in the box loss: its centerness target, or 1.
+        sums: (2,), number of this process's positives, and sum of their weights in the box loss.
 
     Returns:
         two scalars: the number of positives, at least 1, and the sum of their weights, at least 1e-6.
     """
-    sums = torch.stack([positive.sum(), (weights * positive).sum()])
+    sums = sums.detach().clone()
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums)
-        sums = sums / dist.get_world_size()
+        sums /= dist.get_world_size()
     return sums[0].clamp(min=1), sums[1].clamp(min=1e-6)

@@ -44,7 +44,7 @@ def read_run(folder):
     if not os.path.isfile(path):
         raise InputError(f"{folder}: not the folder of a run: it has no config.yaml")
     # A report needs no GPU, wherever the run was made.
-    anywhere = ["MODEL.DEVICE", "cpu", "MODEL.ATSS.ASSIGNER_BACKEND", "auto"]
+    anywhere = ["MODEL.DEVICE", "cpu", "MODEL.ATSS.ASSIGNER_BACKEND", "auto", "MODEL.ATSS.LOSS_BACKEND", "auto"]
     cfg = load_config(path, anywhere, read_datasets=False).clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)

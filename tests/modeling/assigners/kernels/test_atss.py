@@ -1,17 +1,13 @@
 """The Triton backend against the torch backend: on a GPU where there is one, in Triton's interpreter elsewhere."""
 
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.assigners import ATSSAssigner
+from tests.helpers import compiled_kernels
 from tests.modeling.assigners.boxes import grid_of, random_boxes
 
 pytestmark = pytest.mark.slow
@@ -94,12 +90,7 @@ def test_boxes_of_any_layout_and_precision():
 @pytest.mark.parametrize("capability", [80, 90])
 def test_the_kernels_compile_for_gpus_once_and_without_fused_arithmetic(capability):
     """No GPU is needed to compile. Other numbers of objects and other sizes of images need no other kernels."""
-    script = Path(__file__).with_name("compile_kernels.py")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    result = subprocess.run(
-        [sys.executable, script, str(capability)], env=environment, capture_output=True, text=True, check=True
-    )
-    kernels = json.loads(result.stdout.splitlines()[-1])
+    kernels = compiled_kernels(capability, "assigner")
 
     assert [kernel["name"] for kernel in kernels] == ["find_positives", "resolve_conflicts"] * 2
     assert kernels[:2] == kernels[2:], "a second batch compiled other kernels"

@@ -1,6 +1,6 @@
 """Compile the kernels for a GPU that need not be there, for two batches: prints what came out as JSON.
 
-python compile_kernels.py CAPABILITY, for example 90
+python compile_kernels.py CAPABILITY (assigner | losses), for example 90
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from triton.runtime import driver
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.assigners.assigner import InvalidBoxes
 from atss.modeling.assigners.kernels import atss
+from atss.modeling.kernels import losses
 
 COMPILED = []
 
@@ -43,10 +44,42 @@ driver.set_active(
     )
 )
 torch.cuda.device_of = lambda tensor: contextlib.nullcontext()
-atss.find_positives, atss.resolve_conflicts = Recorder(atss.find_positives), Recorder(atss.resolve_conflicts)
 STRIDES = [8, 16, 32, 64, 128]
-for height, width, counts in ((800, 1344, (20, 1, 7, 16)), (640, 1024, (3, 4, 0, 100))):
+BATCHES = ((800, 1344, (20, 1, 7, 16)), (640, 1024, (3, 4, 0, 100)))
+
+
+def compile_assigner(grid, boxes):
+    atss.assign_with_triton(grid, boxes, None, 9, InvalidBoxes())
+
+
+def compile_losses(grid, boxes):
+    number = len(boxes)
+    maps = [[torch.zeros(number, width, *shape) for shape in grid.shapes] for width in (80, 4, 1)]
+    matches, first = torch.zeros(number, len(grid), dtype=torch.int64), torch.zeros(number, dtype=torch.int64)
+    classes = torch.zeros(sum(map(len, boxes)), dtype=torch.int64)
+    weights = [10.0, 10.0, 5.0, 5.0]
+    losses.losses_with_triton(
+        *maps,
+        matches,
+        first,
+        torch.cat(boxes),
+        classes,
+        grid.cell_anchors,
+        grid.strides,
+        0.5,
+        weights,
+        0.0,
+        0,
+        0.25,
+        2.0,
+        -1.0,
+    )
+
+
+atss.find_positives, atss.resolve_conflicts = Recorder(atss.find_positives), Recorder(atss.resolve_conflicts)
+losses.add_losses = Recorder(losses.add_losses)
+for height, width, counts in BATCHES:
     grid = AnchorGrid([(-(-height // s), -(-width // s)) for s in STRIDES], STRIDES, make_cell_anchors(STRIDES))
     boxes = [torch.zeros(count, 4) for count in counts]
-    atss.assign_with_triton(grid, boxes, None, 9, InvalidBoxes())
+    {"assigner": compile_assigner, "losses": compile_losses}[sys.argv[2]](grid, boxes)
 print(json.dumps(COMPILED))

@@ -1,0 +1,293 @@
+"""The losses of a batch and their gradient in one sweep over the predictions.
+
+`losses` defines the losses; here are their sums and, in closed form, their gradients. The logits are read once, where
+the head wrote them, and their gradient is written once; nothing else of their size exists. The backward pass scales it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .anchors import AnchorGrid
+from .assigners.backends import settle_backend
+from .assigners.matches import IGNORED
+from .box_coding import BoxCoding, PointCoding
+from .losses import GIOU_EPS, centerness_targets, smooth_l1_loss
+
+# Logits that are worked on at once: few enough for a core's cache.
+BLOCK = 1 << 16
+# Beyond, exp() overflows in float32, and softplus(x) is x.
+MAX_EXPONENT = 88
+# sigmoid(x) and softplus(x) of this are 0, in float16 too.
+MIN_LOGIT = -1e4
+
+
+class FusedLosses(torch.autograd.Function):
+    """The sums of `fused_losses`, of which the first three have a gradient for the feature maps of all levels."""
+
+    @staticmethod
+    def forward(ctx, backend, targets, num_levels, *maps):
+        kinds = maps[:num_levels], maps[num_levels : 2 * num_levels], maps[2 * num_levels :]
+        if backend == "triton":
+            from .kernels.losses import losses_with_triton
+
+            sums, *gradients = losses_with_triton(*kinds, *targets)
+        else:
+            sums, *gradients = torch.ops.atss.losses(*kinds, *targets)
+        ctx.save_for_backward(*gradients[: len(maps) // num_levels])
+        ctx.layout = [(values.shape, values.dtype) for values in maps]
+        ctx.num_levels = num_levels
+        ctx.mark_non_differentiable(sums[3:])
+        return *sums[:3].unbind(), sums[3:]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *factors):
+        scaled, layout = [], ctx.layout
+        for gradient, factor in zip(ctx.saved_tensors, factors, strict=False):
+            level_layout, layout = layout[: ctx.num_levels], layout[ctx.num_levels :]
+            parts = (gradient * factor).to(level_layout[0][1]).split([shape.numel() for shape, _ in level_layout])
+            scaled += [part.view(shape) for part, (shape, _) in zip(parts, level_layout, strict=True)]
+        return None, None, None, *scaled
+
+
+def fused_losses(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    centerness: Sequence[Tensor] | None,
+    matches: Tensor,
+    gt_boxes: Sequence[Tensor],
+    gt_classes: Sequence[Tensor],
+    grid: AnchorGrid,
+    box_coding: BoxCoding | PointCoding,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    smooth_l1_beta: float | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums of the losses of a batch, with a gradient for the predictions.
+
+    Args:
+        logits: (N, A * C, H_l, W_l) per level.
+        deltas: (N, A * 4, H_l, W_l) per level.
+        centerness: (N, A, H_l, W_l) per level; None for positives of weight 1.
+        matches: (N, R) int64, see `Assigner`.
+        gt_boxes: N tensors (G_i, 4), x1 y1 x2 y2 in pixels.
+        gt_classes: N int64 tensors (G_i,).
+        grid: the anchors.
+        box_coding: of the deltas.
+        alpha, gamma: see `focal_loss`.
+        smooth_l1_beta: see `smooth_l1_loss`; None for the GIoU loss.
+        backend: "torch", on every device; "triton" on CUDA GPUs; "auto" for the faster one.
+
+    Returns:
+        three scalars in float32 or better: sums of the focal loss, the weighted box loss and the centerness loss; and
+        (2,), number of positives and sum of their weights.
+
+    Raises:
+        ValueError: "triton" on a device without it.
+    """
+    backend = settle_backend(backend, matches.device)
+    first = torch.tensor([0, *map(len, gt_boxes)][:-1]).cumsum(0).to(matches.device, non_blocking=True)
+    of_points = isinstance(box_coding, PointCoding)
+    targets = (
+        matches,
+        first,
+        torch.cat([*gt_boxes]),
+        torch.cat([*gt_classes]),
+        grid.cell_anchors,
+        grid.strides,
+        grid.offset,
+        [] if of_points else list(box_coding.weights),
+        box_coding.anchor_scale if of_points else 0.0,
+        box_coding.pixel_extent,
+        alpha,
+        gamma,
+        -1.0 if smooth_l1_beta is None else smooth_l1_beta,
+    )
+    return FusedLosses.apply(backend, targets, len(logits), *logits, *deltas, *(centerness or ()))
+
+
+@torch.library.custom_op("atss::losses", mutates_args=())
+def losses_and_gradients(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    centerness: Sequence[Tensor],
+    matches: Tensor,
+    first: Tensor,
+    gt_boxes: Tensor,
+    gt_classes: Tensor,
+    cell_anchors: Sequence[Tensor],
+    strides: Sequence[int],
+    offset: float,
+    weights: Sequence[float],
+    anchor_scale: float,
+    pixel_extent: int,
+    alpha: float,
+    gamma: float,
+    smooth_l1_beta: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`fused_losses` on plain values: the sums, and flat gradients of the first three for the first three arguments.
+
+    `first` is the index in `gt_boxes` (M, 4) of each image's first box.
+    """
+    box_coding = BoxCoding(weights, pixel_extent) if weights else PointCoding(anchor_scale, pixel_extent)
+    dtype = torch.promote_types(logits[0].dtype, torch.float32)
+    kinds = [logits, deltas, centerness] if centerness else [logits, deltas]
+    gradients = [logits[0].new_zeros(sum(map(torch.numel, maps)), dtype=dtype) for maps in kinds]
+    views = [split(gradient, maps) for gradient, maps in zip(gradients, kinds, strict=True)]
+    num_images, num_anchors = len(matches), deltas[0].shape[1] // 4
+    sums, start = logits[0].new_zeros(5, dtype=torch.float64), 0
+    for level, (predicted, slopes) in enumerate(zip(zip(*kinds, strict=True), zip(*views, strict=True), strict=True)):
+        height, width = predicted[0].shape[2:]
+        end = start + height * width * num_anchors
+        sums += level_losses(
+            [values.reshape(num_images, num_anchors, -1, height * width) for values in predicted],
+            [values.view(num_images, num_anchors, -1, height * width) for values in slopes],
+            Targets(matches[:, start:end], first, gt_boxes.to(dtype), gt_classes),
+            Cells(cell_anchors[level], strides[level], offset, width),
+            box_coding,
+            alpha,
+            gamma,
+            smooth_l1_beta,
+        )
+        start = end
+    if not centerness:
+        gradients.append(sums.new_zeros(0))
+    return sums.to(dtype), *gradients
+
+
+def split(flat, maps):
+    """Views of a flat tensor in the shapes of feature maps."""
+    parts = flat.split([values.numel() for values in maps])
+    return [part.view(values.shape) for part, values in zip(parts, maps, strict=True)]
+
+
+class Targets(NamedTuple):
+    """Targets of a level's anchors, named as arguments of `losses_and_gradients`; `matches` is (N, H * W * A)."""
+
+    matches: Tensor
+    first: Tensor
+    gt_boxes: Tensor
+    gt_classes: Tensor
+
+
+class Cells(NamedTuple):
+    """The cells of a level, from which its anchors follow as in `AnchorGrid`."""
+
+    cell_anchors: Tensor  # (A, 4)
+    stride: int
+    offset: float
+    width: int  # cells in a row
+
+    def boxes(self, cell, anchor):
+        """(P, 4), the anchors of cells (P,)."""
+        x, y = ((position + self.offset) * self.stride for position in (cell % self.width, cell // self.width))
+        return torch.stack([x, y, x, y], dim=1) + self.cell_anchors[anchor]
+
+
+def level_losses(predicted, gradients, targets, cells, box_coding, alpha, gamma, smooth_l1_beta):
+    """The sums of a level; writes its gradients.
+
+    Args:
+        predicted: logits, deltas and, with centerness, centerness: (N, A, C, 4 or 1, H * W).
+        gradients: tensors of the same shapes.
+    """
+    (logits, deltas, *centerness), (grad_logits, grad_deltas, *grad_centerness) = predicted, gradients
+    dtype, num_anchors = grad_logits.dtype, logits.shape[1]
+    image, anchor = (targets.matches == IGNORED).nonzero(as_tuple=True)
+    if len(image):
+        # As negatives these have neither loss nor gradient.
+        logits = logits.clone()
+        logits[image, anchor % num_anchors, :, anchor // num_anchors] = MIN_LOGIT
+    loss_cls = focal_sweep(logits, grad_logits, 1 - alpha, gamma)
+
+    image, anchor = (targets.matches >= 0).nonzero(as_tuple=True)
+    matched = targets.matches[image, anchor] + targets.first[image]
+    cell, anchor = anchor // num_anchors, anchor % num_anchors
+    boxes, anchors = targets.gt_boxes[matched], cells.boxes(cell, anchor).to(dtype)
+    place, of_class = (image, anchor, slice(None), cell), (image, anchor, targets.gt_classes[matched], cell)
+    x = logits[of_class].to(dtype)
+    as_negative, _ = focal_terms(x, 1 - alpha, gamma)
+    as_positive, slope = focal_terms(-x, alpha, gamma)
+    loss_cls += (as_positive - as_negative).sum()
+    grad_logits[of_class] = -slope
+
+    weights = anchors.new_ones(len(anchors))
+    loss_centerness = weights.new_zeros(())
+    if centerness:
+        points = (anchors[:, :2] + anchors[:, 2:] + box_coding.pixel_extent) / 2
+        weights = centerness_targets(points, boxes)
+        y = centerness[0][place].squeeze(1).to(dtype)
+        loss_centerness = F.binary_cross_entropy_with_logits(y, weights, reduction="sum")
+        grad_centerness[0][place] = (y.sigmoid() - weights)[:, None]
+
+    deltas = deltas[place].to(dtype)
+    if smooth_l1_beta < 0:
+        loss_box, slope = giou_terms(box_coding.decode(deltas, anchors), boxes)
+        slope = box_coding.decode_backward(deltas, anchors, slope)
+    else:
+        loss_box, slope = smooth_l1_terms(deltas, box_coding.encode(boxes, anchors), smooth_l1_beta)
+    grad_deltas[place] = slope * weights[:, None]
+    number = weights.new_tensor(len(weights))
+    return torch.stack([loss_cls.to(dtype), (loss_box * weights).sum(), loss_centerness, number, weights.sum()])
+
+
+def focal_sweep(logits, gradient, weight, gamma):
+    """Sum of the focal loss of all logits as negatives; writes its gradient, a tensor of the same shape."""
+    logits, gradient = logits.reshape(-1).split(BLOCK), gradient.view(-1).split(BLOCK)
+    buffers = [torch.empty_like(gradient[0]) for _ in range(3)]
+    sums = []
+    for x, slope in zip(logits, gradient, strict=True):
+        p, loss, power = (buffer[: len(x)] for buffer in buffers)
+        torch.sigmoid(p.copy_(x), out=p)
+        # softplus(x), several times as fast as PyTorch's
+        torch.clamp(loss.copy_(x), max=MAX_EXPONENT, out=loss).exp_().log1p_()
+        torch.maximum(loss, x, out=loss)
+        torch.mul(p, p, out=power) if gamma == 2 else torch.pow(p, gamma, out=power)
+        sums.append(torch.dot(power, loss))
+        # p^gamma (gamma (1 - p) softplus(x) + p)
+        torch.addcmul(loss, p, loss, value=-1, out=loss)
+        torch.add(p, loss, alpha=gamma, out=p)
+        torch.mul(power, p, out=slope).mul_(weight)
+    return torch.stack(sums).double().sum() * weight
+
+
+def focal_terms(x, weight, gamma):
+    """Focal loss of logits as negatives and its derivative: weight p^gamma softplus(x) for p = sigmoid(x)."""
+    p, softplus = x.sigmoid(), F.softplus(x)
+    power = weight * p**gamma
+    return power * softplus, power * (gamma * (1 - p) * softplus + p)
+
+
+def giou_terms(boxes, targets):
+    """`giou_loss` of boxes (P, 4) and its gradient (P, 4)."""
+    (low, high), (target_low, target_high) = boxes.split(2, -1), targets.split(2, -1)
+    side, common = high - low, torch.minimum(high, target_high) - torch.maximum(low, target_low)
+    overlap, extent = common.clamp(min=0), torch.maximum(high, target_high) - torch.minimum(low, target_low)
+    intersection, enclosing = overlap.prod(-1, keepdim=True), extent.prod(-1, keepdim=True) + GIOU_EPS
+    areas = side.prod(-1, keepdim=True) + (target_high - target_low).prod(-1, keepdim=True)
+    union = areas - intersection + GIOU_EPS
+    iou = intersection / union
+    loss = 1 - iou + (enclosing - union) / enclosing
+
+    # With respect to the lengths of the overlap, the box and the enclosing box, on the x and y axis.
+    of_overlap = (1 / enclosing - (1 + iou) / union) * overlap.flip(-1) * (common >= 0)
+    of_side = (iou / union - 1 / enclosing) * side.flip(-1)
+    of_extent = union / enclosing / enclosing * extent.flip(-1)
+
+    def share(difference):  # of a minimum's gradient: one half if both are equal
+        return torch.heaviside(difference, difference.new_tensor(0.5))
+
+    to_high = of_overlap * share(target_high - high) + of_side + of_extent * share(high - target_high)
+    to_low = of_overlap * share(low - target_low) + of_side + of_extent * share(target_low - low)
+    return loss.squeeze(-1), torch.cat([-to_low, to_high], -1)
+
+
+def smooth_l1_terms(deltas, targets, beta):
+    """`smooth_l1_loss` of deltas (P, 4) and its gradient (P, 4)."""
+    difference = deltas - targets
+    return smooth_l1_loss(deltas, targets, beta), (difference / beta).clamp(-1, 1) / 4
