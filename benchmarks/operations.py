@@ -129,8 +129,10 @@ def count(name, args):
         leaves = [values for module in model.head.modules() if isinstance(module, Replay) for values in module.maps]
         with backward:
             torch.autograd.grad(sum(losses.values()), leaves)
-        with inference, torch.no_grad():
-            detect(model.head(features))
+        with torch.no_grad():
+            predictions = model.head(features)
+            with inference:
+                detect(predictions)
     forward -= assignment
     return assignment, forward, backward, inference
 

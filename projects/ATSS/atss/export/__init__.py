@@ -3,9 +3,8 @@
 Import `onnx_file` by itself: it needs onnx, onnxscript and onnxruntime.
 """
 
-from ..modeling.inference import suppress
 from .detector import ExportedATSS, describe
-from .selection import suppress_op
+from .selection import suppress, suppress_op
 from .torch_file import capture, load_torch, save_torch
 from .verification import Comparison, compare
 

@@ -42,14 +42,12 @@ class BoxCoding:
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
         """Boxes (..., 4) from `anchors` (..., 4) and `deltas` (..., 4)."""
-        dx, dy, dw, dh = (delta / weight for delta, weight in zip(deltas.unbind(-1), self.weights, strict=True))
-        x1, y1, x2, y2 = anchors.unbind(-1)
-        width, height = x2 - x1, y2 - y1
-        x = (x1 + x2 + self.pixel_extent) / 2 + dx * width
-        y = (y1 + y2 + self.pixel_extent) / 2 + dy * height
-        half_width = width * dw.clamp(max=MAX_LOG_RATIO).exp() / 2
-        half_height = height * dh.clamp(max=MAX_LOG_RATIO).exp() / 2
-        return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], dim=-1)
+        scaled = [delta / weight for delta, weight in zip(deltas.unbind(-1), self.weights, strict=True)]
+        shifts, log_ratios = torch.stack(scaled, dim=-1).split(2, -1)
+        sides = anchors[..., 2:] - anchors[..., :2]
+        centers = (anchors[..., :2] + anchors[..., 2:] + self.pixel_extent) / 2 + shifts * sides
+        half = sides * log_ratios.clamp(max=MAX_LOG_RATIO).exp() / 2
+        return torch.cat([centers - half, centers + half], dim=-1)
 
     def decode_backward(self, deltas: Tensor, anchors: Tensor, gradient: Tensor) -> Tensor:
         """Gradient (..., 4) with respect to the deltas, from that of the decoded boxes."""

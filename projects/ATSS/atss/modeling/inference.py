@@ -71,7 +71,7 @@ class BoxSelector:
         boxes, scores = self.clipped(boxes, scores, limits, box_coding.pixel_extent)
         kept = suppress(boxes, scores, classes, self.nms_threshold, num_classes, self.max_detections)
         number = min(self.max_detections, kept.shape[1])
-        boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, number)
+        boxes, scores, classes = best(boxes, scores * kept, classes, number)
         detections = zip(boxes, scores, classes, (scores > 0).sum(1).tolist(), strict=True)
         return [Detections(*(values[:number] for values in found)) for *found, number in detections]
 
@@ -95,7 +95,7 @@ class BoxSelector:
         # Padded, so that all levels have k.
         places = torch.stack([F.pad(key, (0, k)).topk(k).indices for key in keys.split(sizes, 1)], 1)  # (N, L, K)
         exists = places < levels.sizes.prod(0)[:, None] * per_cell
-        places = places.where(exists, 0)
+        places = places * exists
         logits, deltas = (
             in_full(torch.stack([take(values, place) for values, place in zip(maps, places.unbind(1), strict=True)], 1))
             for maps in (logits, deltas)
@@ -106,7 +106,7 @@ class BoxSelector:
         keys, scores = self._rank(logits.sigmoid() * exists[:, :, None], centerness)
         best_keys, pairs = keys.flatten(2).topk(k)  # pair: class times K plus place
         classes, chosen = pairs // k, pairs % k
-        scores = scores.flatten(2).gather(2, pairs).where(best_keys > 0, 0)
+        scores = best_keys if keys is scores else scores.flatten(2).gather(2, pairs) * (best_keys > 0)
         if centerness is not None and self.score_root:
             scores = scores.sqrt()
         anchors = grid.boxes_at(places.gather(2, chosen))
@@ -118,13 +118,13 @@ class BoxSelector:
     def clipped(boxes, scores, limits, pixel_extent):
         """Boxes (N, B, 4) in images of width and height `limits` (N, 2); scores (N, B), 0 where no area is left."""
         boxes = clip(boxes, limits[:, None], pixel_extent)
-        return boxes, scores.where((boxes[..., 2:] > boxes[..., :2]).all(-1), 0)
+        return boxes, scores * (boxes[..., 2:] > boxes[..., :2]).all(-1)
 
     def _rank(self, class_scores, centerness):
-        """What to choose boxes by, 0 below the threshold, and their scores."""
-        scores = class_scores if centerness is None else class_scores * centerness
-        keys = scores if self.topk_by_centerness else class_scores
-        return keys.where(class_scores > self.score_threshold, keys.new_zeros(())), scores
+        """What to choose boxes by, and their scores: 0 where the class score is below the threshold."""
+        above = class_scores.where(class_scores > self.score_threshold, 0)
+        scores = above if centerness is None else above * centerness
+        return (scores if self.topk_by_centerness else above), scores
 
 
 def by_place(values: Tensor, num_anchors: int) -> Tensor:
@@ -157,23 +157,21 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
         (N, B) bool, which boxes are kept.
     """
     image = torch.arange(scores.shape[0], device=boxes.device)[:, None]
-    # Two boxes without area, which are always kept: torchvision declares to exporters that at least two are.
-    group = F.pad((image * num_classes + classes).flatten(), (0, 2))
-    scores_and_two = F.pad(scores.flatten(), (0, 2), value=1)
-    boxes_and_two = F.pad(boxes.flatten(0, 1), (0, 0, 0, 2))
-
-    valid = (scores_and_two > 0).nonzero().squeeze(1)
+    valid = (scores.flatten() > 0).nonzero().squeeze(1)
+    group = (image * num_classes + classes).flatten()[valid]
     # Move the boxes of every class and image apart, in float64 so that they lose no digit.
-    apart = boxes_and_two[valid] + (group[valid] * (boxes.amax().double() + 1))[:, None]
-    kept = valid[nms(apart, scores_and_two[valid].double(), iou_threshold)]
-    mask = torch.zeros_like(scores_and_two, dtype=torch.bool).index_fill(0, kept, True)
-    return mask[:-2].view_as(scores)
+    apart = boxes.flatten(0, 1)[valid] + (group * (boxes.amax().double() + 1))[:, None]
+    kept = valid[nms(apart, scores.flatten()[valid].double(), iou_threshold)]
+    return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill(0, kept, True).view_as(scores)
 
 
 def best(boxes, scores, classes, number):
     """The best `number` of (N, B) boxes, best first, padded with score 0: boxes, scores and classes."""
-    scores, index = F.pad(scores, (0, number)).topk(number)
-    index = index.where(scores > 0, 0)
+    missing = max(0, number - scores.shape[1])
+    if missing:
+        boxes, scores = F.pad(boxes, (0, 0, 0, missing)), F.pad(scores, (0, missing))
+        classes = F.pad(classes, (0, missing))
+    scores, index = scores.topk(number)
     return take(boxes.mT, index).mT, scores, classes.gather(1, index)
 
 
