@@ -1,14 +1,18 @@
 """Count what runs after the head's convolutions: operations, bytes read and written, waits for the device.
 
     python benchmarks/operations.py --images 2 --size 800x1344 --objects 20
+    python benchmarks/operations.py --rounds 9    # and the time
 
 The counts are PyTorch's dispatcher's, so they are exact and the same on every machine: a GPU launches a kernel for each
 operation. Views are not counted. A wait is an operation whose result the host needs before it can go on. The losses of
 this project are one operator, which reads its inputs and writes its outputs once; on CPUs it works in blocks that fit a
-core's cache.
+core's cache. Times are medians of rounds in which the detectors alternate: of losses with assignment, forward and
+backward, and of post-processing.
 """
 
 import argparse
+import time
+from statistics import median
 
 import torch
 from detectron2.structures import ImageList
@@ -108,10 +112,12 @@ def main():
     for name in args.detectors:
         counts = count(name, args)
         print(f"{name:10}" + "".join(f"{c.operations:8}{c.bytes / 1e9:8.3f}{c.waits:6}" for c in counts), flush=True)
+    if args.rounds:
+        print_times({name: prepare(name, args) for name in args.detectors}, args)
 
 
-def count(name, args):
-    """Counts of a detector: label assignment, losses without it, gradient of the predictions, post-processing."""
+def prepare(name, args):
+    """A detector without convolutions; three functions: predictions, their losses, their detections; its leaves."""
     model = build(name, args.classes, args.device)
     batch = random_batch(args.images, args.size, args.objects, args.classes)
     images = ImageList.from_tensors([x["image"] for x in batch], 32)
@@ -120,21 +126,51 @@ def count(name, args):
     features = [torch.empty(args.images, 1, *shape, device=args.device) for shape in shapes]
     instances = [x["instances"].to(args.device) for x in batch]
     losses_of, detect = parts(model, images, features, instances)
+    leaves = [values for module in model.head.modules() if isinstance(module, Replay) for values in module.maps]
+    return model, lambda: model.head(features), losses_of, detect, leaves
+
+
+def count(name, args):
+    """Counts of a detector: label assignment, losses without it, gradient of the predictions, post-processing."""
+    model, predict, losses_of, detect, leaves = prepare(name, args)
     assignment, forward, backward, inference = Count(), Count(), Count(), Count()
     with EventStorage():
-        losses_of(model.head(features))  # what is computed once is not counted
+        losses_of(predict())  # what is computed once is not counted
         wrap_assignment(model, assignment)
         with forward:
-            losses = losses_of(model.head(features))
-        leaves = [values for module in model.head.modules() if isinstance(module, Replay) for values in module.maps]
+            losses = losses_of(predict())
         with backward:
             torch.autograd.grad(sum(losses.values()), leaves)
         with torch.no_grad():
-            predictions = model.head(features)
+            predictions = predict()
             with inference:
                 detect(predictions)
     forward -= assignment
     return assignment, forward, backward, inference
+
+
+def print_times(detectors, args):
+    """Print the milliseconds of the losses and of post-processing, medians of alternating rounds."""
+
+    def learn(predict, losses_of, detect, leaves):
+        torch.autograd.grad(sum(losses_of(predict()).values()), leaves)
+
+    @torch.no_grad()
+    def infer(predict, losses_of, detect, leaves):
+        detect(predict())
+
+    for title, run in {"losses": learn, "post-processing": infer}.items():
+        seconds = {name: [] for name in detectors}
+        for _ in range(args.rounds + 1):
+            for name, (_, *functions) in detectors.items():
+                with EventStorage():
+                    start = time.perf_counter()
+                    run(*functions)
+                if torch.device(args.device).type == "cuda":
+                    torch.cuda.synchronize()
+                seconds[name].append(time.perf_counter() - start)
+        times = ", ".join(f"{name} {1e3 * median(values[1:]):.1f} ms" for name, values in seconds.items())
+        print(f"{title}: {times}", flush=True)
 
 
 def parse_arguments():
@@ -144,6 +180,7 @@ def parse_arguments():
     parser.add_argument("--size", type=size, default=(800, 1344), metavar="HxW", help="of the images")
     parser.add_argument("--objects", type=int, default=20, help="per image")
     parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=0, help="to measure times in")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
 
