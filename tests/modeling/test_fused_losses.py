@@ -16,6 +16,7 @@ from tests.helpers import compiled_kernels
 
 NUM_CLASSES = 7
 STRIDES = (8, 16, 32)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BACKENDS = ["torch", pytest.param("triton", marks=pytest.mark.slow)]
 # (A, box coding, smooth L1 beta, centerness)
 VARIANTS = [
@@ -65,11 +66,22 @@ class Batch:
         return sums, self.gradient(sums)
 
     def fused_sums(self, box_coding, beta=None, alpha=0.25, gamma=2.0, backend="torch"):
+        """On a GPU where there is one for the kernel."""
         *losses, of_positives = fused_losses(
-            self.logits, self.deltas, self.centerness, self.matches, self.gt_boxes, self.gt_classes, self.grid,
-            box_coding, alpha, gamma, beta, backend,
-        )  # fmt: skip
-        return torch.cat([torch.stack(losses), of_positives])
+            *self.on(DEVICE if backend == "triton" else "cpu"), box_coding, alpha, gamma, beta, backend
+        )
+        return torch.cat([torch.stack(losses), of_positives]).cpu()
+
+    def on(self, device):
+        """The first arguments of `fused_losses`."""
+        maps = ([v.to(device) for v in values] if values else None for values in self.predictions_by_kind())
+        boxes, classes = ([v.to(device) for v in values] for values in (self.gt_boxes, self.gt_classes))
+        anchors = [anchors.to(device) for anchors in self.grid.cell_anchors]
+        grid = AnchorGrid(self.grid.shapes, self.grid.strides, anchors, self.grid.offset)
+        return *maps, self.matches.to(device), boxes, classes, grid
+
+    def predictions_by_kind(self):
+        return self.logits, self.deltas, self.centerness
 
     def plain(self, box_coding, beta=None, alpha=0.25, gamma=2.0):
         """The same by the functions of `losses`."""
@@ -198,3 +210,18 @@ def test_the_kernel_compiles_for_gpus_once(capability):
     first, second = compiled_kernels(capability, "losses")
 
     assert first["name"] == "add_losses" and first == second
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_nothing_waits_for_the_gpu():
+    *maps, matches, gt_boxes, gt_classes, grid = Batch(dtype=torch.float32).on(DEVICE)
+    maps = [[values.detach().requires_grad_() for values in of_kind] for of_kind in maps]  # leaves on the GPU
+    arguments = *maps, matches, gt_boxes, gt_classes, grid
+    fused_losses(*arguments, BoxCoding())
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        *losses, _ = fused_losses(*arguments, BoxCoding())
+        sum(losses).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
