@@ -62,6 +62,18 @@ def test_suppression_works_class_by_class():
     assert found.classes.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("score", [0.9, 0.01])
+def test_boxes_that_are_not_numbers_are_dropped_and_change_no_other(score):
+    boxes = torch.zeros(1, len(GRID), 4)
+    boxes[0, 1, 0] = -9.0  # anchor 1 moves onto anchor 0
+    boxes[0, 5] = torch.nan
+    values = predictions({(0, 0): (0.9, 0.9), (1, 0): (0.8, 0.9), (5, 0): (score, 0.9)})
+
+    found = BoxSelector()(GRID, values._replace(deltas=as_maps(boxes)), BoxCoding(), [(32, 32)])[0]
+
+    assert len(found.scores) == 1 and found.boxes.isfinite().all()
+
+
 def test_no_more_than_max_detections():
     assert len(select({(i, 0): (0.5, 0.5) for i in range(16)}, max_detections=5).scores) == 5
 

@@ -158,9 +158,9 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
     """
     image = torch.arange(scores.shape[0], device=boxes.device)[:, None]
     valid = (scores.flatten() > 0).nonzero().squeeze(1)
-    group = (image * num_classes + classes).flatten()[valid]
+    group = torch.add(classes, image, alpha=num_classes).flatten()[valid]
     # Move the boxes of every class and image apart, in float64 so that they lose no digit.
-    apart = boxes.flatten(0, 1)[valid] + (group * (boxes.amax().double() + 1))[:, None]
+    apart = boxes.flatten(0, 1)[valid] + (group * (boxes.nan_to_num().amax().double() + 1))[:, None]
     kept = valid[nms(apart, scores.flatten()[valid].double(), iou_threshold)]
     return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill(0, kept, True).view_as(scores)
 
