@@ -346,7 +346,9 @@ def test_with_a_pixels_extent_perfect_predictions_still_have_no_box_loss(coding)
     losses = head.losses(grid, perfect, gt_boxes, gt_classes)
 
     assert (matches >= 0).any() and losses["loss_box"] < 1e-4
-    likely = [torch.full_like(logits, 3.0) for logits in perfect.logits]
+    # Positives alone: the other anchors' boxes could suppress an object's.
+    positives = zip((matches >= 0).split(grid.level_sizes, 1), grid.shapes, perfect.logits, strict=True)
+    likely = [torch.where(mask.unflatten(1, shape)[:, None], 3.0, logits - 9) for mask, shape, logits in positives]
     (found, _) = head.detect(grid, perfect._replace(logits=likely), [(64, 96)] * 2)
     for box in gt_boxes[0][matches[0].unique()[1:]]:
         assert (found.boxes - box.clamp(min=0)).abs().amax(1).min() < 1e-2
