@@ -79,34 +79,31 @@ class Runner:
 
     def step(self):
         """A training step: seconds by part."""
-        clock = self.clock
-        clock.seconds = {}
         with self._autocast():
-            predictions, losses_of, _ = self._forward(clock)
-            with clock.part("losses"):
+            predictions, losses_of, _ = self._forward()
+            with self.clock.part("losses"):
                 losses = losses_of(predictions)
-        with clock.part("backward"):
+        with self.clock.part("backward"):
             sum(losses.values()).backward()
-        with clock.part("optimizer"):
+        with self.clock.part("optimizer"):
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return clock.seconds
+        return self.clock.seconds
 
     @torch.no_grad()
     def infer(self):
         """Detection in a batch of images: seconds by part."""
-        clock = self.clock
-        clock.seconds = {}
         with self._autocast():
-            predictions, _, detect = self._forward(clock)
-            with clock.part("post-processing"):
+            predictions, _, detect = self._forward()
+            with self.clock.part("post-processing"):
                 detect(predictions)
-        return clock.seconds
+        return self.clock.seconds
 
-    def _forward(self, clock):
-        with clock.part("backbone"):
+    def _forward(self):
+        self.clock.seconds = {}
+        with self.clock.part("backbone"):
             images, features = self.preprocess_and_backbone()
-        with clock.part("head"):
+        with self.clock.part("head"):
             predictions = self.model.head(features)
         instances = [x["instances"].to(self.device) for x in self.batch]
         return predictions, *parts(self.model, images, features, instances)

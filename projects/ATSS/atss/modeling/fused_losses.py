@@ -48,9 +48,9 @@ class FusedLosses(torch.autograd.Function):
     def backward(ctx, *factors):
         scaled, layout = [], ctx.layout
         for gradient, factor in zip(ctx.saved_tensors, factors, strict=False):
-            level_layout, layout = layout[: ctx.num_levels], layout[ctx.num_levels :]
-            parts = (gradient * factor).to(level_layout[0][1]).split([shape.numel() for shape, _ in level_layout])
-            scaled += [part.view(shape) for part, (shape, _) in zip(parts, level_layout, strict=True)]
+            of_kind, layout = layout[: ctx.num_levels], layout[ctx.num_levels :]
+            shapes, dtypes = zip(*of_kind, strict=True)
+            scaled += split((gradient * factor).to(dtypes[0]), shapes)
         return None, None, None, *scaled
 
 
@@ -138,62 +138,51 @@ def losses_and_gradients(
     dtype = torch.promote_types(logits[0].dtype, torch.float32)
     kinds = [logits, deltas, centerness] if centerness else [logits, deltas]
     gradients = [logits[0].new_zeros(sum(map(torch.numel, maps)), dtype=dtype) for maps in kinds]
-    views = [split(gradient, maps) for gradient, maps in zip(gradients, kinds, strict=True)]
-    num_images, num_anchors = len(matches), deltas[0].shape[1] // 4
+    views = [
+        split(gradient, [values.shape for values in maps]) for gradient, maps in zip(gradients, kinds, strict=True)
+    ]
+    grid = AnchorGrid([values.shape[2:] for values in logits], strides, cell_anchors, offset)
+    anchors, gt_boxes = grid.boxes().to(dtype), gt_boxes.to(dtype)
     sums, start = logits[0].new_zeros(5, dtype=torch.float64), 0
-    for level, (predicted, slopes) in enumerate(zip(zip(*kinds, strict=True), zip(*views, strict=True), strict=True)):
-        height, width = predicted[0].shape[2:]
-        end = start + height * width * num_anchors
+    for level, size in enumerate(grid.level_sizes):
+        shape = len(matches), grid.num_per_cell, -1, size // grid.num_per_cell
+        of_level = slice(start, start + size)
         sums += level_losses(
-            [values.reshape(num_images, num_anchors, -1, height * width) for values in predicted],
-            [values.view(num_images, num_anchors, -1, height * width) for values in slopes],
-            Targets(matches[:, start:end], first, gt_boxes.to(dtype), gt_classes),
-            Cells(cell_anchors[level], strides[level], offset, width),
+            [maps[level].reshape(shape) for maps in kinds],
+            [maps[level].view(shape) for maps in views],
+            Targets(matches[:, of_level], first, gt_boxes, gt_classes, anchors[of_level]),
             box_coding,
             alpha,
             gamma,
             smooth_l1_beta,
         )
-        start = end
+        start += size
     if not centerness:
         gradients.append(sums.new_zeros(0))
     return sums.to(dtype), *gradients
 
 
-def split(flat, maps):
+def split(flat, shapes):
     """Views of a flat tensor in the shapes of feature maps."""
-    parts = flat.split([values.numel() for values in maps])
-    return [part.view(values.shape) for part, values in zip(parts, maps, strict=True)]
+    parts = flat.split([shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class Targets(NamedTuple):
-    """Targets of a level's anchors, named as arguments of `losses_and_gradients`; `matches` is (N, H * W * A)."""
+    """Targets of a level's anchors, named as arguments of `losses_and_gradients`."""
 
-    matches: Tensor
+    matches: Tensor  # (N, H * W * A)
     first: Tensor
     gt_boxes: Tensor
     gt_classes: Tensor
+    anchors: Tensor  # (H * W * A, 4)
 
 
-class Cells(NamedTuple):
-    """The cells of a level, from which its anchors follow as in `AnchorGrid`."""
-
-    cell_anchors: Tensor  # (A, 4)
-    stride: int
-    offset: float
-    width: int  # cells in a row
-
-    def boxes(self, cell, anchor):
-        """(P, 4), the anchors of cells (P,)."""
-        x, y = ((position + self.offset) * self.stride for position in (cell % self.width, cell // self.width))
-        return torch.stack([x, y, x, y], dim=1) + self.cell_anchors[anchor]
-
-
-def level_losses(predicted, gradients, targets, cells, box_coding, alpha, gamma, smooth_l1_beta):
+def level_losses(predicted, gradients, targets, box_coding, alpha, gamma, smooth_l1_beta):
     """The sums of a level; writes its gradients.
 
     Args:
-        predicted: logits, deltas and, with centerness, centerness: (N, A, C, 4 or 1, H * W).
+        predicted: logits (N, A, C, H * W), deltas (N, A, 4, H * W) and, unless omitted, centerness (N, A, 1, H * W).
         gradients: tensors of the same shapes.
     """
     (logits, deltas, *centerness), (grad_logits, grad_deltas, *grad_centerness) = predicted, gradients
@@ -207,8 +196,8 @@ def level_losses(predicted, gradients, targets, cells, box_coding, alpha, gamma,
 
     image, anchor = (targets.matches >= 0).nonzero(as_tuple=True)
     matched = targets.matches[image, anchor] + targets.first[image]
+    boxes, anchors = targets.gt_boxes[matched], targets.anchors[anchor]
     cell, anchor = anchor // num_anchors, anchor % num_anchors
-    boxes, anchors = targets.gt_boxes[matched], cells.boxes(cell, anchor).to(dtype)
     place, of_class = (image, anchor, slice(None), cell), (image, anchor, targets.gt_classes[matched], cell)
     x = logits[of_class].to(dtype)
     as_negative, _ = focal_terms(x, 1 - alpha, gamma)

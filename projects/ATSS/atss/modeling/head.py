@@ -18,7 +18,7 @@ from .assigners import ASSIGNER_REGISTRY, Assigner
 from .backbones.deformable import DeformableConv2d, ModulatedDeformConv
 from .box_coding import BoxCoding, PointCoding
 from .fused_losses import fused_losses
-from .inference import BoxSelector, Detections
+from .inference import BoxSelector, Detections, in_full
 from .losses import normalizers
 
 ATSS_HEAD_REGISTRY = Registry("ATSS_HEAD")
@@ -294,8 +294,7 @@ def text_of(shapes):
 def joined(maps, num_anchors):
     """(N, A * width, H, W) per level -> (N, R, width) in the order of `AnchorGrid`, in float32 or better."""
     by_level = [values.unflatten(1, (num_anchors, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3) for values in maps]
-    prediction = torch.cat(by_level, dim=1)
-    return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+    return in_full(torch.cat(by_level, dim=1))
 
 
 def shifted(boxes_by_image, shift):
