@@ -99,8 +99,9 @@ def replace_convolutions(model, images, shapes):
             channels = getattr(head, name).out_channels
             center, spread = (-6, 1.2) if name in ("class_logits", "cls_score") else (0.5, 0.2)
             maps = [torch.randn(images, channels, *shape, generator=generator) * spread + center for shape in shapes]
-            device = next(model.parameters()).device
-            setattr(head, name, Replay([values.to(device).requires_grad_() for values in maps]))
+            device, format = next(model.parameters()).device, getattr(model, "memory_format", torch.contiguous_format)
+            maps = [values.to(device, memory_format=format).requires_grad_() for values in maps]
+            setattr(head, name, Replay(maps))
 
 
 def main():

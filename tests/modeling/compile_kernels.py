@@ -54,7 +54,10 @@ def compile_assigner(grid, boxes):
 
 def compile_losses(grid, boxes):
     number = len(boxes)
-    maps = [[torch.zeros(number, width, *shape) for shape in grid.shapes] for width in (80, 4, 1)]
+    maps = [
+        [torch.zeros(number, width, *shape).to(memory_format=torch.channels_last) for shape in grid.shapes]
+        for width in (80, 4, 1)
+    ]
     matches, first = torch.zeros(number, len(grid), dtype=torch.int64), torch.zeros(number, dtype=torch.int64)
     classes = torch.zeros(sum(map(len, boxes)), dtype=torch.int64)
     weights = [10.0, 10.0, 5.0, 5.0]

@@ -34,7 +34,8 @@ VARIANTS = [
 class Batch:
     """Three images of random predictions, the second without objects."""
 
-    def __init__(self, num_anchors=1, centerness=True, dtype=torch.float64, shape=(9, 13), num_objects=(6, 0, 9)):
+    def __init__(self, num_anchors=1, centerness=True, dtype=torch.float64, shape=(9, 13), num_objects=(6, 0, 9),
+                 num_classes=NUM_CLASSES):  # fmt: skip
         generator = torch.Generator().manual_seed(0)
         height, width = shape
         shapes = [(-(-height * 8 // stride), -(-width * 8 // stride)) for stride in STRIDES]
@@ -45,14 +46,14 @@ class Batch:
             centers = torch.rand(number, 2, generator=generator) * torch.tensor([width, height]) * 8
             half = torch.rand(number, 2, generator=generator) * 50 + 4
             self.gt_boxes.append(torch.cat([centers - half, centers + half], 1))
-            self.gt_classes.append(torch.randint(NUM_CLASSES, (number,), generator=generator))
+            self.gt_classes.append(torch.randint(num_classes, (number,), generator=generator))
 
         def maps(width, center, spread):
             sizes = [(len(num_objects), num_anchors * width, *shape) for shape in shapes]
             random = [torch.randn(size, generator=generator, dtype=torch.float64) * spread + center for size in sizes]
             return [values.to(dtype).requires_grad_() for values in random]
 
-        self.logits, self.deltas = maps(NUM_CLASSES, -2, 3), maps(4, 0.5, 1)
+        self.logits, self.deltas = maps(num_classes, -2, 3), maps(4, 0.5, 1)
         self.centerness = maps(1, 0, 1) if centerness else None
         assigner = ATSSAssigner() if num_anchors == 1 else IoUAssigner()  # which ignores some anchors
         self.matches = assigner(self.grid, self.gt_boxes)
@@ -146,6 +147,30 @@ def test_float32(num_anchors, box_coding, beta, centerness, backend, tolerance):
     batch = Batch(num_anchors, centerness, torch.float32)
 
     assert_equal(batch.fused(box_coding, beta, backend=backend), batch.plain(box_coding, beta), tolerance)
+
+
+@pytest.mark.parametrize("backend, tolerance", [("torch", 1e-6), pytest.param("triton", 3e-6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_anchors, num_classes", [(1, 7), (3, 7), (1, 1)])
+def test_channels_last_predictions_have_gradients_in_their_format(num_anchors, num_classes, backend, tolerance):
+    batch = Batch(num_anchors, dtype=torch.float32, num_classes=num_classes)
+    expected = batch.plain(BoxCoding())
+    for maps in (batch.logits, batch.deltas, batch.centerness):
+        maps[:] = [values.detach().to(memory_format=torch.channels_last).requires_grad_() for values in maps]
+
+    sums, gradients = batch.fused(BoxCoding(), backend=backend)
+
+    assert_equal((sums, gradients), expected, tolerance)
+    assert all(gradient.is_contiguous(memory_format=torch.channels_last) for gradient in gradients)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_predictions_of_both_memory_formats(backend):
+    batch = Batch(dtype=torch.float32)
+    expected = batch.plain(BoxCoding())
+    batch.logits[1] = batch.logits[1].detach().to(memory_format=torch.channels_last).requires_grad_()
+    batch.deltas[0] = batch.deltas[0].detach().mT.contiguous().mT.requires_grad_()
+
+    assert_equal(batch.fused(BoxCoding(), backend=backend), expected, 3e-6)
 
 
 @pytest.mark.slow

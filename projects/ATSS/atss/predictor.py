@@ -20,6 +20,7 @@ from .data import EvalResize
 from .data.image_io import read_image, to_rgb
 from .errors import InputError
 from .evaluation import MultiScaleTest
+from .modeling import for_inference
 
 # Images per batch on a GPU. A CPU gains from batches only with small models and images.
 GPU_BATCH_SIZE = 8
@@ -52,8 +53,9 @@ class Predictor:
     def __init__(self, cfg: CfgNode):
         if not cfg.MODEL.WEIGHTS:
             raise InputError("MODEL.WEIGHTS: name the checkpoint to use")
-        self.model = build_model(cfg).eval()
-        Checkpointer(self.model, allow_pickle=cfg.MODEL.ATSS.ALLOW_PICKLE).load(cfg.MODEL.WEIGHTS)
+        model = build_model(cfg)
+        Checkpointer(model, allow_pickle=cfg.MODEL.ATSS.ALLOW_PICKLE).load(cfg.MODEL.WEIGHTS)
+        self.model = for_inference(model)
         self.divisor, self.resize = self.model.backbone.size_divisibility, EvalResize.of(cfg)
         if cfg.TEST.AUG.ENABLED:
             self.model, self.resize = MultiScaleTest.of(cfg, self.model), EvalResize(0, 0)

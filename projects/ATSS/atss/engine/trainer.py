@@ -14,6 +14,7 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from ..checkpoints import Checkpointer, is_pretrained
 from ..data import read_dataset, test_loader, train_loader, validation_loader
 from ..evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
+from ..modeling import for_inference
 from ..utils.comm import parallel
 from ..utils.randomness import seed_all
 from .hooks import EndOfTraining, KeepBest, PredictionImages, StopOnSignal, WeightAverage
@@ -121,10 +122,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
+        model = for_inference(unwrapped(model))
         results = super().test(cfg, MultiScaleTest.of(cfg, model) if cfg.TEST.AUG.ENABLED else model, evaluators)
         if cfg.TEST.VALIDATION_LOSS:
             for name in cfg.DATASETS.TEST:
-                losses = validation_losses(unwrapped(model), validation_loader(cfg, name))
+                losses = validation_losses(model, validation_loader(cfg, name))
                 (results if len(cfg.DATASETS.TEST) == 1 else results[name])["validation"] = losses
         return results
 

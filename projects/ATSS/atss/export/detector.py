@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..modeling import for_inference
 from ..modeling.inference import best
 from ..predictor import class_names_of
 
@@ -12,13 +13,13 @@ class ExportedATSS(nn.Module):
     """An `ATSS` at inference without data-dependent Python; it gives the same detections.
 
     Args:
-        detector: an `ATSS`; its parameters are shared, not copied.
+        detector: an `ATSS`, which is copied.
         suppress: non-maximum suppression, a function like `selection.suppress`; None to return all candidates.
     """
 
     def __init__(self, detector, suppress=None):
         super().__init__()
-        self.detector = detector
+        self.detector = for_inference(detector)
         self.suppress = suppress
         self.eval()
 

@@ -15,7 +15,8 @@ except ImportError:
 
 if detectron2:
     from . import backbones
+    from .backbones.frozen_norm import for_inference
     from .detector import ATSS
     from .head import ATSS_HEAD_REGISTRY, ATSSHead
 
-    __all__ += ["ATSS", "ATSS_HEAD_REGISTRY", "ATSSHead", "backbones"]
+    __all__ += ["ATSS", "ATSS_HEAD_REGISTRY", "ATSSHead", "backbones", "for_inference"]

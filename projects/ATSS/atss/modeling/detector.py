@@ -7,6 +7,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from .anchors import AnchorGrid
+from .backbones.frozen_norm import fold_frozen_norms
 from .head import ATSS_HEAD_REGISTRY, Predictions
 from .inference import Detections, resize_boxes
 
@@ -20,14 +21,16 @@ class ATSS(nn.Module):
         head: see `ATSS_HEAD_REGISTRY`.
         in_features: names of the head's input feature maps, finest first.
         pixel_mean, pixel_std: one value per channel; images are normalised to (x - mean) / std.
+        channels_last: True for feature maps whose channels lie next to each other in memory.
     """
 
     @configurable
-    def __init__(self, *, backbone, head, in_features, pixel_mean, pixel_std):
+    def __init__(self, *, backbone, head, in_features, pixel_mean, pixel_std, channels_last=True):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = fold_frozen_norms(backbone)
         self.head = head
         self.in_features = list(in_features)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -42,6 +45,7 @@ class ATSS(nn.Module):
             "in_features": in_features,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "channels_last": cfg.MODEL.ATSS.CHANNELS_LAST,
         }
 
     @property
@@ -98,4 +102,6 @@ class ATSS(nn.Module):
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise the images and pad them to a common size, divisible by the backbone's largest stride."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+        images = ImageList.from_tensors(images, self.backbone.size_divisibility)
+        images.tensor = images.tensor.contiguous(memory_format=self.memory_format)
+        return images

@@ -30,6 +30,7 @@ class FusedLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, backend, targets, num_levels, *maps):
+        maps = in_one_format(maps)
         kinds = maps[:num_levels], maps[num_levels : 2 * num_levels], maps[2 * num_levels :]
         if backend == "triton":
             from .kernels.losses import losses_with_triton
@@ -38,7 +39,7 @@ class FusedLosses(torch.autograd.Function):
         else:
             sums, *gradients = torch.ops.atss.losses(*kinds, *targets)
         ctx.save_for_backward(*gradients[: len(maps) // num_levels])
-        ctx.layout = [(values.shape, values.dtype) for values in maps]
+        ctx.layout = [(values.shape, values.stride(), values.dtype) for values in maps]
         ctx.num_levels = num_levels
         ctx.mark_non_differentiable(sums[3:])
         return *sums[:3].unbind(), sums[3:]
@@ -49,8 +50,8 @@ class FusedLosses(torch.autograd.Function):
         scaled, layout = [], ctx.layout
         for gradient, factor in zip(ctx.saved_tensors, factors, strict=False):
             of_kind, layout = layout[: ctx.num_levels], layout[ctx.num_levels :]
-            shapes, dtypes = zip(*of_kind, strict=True)
-            scaled += split((gradient * factor).to(dtypes[0]), shapes)
+            *_, dtype = of_kind[0]
+            scaled += split((gradient * factor).to(dtype), [layout[:2] for layout in of_kind])
         return None, None, None, *scaled
 
 
@@ -139,7 +140,8 @@ def losses_and_gradients(
     kinds = [logits, deltas, centerness] if centerness else [logits, deltas]
     gradients = [logits[0].new_zeros(sum(map(torch.numel, maps)), dtype=dtype) for maps in kinds]
     views = [
-        split(gradient, [values.shape for values in maps]) for gradient, maps in zip(gradients, kinds, strict=True)
+        split(gradient, [(values.shape, values.stride()) for values in maps])
+        for gradient, maps in zip(gradients, kinds, strict=True)
     ]
     grid = AnchorGrid([values.shape[2:] for values in logits], strides, cell_anchors, offset)
     anchors, gt_boxes = grid.boxes().to(dtype), gt_boxes.to(dtype)
@@ -148,7 +150,7 @@ def losses_and_gradients(
         shape = len(matches), grid.num_per_cell, -1, size // grid.num_per_cell
         of_level = slice(start, start + size)
         sums += level_losses(
-            [maps[level].reshape(shape) for maps in kinds],
+            [maps[level].view(shape) for maps in kinds],
             [maps[level].view(shape) for maps in views],
             Targets(matches[:, of_level], first, gt_boxes, gt_classes, anchors[of_level]),
             box_coding,
@@ -162,10 +164,25 @@ def losses_and_gradients(
     return sums.to(dtype), *gradients
 
 
-def split(flat, shapes):
-    """Views of a flat tensor in the shapes of feature maps."""
-    parts = flat.split([shape.numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+def in_one_format(maps):
+    """Feature maps that are all contiguous or all channels_last; these are not copied."""
+    if all(values.is_contiguous() for values in maps):
+        return maps
+    return [values.contiguous(memory_format=torch.channels_last) for values in maps]
+
+
+def split(flat, layouts):
+    """Views of a flat tensor as feature maps, given the shape and the stride of each."""
+    parts = flat.split([shape.numel() for shape, _ in layouts])
+    return [
+        part.as_strided(shape, stride, part.storage_offset())
+        for part, (shape, stride) in zip(parts, layouts, strict=True)
+    ]
+
+
+def flat(values):
+    """A view of a tensor without gaps as it lies in memory."""
+    return values.as_strided((values.numel(),), (1,))
 
 
 class Targets(NamedTuple):
@@ -227,7 +244,7 @@ def level_losses(predicted, gradients, targets, box_coding, alpha, gamma, smooth
 
 def focal_sweep(logits, gradient, weight, gamma):
     """Sum of the focal loss of all logits as negatives; writes its gradient, a tensor of the same shape."""
-    logits, gradient = logits.reshape(-1).split(BLOCK), gradient.view(-1).split(BLOCK)
+    logits, gradient = flat(logits).split(BLOCK), flat(gradient).split(BLOCK)
     buffers = [torch.empty_like(gradient[0]) for _ in range(3)]
     sums = []
     for x, slope in zip(logits, gradient, strict=True):

@@ -35,7 +35,10 @@ def losses_with_triton(
     gamma,
     smooth_l1_beta,
 ):
-    """The same arguments and results as `losses_and_gradients`, for tensors on a GPU."""
+    """The same arguments and results as `losses_and_gradients`, for tensors on a GPU.
+
+    Either all feature maps are contiguous or all are channels_last.
+    """
     num_images, num_anchors = len(matches), deltas[0].shape[1] // 4
     num_classes = logits[0].shape[1] // num_anchors
     cells = [maps.shape[2] * maps.shape[3] for maps in deltas]
@@ -50,9 +53,9 @@ def losses_with_triton(
     gt_classes = gt_classes if len(gt_classes) else first
     with torch.cuda.device_of(matches):
         add_losses[programs](
-            tuple(maps.contiguous() for maps in logits),
-            tuple(maps.contiguous() for maps in deltas),
-            tuple(maps.contiguous() for maps in centerness),
+            tuple(logits),
+            tuple(deltas),
+            tuple(centerness),
             *gradients,
             sums,
             matches,
@@ -72,6 +75,7 @@ def losses_with_triton(
             num_anchors,
             matches.shape[1],
             float(pixel_extent),
+            CHANNELS_LAST=not all(maps.is_contiguous() for maps in (*logits, *deltas, *centerness)),
             OFFSET=offset,
             SQUARE=gamma == 2,
             SMOOTH_L1=smooth_l1_beta >= 0,
@@ -85,7 +89,8 @@ def add_losses(
     logits, deltas, centerness, grad_logits, grad_deltas, grad_centerness, sums, matches, first, gt_boxes, gt_classes,
     cell_anchors, cells, widths, strides, weights, anchor_scale, alpha, gamma, beta, num_classes, num_anchors, num_rows,
     pixel_extent,
-    OFFSET: tl.constexpr, SQUARE: tl.constexpr, SMOOTH_L1: tl.constexpr, OF_POINTS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, OFFSET: tl.constexpr, SQUARE: tl.constexpr, SMOOTH_L1: tl.constexpr,
+    OF_POINTS: tl.constexpr,
 ):  # fmt: skip
     """One program per block of cells and anchor of a cell (axis 0), block of classes (axis 1) and image (axis 2)."""
     block, image = tl.program_id(0) // num_anchors, tl.program_id(2).to(tl.int64)
@@ -109,7 +114,13 @@ def add_losses(
 
             label = tl.program_id(1).to(tl.int64) * CLASSES + tl.arange(0, CLASSES)[:, None]
             inside = (label < num_classes) & exists[None, :]
-            at_class = (of_map * num_classes + label) * num_cells + cell[None, :]
+            if CHANNELS_LAST:
+                place, step = (image * num_cells + cell) * num_anchors + anchor, 1
+                at_class, at_box = place[None, :] * num_classes + label, place * 4
+            else:
+                place, step = of_map * num_cells + cell, num_cells
+                at_class = (of_map * num_classes + label) * num_cells + cell[None, :]
+                at_box = of_map * 4 * num_cells + cell
             x = tl.load(logits[level] + at_class, mask=inside, other=0.0).to(tl.float32)
             is_target = label == target_class[None, :]
             counts = inside & (match != _IGNORED)[None, :]
@@ -133,7 +144,6 @@ def add_losses(
                 if len(centerness) > 0:
                     ratio = side_ratio(point_x - left, right - point_x) * side_ratio(point_y - top, bottom - point_y)
                     weight = tl.where(positive, tl.sqrt_rn(ratio), 0.0)
-                    place = of_map * num_cells + cell
                     y = tl.load(centerness[level] + place, mask=exists, other=0.0).to(tl.float32)
                     probability, _, softplus = logistic(y)
                     loss_centerness += tl.sum(tl.where(positive, softplus - y * weight, 0.0))
@@ -142,11 +152,11 @@ def add_losses(
                 number += tl.sum(tl.where(positive, 1.0, 0.0))
                 weight_sum += tl.sum(weight)
 
-                place = of_map * 4 * num_cells + cell
-                dx = tl.load(deltas[level] + place, mask=exists, other=0.0).to(tl.float32)
-                dy = tl.load(deltas[level] + place + num_cells, mask=exists, other=0.0).to(tl.float32)
-                dw = tl.load(deltas[level] + place + 2 * num_cells, mask=exists, other=0.0).to(tl.float32)
-                dh = tl.load(deltas[level] + place + 3 * num_cells, mask=exists, other=0.0).to(tl.float32)
+                box_at = deltas[level] + at_box
+                dx = tl.load(box_at, mask=exists, other=0.0).to(tl.float32)
+                dy = tl.load(box_at + step, mask=exists, other=0.0).to(tl.float32)
+                dw = tl.load(box_at + 2 * step, mask=exists, other=0.0).to(tl.float32)
+                dh = tl.load(box_at + 3 * step, mask=exists, other=0.0).to(tl.float32)
                 width, height = x2 - x1, y2 - y1
                 stride = tl.sqrt_rn(width * height) / anchor_scale
                 if SMOOTH_L1:
@@ -198,11 +208,11 @@ def add_losses(
                         slope_w = (to_high_x - to_low_x) * side_x / 2 / weights[2] * unclamped(dw / weights[2])
                         slope_h = (to_high_y - to_low_y) * side_y / 2 / weights[3] * unclamped(dh / weights[3])
                 loss_box += tl.sum(tl.where(positive, loss * weight, 0.0))
-                at = grad_deltas + before * 4 + place
+                at = grad_deltas + before * 4 + at_box
                 tl.store(at, tl.where(positive, slope_x * weight, 0.0), mask=exists)
-                tl.store(at + num_cells, tl.where(positive, slope_y * weight, 0.0), mask=exists)
-                tl.store(at + 2 * num_cells, tl.where(positive, slope_w * weight, 0.0), mask=exists)
-                tl.store(at + 3 * num_cells, tl.where(positive, slope_h * weight, 0.0), mask=exists)
+                tl.store(at + step, tl.where(positive, slope_y * weight, 0.0), mask=exists)
+                tl.store(at + 2 * step, tl.where(positive, slope_w * weight, 0.0), mask=exists)
+                tl.store(at + 3 * step, tl.where(positive, slope_h * weight, 0.0), mask=exists)
         first_block += num_blocks
         first_cell += num_cells
     program = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
