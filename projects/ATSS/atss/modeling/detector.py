@@ -72,9 +72,9 @@ class ATSS(nn.Module):
     def losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         """The losses of images with ground truth, see `forward`; also in evaluation mode, for validation."""
         _, grid, predictions = self.predict(batched_inputs)
-        instances = [x["instances"].to(self.device) for x in batched_inputs]
-        gt_boxes = [x.gt_boxes.tensor for x in instances]
-        gt_classes = [x.gt_classes for x in instances]
+        instances = [x["instances"] for x in batched_inputs]
+        gt_boxes = [moved(x.gt_boxes.tensor, self.device) for x in instances]
+        gt_classes = [moved(x.gt_classes, self.device) for x in instances]
         return self.head.losses(grid, predictions, gt_boxes, gt_classes, self.ignore_boxes(batched_inputs))
 
     def predict(self, batched_inputs: list[dict]) -> tuple[ImageList, AnchorGrid, Predictions]:
@@ -93,9 +93,16 @@ class ATSS(nn.Module):
         if not any("ignore_boxes" in x for x in batched_inputs):
             return None
         none = torch.empty(0, 4)
-        return [x.get("ignore_boxes", none).to(self.device) for x in batched_inputs]
+        return [moved(x.get("ignore_boxes", none), self.device) for x in batched_inputs]
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise the images and pad them to a common size, divisible by the backbone's largest stride."""
-        images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        images = [(moved(x["image"], self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. A GPU copies it in its own time, while the host goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
