@@ -137,6 +137,9 @@ def add_atss_config(cfg: CfgNode) -> None:
 
     # The optimizer: "SGD", as in the paper, or "AdamW", for small models trained from scratch.
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Mixed precision, with SOLVER.AMP.ENABLED: "float16" on CUDA GPUs, where losses are scaled so that no gradient
+    # vanishes; or "bfloat16", which has the range of float32, on CPUs and newer GPUs. The weights stay float32.
+    cfg.SOLVER.AMP.PRECISION = "float16"
     # Decay of an exponential moving average of the weights, such as 0.999. The averaged weights are then used for
     # evaluation, predictions and inference from checkpoints. 0 for none, as in the paper.
     cfg.SOLVER.EMA_DECAY = 0.0
