@@ -53,6 +53,42 @@ def test_without_a_gpu_it_runs_on_the_cpu_and_says_so_once(shapes, caplog, monke
     ]
 
 
+def test_bfloat16_is_for_cpus_too(shapes, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    amp = {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.PRECISION": "bfloat16"}
+
+    for device in ("cpu", "cuda"):
+        assert load_config(DEMO_CONFIG, pairs({**shapes, "MODEL.DEVICE": device, **amp})).SOLVER.AMP.ENABLED
+
+
+def test_a_precision_that_the_device_does_not_have_is_refused(shapes, monkeypatch):
+    amp = {**shapes, "MODEL.DEVICE": "cpu", "SOLVER.AMP.ENABLED": True}
+    message = refused(DEMO_CONFIG, pairs(amp))
+    assert "SOLVER.AMP.PRECISION float16 needs a CUDA GPU" in message and "set SOLVER.AMP.PRECISION bfloat16" in message
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+    old_gpu = {
+        **amp,
+        "MODEL.DEVICE": "cuda",
+        "MODEL.ATSS.ASSIGNER_BACKEND": "torch",
+        "MODEL.ATSS.LOSS_BACKEND": "torch",
+    }
+    message = refused(DEMO_CONFIG, pairs({**old_gpu, "SOLVER.AMP.PRECISION": "bfloat16"}))
+    assert "SOLVER.AMP.PRECISION bfloat16" in message and "set SOLVER.AMP.PRECISION float16" in message
+    assert load_config(DEMO_CONFIG, pairs(old_gpu)).SOLVER.AMP.ENABLED
+
+
+def test_a_model_trained_in_float16_runs_on_a_cpu(tmp_path):
+    path = config_file(
+        tmp_path,
+        "MODEL: {META_ARCHITECTURE: ATSS, DEVICE: cpu, ATSS: {NUM_CLASSES: 2, CLASS_NAMES: [cat, dog]}}\n"
+        "SOLVER: {AMP: {ENABLED: True}}\n",
+    )
+
+    assert load_config(path, read_datasets=False).MODEL.DEVICE == "cpu"
+
+
 def test_a_trained_models_config_needs_no_dataset(tmp_path):
     path = config_file(
         tmp_path,
@@ -67,6 +103,7 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
 @pytest.mark.parametrize(
     "opts, named",
     [
+        ("SOLVER.AMP.PRECISION float8", ["SOLVER.AMP.PRECISION", "'float8'", "'float16'", "'bfloat16'"]),
         ("MODEL.ATSS.TOPKK 9", ["MODEL.ATSS.TOPKK", "Non-existent"]),
         ("MODEL.ATSS.TOPK nine", ["MODEL.ATSS.TOPK", "nine"]),
         ("MODEL.ATSS.TOPK 0", ["MODEL.ATSS.TOPK", "from 1 to 64", "got 0"]),
@@ -223,3 +260,11 @@ def test_a_renamed_key_names_the_new_one_in_one_line(place, tmp_path):
         load_config(str(config), opts)
 
     assert "\n" not in str(error.value)
+
+
+def test_compilation_without_a_compiler_is_refused(shapes, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+    message = refused(DEMO_CONFIG, pairs({**shapes, "MODEL.ATSS.COMPILE": True, "MODEL.DEVICE": "cpu"}))
+
+    assert message.startswith("MODEL.ATSS.COMPILE") and "g++" in message

@@ -4,6 +4,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.structures import Boxes, Instances
 
 import atss
+from atss.modeling import detector
 
 
 def image(h, w, boxes=(), **more):
@@ -71,3 +72,23 @@ def test_images_are_padded_below_and_to_the_right(tiny_config):
 
     assert beside.shape == (2, 3, 96, 128)
     assert torch.equal(beside[0, :, :64, :64], alone[0]) and (beside[0, :, 64:] == 0).all()
+
+
+@pytest.mark.slow
+def test_compiled_backbone_and_head_share_a_few_graphs_among_images_of_all_sizes(tiny_config, monkeypatch):
+    """In training at many scales; traced as for the compiler, then run by PyTorch."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    traced = torch.compile(detector.network, dynamic=True, backend="eager")
+    monkeypatch.setattr(detector, "compiled_network", lambda: traced)
+    plain = build_model(tiny_config()).train()
+    compiled = build_model(tiny_config({"MODEL.ATSS.COMPILE": True})).train()
+    compiled.load_state_dict(plain.state_dict())
+
+    for height in range(256, 640, 64):
+        for width in (320, 416):
+            batch = [image(height, width, [[4, 4, 60, 60]]), image(height - 40, width, [])]
+            assert compiled(batch) == plain(batch)
+
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    assert not torch._dynamo.utils.counters["graph_break"]

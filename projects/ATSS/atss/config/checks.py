@@ -1,6 +1,8 @@
 """Checks of a config: values that exist, and keys that fit each other."""
 
 import inspect
+import os
+import shutil
 
 import torch
 from detectron2.config import CfgNode
@@ -11,6 +13,7 @@ from ..data import RESIZE_LIKE, SAMPLERS
 from ..errors import InputError, first_line
 from ..evaluation import MERGES
 from ..modeling.assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges
+from ..modeling.assigners.backends import HAS_TRITON
 from ..modeling.head import ATSS_HEAD_REGISTRY
 from .yaml_file import flat, short
 
@@ -45,6 +48,7 @@ CHOICES = {
     "TEST.AUG.MERGE": MERGES,
     "DATALOADER.SAMPLER_TRAIN": SAMPLERS,
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),
+    "SOLVER.AMP.PRECISION": ("float16", "bfloat16"),
     "MODEL.META_ARCHITECTURE": ("ATSS",),
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.ATSS.HEAD": ATSS_HEAD_REGISTRY,
@@ -98,6 +102,33 @@ def check_config(cfg: CfgNode) -> None:
     for key in ("TEST.KEEP_BEST", "SOLVER.EARLY_STOP"):
         if values[key] and cfg.TEST.EVAL_PERIOD < 1:
             raise InputError(f"{key} follows evaluations: set TEST.EVAL_PERIOD to the iterations between them")
+
+
+def check_precision(cfg: CfgNode) -> None:
+    """Check that the device of a config trains in SOLVER.AMP.PRECISION; raises an InputError that names the key."""
+    precision, is_cuda = cfg.SOLVER.AMP.PRECISION, torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    if not cfg.SOLVER.AMP.ENABLED:
+        return
+    if precision == "float16" and not is_cuda:
+        raise InputError(
+            f"SOLVER.AMP.PRECISION float16 needs a CUDA GPU, and MODEL.DEVICE is {cfg.MODEL.DEVICE}: set "
+            "SOLVER.AMP.PRECISION bfloat16, or SOLVER.AMP.ENABLED False"
+        )
+    if precision == "bfloat16" and is_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError("SOLVER.AMP.PRECISION bfloat16: this GPU does not have it; set SOLVER.AMP.PRECISION float16")
+
+
+def check_compiler(cfg: CfgNode) -> None:
+    """Raise an InputError if MODEL.ATSS.COMPILE lacks the compiler that it needs on MODEL.DEVICE."""
+    if not cfg.MODEL.ATSS.COMPILE:
+        return
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        if not HAS_TRITON:
+            raise InputError("MODEL.ATSS.COMPILE: torch.compile needs the package triton on a GPU")
+    elif not shutil.which(os.environ.get("CXX", "g++")):
+        raise InputError(
+            "MODEL.ATSS.COMPILE: torch.compile needs a C++ compiler on a CPU; install g++ or name it in CXX"
+        )
 
 
 def _check_rule(atss):

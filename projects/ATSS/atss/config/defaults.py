@@ -79,6 +79,9 @@ def add_atss_config(cfg: CfgNode) -> None:
     # Speed: True for feature maps in PyTorch's channels_last memory format, which most devices convolve faster. Results
     # differ by rounding.
     atss.CHANNELS_LAST = True
+    # True to compile backbone and head with torch.compile, which takes minutes at the first iteration. Images of all
+    # sizes share a handful of compiled graphs.
+    atss.COMPILE = False
 
     # Fine-tuning: True to accept a checkpoint whose head does not fit, for example because of other classes. Parameters
     # that do not fit keep their random initialisation and are logged.
@@ -141,6 +144,9 @@ def add_atss_config(cfg: CfgNode) -> None:
 
     # The optimizer: "SGD", as in the paper, or "AdamW", for small models trained from scratch.
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Mixed precision, with SOLVER.AMP.ENABLED: "float16" on CUDA GPUs, where losses are scaled so that no gradient
+    # vanishes; or "bfloat16", which has the range of float32, on CPUs and newer GPUs. The weights stay float32.
+    cfg.SOLVER.AMP.PRECISION = "float16"
     # Decay of an exponential moving average of the weights, such as 0.999. The averaged weights are then used for
     # evaluation, predictions and inference from checkpoints. 0 for none, as in the paper.
     cfg.SOLVER.EMA_DECAY = 0.0

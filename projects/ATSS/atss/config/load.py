@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..data import read_dataset, register_coco_format, register_folder, register_folder_unseen
 from ..errors import InputError
 from ..modeling.assigners import settle_backend
-from .checks import check_config
+from .checks import check_compiler, check_config, check_precision
 from .defaults import add_atss_config
 from .yaml_file import merge
 
@@ -25,17 +25,19 @@ def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool 
     Args:
         config_file: yaml file; it cannot run code.
         opts: alternating keys and values, which override the file.
-        read_datasets: False to take the classes from MODEL.ATSS.CLASS_NAMES, if they are given as in the config.yaml of
-            a trained model, without reading the datasets.
+        read_datasets: False for inference: to take the classes from MODEL.ATSS.CLASS_NAMES, if they are given as in the
+            config.yaml of a trained model, without reading the datasets; the precision of training does not matter.
 
     Raises:
         InputError: a file, key or value that cannot be used; datasets that do not fit each other or NUM_CLASSES.
     """
     cfg = _merged(config_file, opts)
     check_config(cfg)
-    read_datasets = read_datasets or not cfg.MODEL.ATSS.CLASS_NAMES
+    is_for_inference, read_datasets = not read_datasets, read_datasets or not cfg.MODEL.ATSS.CLASS_NAMES
     _register_datasets(cfg, list(opts)[::2], look=read_datasets)
     _settle_device(cfg)
+    if not is_for_inference:  # a model runs on other devices than those that it is trained on, too
+        check_precision(cfg)
     if read_datasets:
         _settle_classes(cfg)
     cfg.freeze()
@@ -74,14 +76,16 @@ def _settle_device(cfg):
     """Fall back to the CPU without a CUDA GPU, and check the backends."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %s, but there is no CUDA GPU here: running on the CPU.", cfg.MODEL.DEVICE)
-        if cfg.SOLVER.AMP.ENABLED:
-            logger.warning("SOLVER.AMP needs a CUDA GPU: training in full precision.")
-        cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cpu", False
+        cfg.MODEL.DEVICE = "cpu"
+        if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16":
+            logger.warning("SOLVER.AMP.PRECISION float16 needs a CUDA GPU: training in full precision.")
+            cfg.SOLVER.AMP.ENABLED = False
     for key in ("ASSIGNER_BACKEND", "LOSS_BACKEND"):
         try:
             settle_backend(cfg.MODEL.ATSS[key], torch.device(cfg.MODEL.DEVICE))
         except ValueError as error:
             raise InputError(f"MODEL.ATSS.{key}: {error}") from error
+    check_compiler(cfg)
 
 
 def _register_datasets(cfg, given, look):

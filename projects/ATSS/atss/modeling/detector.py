@@ -1,5 +1,7 @@
 """The meta-architecture: images -> backbone -> head -> losses or instances."""
 
+from functools import cache
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
@@ -22,15 +24,17 @@ class ATSS(nn.Module):
         in_features: names of the head's input feature maps, finest first.
         pixel_mean, pixel_std: one value per channel; images are normalised to (x - mean) / std.
         channels_last: True for feature maps whose channels lie next to each other in memory.
+        compiled: True to compile backbone and head with `torch.compile`, for images of any size.
     """
 
     @configurable
-    def __init__(self, *, backbone, head, in_features, pixel_mean, pixel_std, channels_last=True):
+    def __init__(self, *, backbone, head, in_features, pixel_mean, pixel_std, channels_last=True, compiled=False):
         super().__init__()
         self.backbone = fold_frozen_norms(backbone)
         self.head = head
         self.in_features = list(in_features)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.compiled = compiled
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -46,6 +50,7 @@ class ATSS(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "channels_last": cfg.MODEL.ATSS.CHANNELS_LAST,
+            "compiled": cfg.MODEL.ATSS.COMPILE,
         }
 
     @property
@@ -76,16 +81,16 @@ class ATSS(nn.Module):
     def losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         """The losses of images with ground truth, see `forward`; also in evaluation mode, for validation."""
         _, grid, predictions = self.predict(batched_inputs)
-        instances = [x["instances"].to(self.device) for x in batched_inputs]
-        gt_boxes = [x.gt_boxes.tensor for x in instances]
-        gt_classes = [x.gt_classes for x in instances]
+        instances = [x["instances"] for x in batched_inputs]
+        gt_boxes = [moved(x.gt_boxes.tensor, self.device) for x in instances]
+        gt_classes = [moved(x.gt_classes, self.device) for x in instances]
         return self.head.losses(grid, predictions, gt_boxes, gt_classes, self.ignore_boxes(batched_inputs))
 
     def predict(self, batched_inputs: list[dict]) -> tuple[ImageList, AnchorGrid, Predictions]:
         """Run backbone and head: the padded images, the anchors of their feature maps, and the predictions."""
         images = self.preprocess(batched_inputs)
-        features = self.backbone(images.tensor)
-        return images, *self.head([features[name] for name in self.in_features])
+        run = compiled_network() if self.compiled else network
+        return images, *run(self, images.tensor)
 
     def to_instances(self, detections: Detections, image_size: tuple[int, int], size: tuple[int, int]) -> Instances:
         """Convert detections in an image of `image_size` (height, width) to Detectron2's instances at `size`."""
@@ -97,11 +102,36 @@ class ATSS(nn.Module):
         if not any("ignore_boxes" in x for x in batched_inputs):
             return None
         none = torch.empty(0, 4)
-        return [x.get("ignore_boxes", none).to(self.device) for x in batched_inputs]
+        return [moved(x.get("ignore_boxes", none), self.device) for x in batched_inputs]
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise the images and pad them to a common size, divisible by the backbone's largest stride."""
-        images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
-        images = ImageList.from_tensors(images, self.backbone.size_divisibility)
-        images.tensor = images.tensor.contiguous(memory_format=self.memory_format)
-        return images
+        sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
+        multiple = max(self.backbone.size_divisibility, 1)
+        shape = [-(-max(sides) // multiple) * multiple for sides in zip(*sizes, strict=True)]
+        padded = torch.empty(
+            len(sizes), len(self.pixel_mean), *shape, device=self.device, memory_format=self.memory_format
+        ).zero_()
+        for x, (height, width), into in zip(batched_inputs, sizes, padded, strict=True):
+            into = into[:, :height, :width]
+            torch.sub(moved(x["image"], self.device), self.pixel_mean, out=into).div_(self.pixel_std)
+        return ImageList(padded, sizes)
+
+
+def network(detector: ATSS, images: Tensor) -> tuple[AnchorGrid, Predictions]:
+    """Backbone and head of a detector: padded images (N, 3, H, W) -> the anchors and their predictions."""
+    features = detector.backbone(images)
+    return detector.head([features[name] for name in detector.in_features])
+
+
+@cache
+def compiled_network():
+    """`network`, compiled for images of any number and size: not at all before the first call, which takes minutes."""
+    return torch.compile(network, dynamic=True)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. A GPU copies it in its own time, while the host goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
