@@ -106,7 +106,10 @@ def file_size_limit(num_bytes):
 
 
 def compiled_kernels(capability, which):
-    """Kernels of the "assigner" or the "losses", compiled for a GPU that need not be there: a list of dicts."""
+    """Kernels of the "assigner", the "losses" or the "suppression", compiled for a GPU that need not be there.
+
+    A list of dicts.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "tests/modeling/compile_kernels.py", str(capability), which]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

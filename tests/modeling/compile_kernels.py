@@ -1,6 +1,6 @@
 """Compile the kernels for a GPU that need not be there, for two batches: prints what came out as JSON.
 
-python compile_kernels.py CAPABILITY (assigner | losses), for example 90
+python compile_kernels.py CAPABILITY (assigner | losses | suppression), for example 90
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from triton.runtime import driver
 from atss.modeling.anchors import AnchorGrid, make_cell_anchors
 from atss.modeling.assigners.assigner import InvalidBoxes
 from atss.modeling.assigners.kernels import atss
-from atss.modeling.kernels import losses
+from atss.modeling.kernels import losses, suppression
 
 COMPILED = []
 
@@ -79,10 +79,18 @@ def compile_losses(grid, boxes):
     )
 
 
+def compile_suppression(grid, boxes):
+    number = 10 * len(boxes[0])
+    candidates = torch.zeros(len(boxes), number, 4), torch.zeros(len(boxes), number)
+    suppression.suppress_with_triton(*candidates, torch.zeros(len(boxes), number, dtype=torch.int64), 0.6, 100)
+
+
 atss.find_positives, atss.resolve_conflicts = Recorder(atss.find_positives), Recorder(atss.resolve_conflicts)
 losses.add_losses = Recorder(losses.add_losses)
+suppression.keep_best = Recorder(suppression.keep_best)
 for height, width, counts in BATCHES:
     grid = AnchorGrid([(-(-height // s), -(-width // s)) for s in STRIDES], STRIDES, make_cell_anchors(STRIDES))
     boxes = [torch.zeros(count, 4) for count in counts]
-    {"assigner": compile_assigner, "losses": compile_losses}[sys.argv[2]](grid, boxes)
+    functions = {"assigner": compile_assigner, "losses": compile_losses, "suppression": compile_suppression}
+    functions[sys.argv[2]](grid, boxes)
 print(json.dumps(COMPILED))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from .anchors import AnchorGrid
+from .assigners.backends import settle_backend
 
 
 class Detections(NamedTuple):
@@ -67,9 +68,14 @@ class BoxSelector:
         """
         boxes, scores, classes = self.candidates(grid, predictions, box_coding)
         limits = torch.tensor([size[::-1] for size in image_sizes]).to(boxes, non_blocking=True)
-        num_classes = predictions.logits[0].shape[1] // grid.num_per_cell
         boxes, scores = self.clipped(boxes, scores, limits, box_coding.pixel_extent)
-        kept = suppress(boxes, scores, classes, self.nms_threshold, num_classes, self.max_detections)
+        if settle_backend("auto", boxes.device) == "triton":
+            from .kernels.suppression import suppress_with_triton
+
+            kept = suppress_with_triton(boxes, scores, classes, self.nms_threshold, self.max_detections)
+        else:
+            num_classes = predictions.logits[0].shape[1] // grid.num_per_cell
+            kept = suppress(boxes, scores, classes, self.nms_threshold, num_classes, self.max_detections)
         number = min(self.max_detections, kept.shape[1])
         boxes, scores, classes = best(boxes, scores * kept, classes, number)
         detections = zip(boxes, scores, classes, (scores > 0).sum(1).tolist(), strict=True)
@@ -189,7 +195,7 @@ def resize_boxes(boxes: Tensor, old_size: tuple[int, int], new_size: tuple[int, 
     """
     if old_size == new_size:
         return boxes
-    old, new = boxes.new_tensor(old_size[::-1]), boxes.new_tensor(new_size[::-1])
+    old, new = (torch.tensor(size[::-1]).to(boxes, non_blocking=True) for size in (old_size, new_size))
     # Multiply first: rounding must not move a box out of the image.
     low = boxes[:, :2] * new / old
     high = (boxes[:, 2:] - pixel_extent) * new / old + pixel_extent
