@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
 
-from ..data import IMAGE_BACKENDS, RESIZE_LIKE, SAMPLERS, check_image_backend
+from ..data import RESIZE_BACKENDS, RESIZE_LIKE, SAMPLERS
 from ..errors import InputError, first_line
 from ..evaluation import MERGES
 from ..modeling.assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges
@@ -41,7 +41,7 @@ CHOICES = {
     "MODEL.ATSS.LOSS_BACKEND": BACKENDS,
     "MODEL.ATSS.PIXEL_EXTENT": (0, 1),
     "INPUT.FORMAT": ("BGR", "RGB"),
-    "INPUT.IMAGE_BACKEND_TRAIN": tuple(IMAGE_BACKENDS),
+    "INPUT.RESIZE_BACKEND_TRAIN": tuple(RESIZE_BACKENDS),
     "INPUT.RESIZE_LIKE": RESIZE_LIKE,
     "TEST.AUG.MERGE": MERGES,
     "DATALOADER.SAMPLER_TRAIN": SAMPLERS,
@@ -90,10 +90,6 @@ def check_config(cfg: CfgNode) -> None:
     except KeyError:
         norm = cfg.MODEL.ATSS.NORM
         raise InputError(f"MODEL.ATSS.NORM: Detectron2 has no normalisation {norm!r}; 'GN', say, or ''") from None
-    try:
-        check_image_backend(cfg.INPUT.IMAGE_BACKEND_TRAIN)
-    except ValueError as error:
-        raise InputError(f"INPUT.IMAGE_BACKEND_TRAIN: {error}") from error
     _check_rule(cfg.MODEL.ATSS)
     sizes, ranges = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.BOX_RANGES
     if not all(map(_is_range, ranges)) or (ranges and len(ranges) != len(sizes)):

@@ -116,9 +116,9 @@ def add_atss_config(cfg: CfgNode) -> None:
     # Maximum number of pixels of an image, width times height; larger images are refused before they are decoded. The
     # default is Pillow's limit.
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS
-    # What decodes and resizes training images: "pillow" for exactly Detectron2's images, or "torchvision", which is
-    # faster and differs from them by 1 in a few values of 10,000. Evaluation and inference always use Pillow.
-    cfg.INPUT.IMAGE_BACKEND_TRAIN = "pillow"
+    # What resizes training images: "pillow" for exactly Detectron2's images, or "torch", which takes a quarter of the
+    # time and differs by 1 in some values (docs/performance.md). Evaluation and inference do not use it.
+    cfg.INPUT.RESIZE_BACKEND_TRAIN = "pillow"
     # Resizing of test images exactly as in "detectron2", "maskrcnn-benchmark" (the paper's code) or "mmdetection"; see
     # atss.data.resize.
     cfg.INPUT.RESIZE_LIKE = "detectron2"

@@ -2,18 +2,17 @@
 
 from .catalog import read_dataset, register_coco_format, register_folder, register_folder_unseen
 from .loaders import check_data, test_loader, train_loader, validation_loader
-from .pixels import IMAGE_BACKENDS, check_image_backend
+from .pixels import RESIZE_BACKENDS
 from .resize import RESIZE_LIKE, EvalResize
 from .shapes import register_shapes
 from .train_loader import SAMPLERS
 
 __all__ = [
-    "IMAGE_BACKENDS",
+    "RESIZE_BACKENDS",
     "RESIZE_LIKE",
     "SAMPLERS",
     "EvalResize",
     "check_data",
-    "check_image_backend",
     "read_dataset",
     "register_coco_format",
     "register_folder",

@@ -23,27 +23,25 @@ def by_shape(augmentation):
 
 
 class ImageInput(T.AugInput):
-    """An image of a backend, as an input of Detectron2's augmentations.
+    """An image of a resize backend, as an input of Detectron2's augmentations.
 
     It becomes an array, for good, once an augmentation looks at its pixels, or transforms them in another way than by
     a bilinear resize or a horizontal flip.
 
     Args:
-        pixels: one of `pixels.IMAGE_BACKENDS`.
-        format: "BGR" or "RGB", the order of the channels of the array.
+        pixels: image of one of `pixels.RESIZE_BACKENDS`.
     """
 
-    def __init__(self, pixels, format):
+    def __init__(self, pixels):
         self._pixels = pixels
         self._array = None
-        self.format = format
         self.boxes = self.sem_seg = None
 
     @property
     def image(self):
         """The image as a (H, W, 3) array, uint8 unless an augmentation changed that."""
         if self._array is None:
-            self._array = self._pixels.array(self.format)
+            self._array = self._pixels.array()
         return self._array
 
     @image.setter
@@ -75,5 +73,5 @@ class ImageInput(T.AugInput):
     def tensor(self):
         """The image as a (3, H, W) tensor, contiguous, and of the array's dtype."""
         if self._array is None:
-            return self._pixels.tensor(self.format)
+            return self._pixels.tensor()
         return torch.as_tensor(np.ascontiguousarray(self._array.transpose(2, 0, 1)))

@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from ..errors import InputError, first_line
 from .augmentation import ImageInput, by_shape
 from .image_io import MAX_PIXELS
-from .pixels import IMAGE_BACKENDS
+from .pixels import read_pixels
 
 
 class BoxDatasetMapper(DatasetMapper):
@@ -28,17 +28,17 @@ class BoxDatasetMapper(DatasetMapper):
     Args:
         ignore_crowd: whether to return crowd boxes, which Detectron2 drops: `ignore_boxes` (K, 4) float32, in pixels.
         max_pixels: maximum number of pixels of an image.
-        image_backend: what decodes and resizes images, by its name in IMAGE_BACKENDS.
+        resize_backend: what resizes images, by its name in `pixels.RESIZE_BACKENDS`.
         others: as for `DatasetMapper`; with `is_train` False annotations are skipped.
     """
 
     @configurable
-    def __init__(self, is_train, *, ignore_crowd=False, max_pixels=MAX_PIXELS, image_backend="pillow", **others):
+    def __init__(self, is_train, *, ignore_crowd=False, max_pixels=MAX_PIXELS, resize_backend="pillow", **others):
         super().__init__(is_train, **others)
         self.augmentations.augs = [by_shape(augmentation) for augmentation in self.augmentations.augs]
         self.ignore_crowd = ignore_crowd
         self.max_pixels = max_pixels
-        self.read = IMAGE_BACKENDS[image_backend].read
+        self.resize_backend = resize_backend
 
     @classmethod
     def from_config(cls, cfg, is_train=True):
@@ -46,7 +46,7 @@ class BoxDatasetMapper(DatasetMapper):
             **super().from_config(cfg, is_train),
             "ignore_crowd": cfg.MODEL.ATSS.IGNORE_CROWD,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
-            "image_backend": cfg.INPUT.IMAGE_BACKEND_TRAIN if is_train else "pillow",
+            "resize_backend": cfg.INPUT.RESIZE_BACKEND_TRAIN if is_train else "pillow",
         }
 
     def __call__(self, record):
@@ -60,9 +60,9 @@ class BoxDatasetMapper(DatasetMapper):
         """
         record = dict(record)
         annotations = record.pop("annotations", None)
-        pixels = self.read(record["file_name"], self.max_pixels)
+        pixels = read_pixels(record["file_name"], self.image_format, self.max_pixels, self.resize_backend)
         check_size(record, pixels)
-        image = ImageInput(pixels, self.image_format)
+        image = ImageInput(pixels)
         try:
             transforms = self.augmentations(image)
         except ValueError as error:  # so narrow that no pixel would be left
