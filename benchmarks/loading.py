@@ -125,8 +125,6 @@ def show(results):
 
 
 def main(args):
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         opts = [*args.opts, "MODEL.DEVICE", "cpu", *(WITHOUT_DATASETS if args.generate else ())]
         cfg = load_config(args.config_file, opts)
@@ -150,5 +148,7 @@ def get_parser():
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     with one_line_errors():
         main(parse_with_opts(get_parser()))

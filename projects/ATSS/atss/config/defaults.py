@@ -117,7 +117,7 @@ def add_atss_config(cfg: CfgNode) -> None:
     # default is Pillow's limit.
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS
     # What resizes training images: "pillow" for exactly Detectron2's images, or "torch", which takes a quarter of the
-    # time and differs by 1 in some values (docs/performance.md). Evaluation and inference do not use it.
+    # time and rounds some values differently (docs/performance.md). Evaluation and inference do not use it.
     cfg.INPUT.RESIZE_BACKEND_TRAIN = "pillow"
     # Resizing of test images exactly as in "detectron2", "maskrcnn-benchmark" (the paper's code) or "mmdetection"; see
     # atss.data.resize.

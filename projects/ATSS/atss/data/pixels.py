@@ -57,7 +57,10 @@ class PillowPixels:
 
 
 class TorchPixels:
-    """An image that torch resizes, like Pillow but with weights of 16 bits instead of 22: values differ by at most 1.
+    """An image that torch resizes: as Pillow does, but with weights of 16 bits instead of 32.
+
+    Each of the two passes, along rows and along columns, can round a value to the next one: a value differs by 2 at
+    most.
 
     Args:
         pixels: (H, W, 3) uint8 array.
