@@ -27,6 +27,7 @@ from detectron2.utils.events import EventStorage
 from atss.config import load_config, parse_with_opts
 from atss.data.loaders import train_dicts
 from atss.data.mapper import BoxDatasetMapper
+from atss.data.workers import number_of_workers
 from atss.engine import Trainer
 from atss.errors import one_line_errors
 
@@ -39,7 +40,9 @@ class Plain(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(cfg, mapper=BoxDatasetMapper(cfg, True), dataset=train_dicts(cfg))
+        workers = number_of_workers(cfg.DATALOADER.NUM_WORKERS)
+        mapper = BoxDatasetMapper(cfg, True)
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=train_dicts(cfg), num_workers=workers)
 
     @classmethod
     def build_optimizer(cls, cfg, model):

@@ -150,6 +150,8 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         ),
         ("MODEL.BACKBONE.NAME spine", ["MODEL.BACKBONE.NAME", "spine", "build_atss_resnet_fpn_backbone"]),
         ("INPUT.RESIZE_LIKE caffe", ["INPUT.RESIZE_LIKE", "caffe", "'mmdetection'"]),
+        ("INPUT.RESIZE_BACKEND_TRAIN turbo", ["INPUT.RESIZE_BACKEND_TRAIN", "turbo", "'pillow', 'torch'"]),
+        ("DATALOADER.NUM_WORKERS -2", ["DATALOADER.NUM_WORKERS", "-1 or a number", "got -2"]),
         ("INPUT.FORMAT L", ["INPUT.FORMAT", "'L'", "'BGR', 'RGB'"]),
         ("TEST.AUG.MERGE mean", ["TEST.AUG.MERGE", "mean", "'soft_vote'"]),
         ("TEST.AUG.BOX_RANGES [[0,96]]", ["TEST.AUG.BOX_RANGES", "9 scales of TEST.AUG.MIN_SIZES"]),

@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 import signal
 import time
 
@@ -11,9 +12,10 @@ import torch
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 
+from atss import data
 from atss.data import train_loader
 from atss.data.train_loader import MappedImages, Place, batches, sampler_of
-from atss.data.workers import MAX_DEATHS, restarted
+from atss.data.workers import MAX_DEATHS, MAX_WORKERS, number_of_workers, restarted
 from atss.errors import InputError
 
 
@@ -48,6 +50,27 @@ def test_images_and_augmentation_do_not_depend_on_workers_nor_on_the_first_batch
 
     assert all(same(x, y) for x, y in zip(expected[start:], found, strict=True))
     assert len({record["image"].shape for batch in found for record in batch}) > 3, "augmentation is random"
+
+
+@pytest.mark.parametrize(
+    "wanted, cores, processes, expected",
+    [(-1, 1, 1, 1), (-1, 2, 1, 2), (-1, 64, 1, MAX_WORKERS), (-1, 6, 2, 3), (-1, 2, 8, 1), (0, 64, 1, 0), (7, 2, 1, 7)],
+)
+def test_workers_by_the_cores_of_a_process_unless_a_number_is_given(monkeypatch, wanted, cores, processes, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr(comm, "get_local_size", lambda: processes)
+
+    assert number_of_workers(wanted) == expected
+
+
+def test_loaders_take_the_number_of_workers_of_this_machine(config, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    cfg = config(**{"DATALOADER.NUM_WORKERS": -1})
+
+    (name,) = cfg.DATASETS.TEST
+    loaders = train_loader(cfg), data.test_loader(cfg, name), data.validation_loader(cfg, name)
+
+    assert [loader.num_workers for loader in loaders] == [3, 3, 3]
 
 
 def test_another_seed_gives_another_order(config):

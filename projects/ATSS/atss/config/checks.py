@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
 
-from ..data import RESIZE_LIKE, SAMPLERS
+from ..data import RESIZE_BACKENDS, RESIZE_LIKE, SAMPLERS
 from ..errors import InputError, first_line
 from ..evaluation import MERGES
 from ..modeling.assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges
@@ -44,6 +44,7 @@ CHOICES = {
     "MODEL.ATSS.LOSS_BACKEND": BACKENDS,
     "MODEL.ATSS.PIXEL_EXTENT": (0, 1),
     "INPUT.FORMAT": ("BGR", "RGB"),
+    "INPUT.RESIZE_BACKEND_TRAIN": tuple(RESIZE_BACKENDS),
     "INPUT.RESIZE_LIKE": RESIZE_LIKE,
     "TEST.AUG.MERGE": MERGES,
     "DATALOADER.SAMPLER_TRAIN": SAMPLERS,
@@ -68,6 +69,7 @@ NUMBERS = {
     "TEST.AUG.MIN_SIZES": (_are_positive, "sizes in pixels"),
     "SOLVER.EMA_DECAY": (lambda decay: 0 <= decay < 1, "0 or more and less than 1"),
     "SOLVER.MAX_SKIPPED_BATCHES": (lambda n: n >= 0, "0 or a number that may be skipped"),
+    "DATALOADER.NUM_WORKERS": (lambda n: n >= -1, "-1 or a number of processes"),
     "DATALOADER.MAX_UNREADABLE": (lambda n: n >= 0, "0 or a number that may be skipped"),
     "SOLVER.EARLY_STOP": (lambda n: n >= 0, "0 or a number of evaluations"),
 }

@@ -123,6 +123,9 @@ def add_atss_config(cfg: CfgNode) -> None:
     # Maximum number of pixels of an image, width times height; larger images are refused before they are decoded. The
     # default is Pillow's limit.
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS
+    # What resizes training images: "pillow" for exactly Detectron2's images, or "torch", which takes a quarter of the
+    # time and rounds some values differently (docs/performance.md). Evaluation and inference do not use it.
+    cfg.INPUT.RESIZE_BACKEND_TRAIN = "pillow"
     # Resizing of test images exactly as in "detectron2", "maskrcnn-benchmark" (the paper's code) or "mmdetection"; see
     # atss.data.resize.
     cfg.INPUT.RESIZE_LIKE = "detectron2"
@@ -132,6 +135,10 @@ def add_atss_config(cfg: CfgNode) -> None:
     cfg.DATASETS.FOLDER = ""
     # COCO-format datasets to register: [name, annotation file, image folder] each.
     cfg.DATASETS.REGISTER = []
+
+    # Worker processes that load images, for each process of training: -1 for one per core that it may use, up to 4, and
+    # 0 to load in the process itself. Results do not depend on it.
+    cfg.DATALOADER.NUM_WORKERS = -1
 
     # Unreadable images: training replaces up to this number of distinct images by others, with a warning, and stops at
     # the next one.

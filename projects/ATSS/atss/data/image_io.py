@@ -40,8 +40,7 @@ def read_image(path, format="BGR", max_pixels=MAX_PIXELS):
         InputError: the image is missing, damaged, of no known format, too large, or has numbers of unknown range.
     """
     with open_image(path, max_pixels) as image:
-        rgb = np.array(to_rgb(image))
-    return np.ascontiguousarray(rgb[:, :, ::-1]) if format == "BGR" else rgb
+        return to_array(to_rgb(image), format)
 
 
 @contextlib.contextmanager
@@ -68,14 +67,14 @@ def open_image(path, max_pixels=MAX_PIXELS):
 
 
 def to_rgb(image):
-    """Convert a Pillow image of any mode to an upright one in mode RGB.
+    """Convert a Pillow image of any mode to an upright one in mode RGB; return it as it is if it is one already.
 
     Raises ValueError if its numbers have no known range, and errors of its decoder if its file is damaged.
     """
     image.load()
-    # EXIF data of some cameras break the standard; their images are not rotated.
-    with contextlib.suppress(Exception):
-        image = ImageOps.exif_transpose(image)
+    if not is_upright(image):
+        with contextlib.suppress(Exception):
+            image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
@@ -86,7 +85,20 @@ def to_rgb(image):
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def is_upright(image):
+    """Whether a Pillow image needs no rotation. EXIF data of some cameras break the standard: these are not rotated."""
+    with contextlib.suppress(Exception):
+        return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    return True
+
+
+def to_array(image, format):
+    """The pixels of a Pillow image in mode RGB as a (H, W, 3) uint8 array; `format` as for `read_image`."""
+    pixels = np.frombuffer(image.tobytes("raw", format), np.uint8)
+    return pixels.reshape(image.height, image.width, 3).copy()  # writable, unlike bytes
 
 
 def upright_size(path):

@@ -16,7 +16,7 @@ from .mapper import BoxDatasetMapper
 from .problems import errors_of
 from .resize import EvalResize
 from .train_loader import TrainLoader, sampler_of
-from .workers import restarted
+from .workers import number_of_workers, restarted
 
 
 def check_data(cfg, train=True):
@@ -45,7 +45,7 @@ def train_loader(cfg):
         sampler_of(loading.SAMPLER_TRAIN, dicts, loading.REPEAT_THRESHOLD, loading.get("RANDOM_SUBSET_RATIO", 1.0)),
         cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
         group=loading.ASPECT_RATIO_GROUPING,
-        num_workers=loading.NUM_WORKERS,
+        num_workers=number_of_workers(loading.NUM_WORKERS),
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
         skip_unreadable=loading.MAX_UNREADABLE > 0,
     )
@@ -56,7 +56,8 @@ def test_loader(cfg, name):
     resize = [] if cfg.TEST.AUG.ENABLED else [EvalResize.of(cfg)]
     # The validation losses use the same images.
     dicts = read_dataset(name, keep=cfg.TEST.VALIDATION_LOSS)
-    return OnceThrough(dicts, BoxDatasetMapper(cfg, False, augmentations=resize), 1, cfg.DATALOADER.NUM_WORKERS)
+    mapper = BoxDatasetMapper(cfg, False, augmentations=resize)
+    return OnceThrough(dicts, mapper, 1, number_of_workers(cfg.DATALOADER.NUM_WORKERS))
 
 
 def validation_loader(cfg, name):
@@ -72,7 +73,7 @@ def validation_loader(cfg, name):
     dicts = dicts[: len(dicts) // processes * processes]
     mapper = BoxDatasetMapper(cfg, True, augmentations=[EvalResize.of(cfg)])
     batch_size = max(1, cfg.SOLVER.IMS_PER_BATCH // processes)
-    return dicts and OnceThrough(dicts, mapper, batch_size, cfg.DATALOADER.NUM_WORKERS)
+    return dicts and OnceThrough(dicts, mapper, batch_size, number_of_workers(cfg.DATALOADER.NUM_WORKERS))
 
 
 class OnceThrough:

@@ -1,7 +1,10 @@
 """Loading in worker processes, which are restarted if one dies, for example because memory ran out."""
 
 import logging
+import os
 import signal
+
+from detectron2.utils import comm
 
 from ..errors import InputError
 
@@ -9,6 +12,20 @@ logger = logging.getLogger(__name__)
 
 # Number of deaths in a row, without a batch between them, after which loading stops.
 MAX_DEATHS = 3
+# Maximum number of workers that a process starts unless it is told otherwise: they load more images a second than a GPU
+# trains on (docs/performance.md).
+MAX_WORKERS = 4
+
+
+def number_of_workers(wanted):
+    """The number of workers of this process for a value of DATALOADER.NUM_WORKERS.
+
+    -1 is a worker for each core that this process and the others of this machine may use, but at most MAX_WORKERS.
+    """
+    if wanted >= 0:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, max(1, cores // comm.get_local_size()))
 
 
 def restarted(loader_from, first=0):
