@@ -1,5 +1,6 @@
 """This project's detector beside Detectron2's RetinaNet and FCOS: R-50, random weights, and random images for them."""
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -15,6 +16,11 @@ from atss import add_atss_config
 CONFIG = str(Path(__file__).parents[1] / "configs/atss_R_50_FPN_1x.yaml")
 STRIDES = (8, 16, 32, 64, 128)
 NAMES = ("atss", "retinanet", "fcos")
+
+
+def is_available(name):
+    """Whether this version of Detectron2 has a detector, one of NAMES: FCOS is younger than the others."""
+    return name != "fcos" or importlib.util.find_spec("detectron2.modeling.meta_arch.fcos") is not None
 
 
 def build(name, num_classes=80, device="cpu"):
