@@ -41,8 +41,13 @@ def build(name, num_classes=80, device="cpu"):
 
 
 def build_fcos(backbone, num_classes):
-    """FCOS with the settings of Detectron2's model zoo."""
-    from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
+    """FCOS with the settings of Detectron2's model zoo, and losses in float32: they do not take mixed precisions."""
+    from detectron2.modeling.meta_arch import fcos
+
+    class FCOS(fcos.FCOS):
+        def forward_training(self, images, features, predictions, instances):
+            in_full = [[values.float() for values in maps] for maps in predictions]
+            return super().forward_training(images, features, in_full, instances)
 
     def group_norm(channels):
         return nn.GroupNorm(min(32, channels), channels)  # the head also asks for the norm of one channel
@@ -50,7 +55,7 @@ def build_fcos(backbone, num_classes):
     shapes = [ShapeSpec(channels=256)] * len(STRIDES)
     return FCOS(
         backbone=backbone,
-        head=FCOSHead(
+        head=fcos.FCOSHead(
             input_shape=shapes, num_classes=num_classes, conv_dims=[256] * 4, prior_prob=0.01, norm=group_norm
         ),
         head_in_features=["p3", "p4", "p5", "p6", "p7"],

@@ -1,0 +1,411 @@
+"""The parts of `gpu.py`, each run in a process of its own: `python benchmarks/gpu_parts.py PART --device cuda`.
+
+Prints a line of JSON for every measurement. One that fails does not end its part, unless the GPU can no longer be used;
+its traceback is printed.
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import itertools
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import detectron2
+import torch
+import torchvision
+from detectron2.utils.events import EventStorage
+
+import atss
+import peers
+from assigner import make_grid, median_seconds, random_boxes, waits_are_errors
+from atss.modeling.assigners import ATSSAssigner
+from detector import Runner
+from detectors import NAMES, is_available
+from gpu import SHARES
+from gpu_bench import Bench
+from gpu_training import training
+from operations import prepare
+
+ROOT = Path(__file__).parents[1]
+# Processes that share the tests: most of their time is the compilation of kernels.
+TEST_PROCESSES = 4
+# Calls in a row, for which the host runs ahead of the GPU.
+IN_A_ROW = 20
+PARTS = {}
+
+
+def part(function):
+    """Make a function of a `Bench` a part of that name."""
+    PARTS[function.__name__] = function
+    return function
+
+
+@part
+def tests(bench):
+    """All tests that are marked gpu but those that only compile, in several processes; a result for each that fails."""
+    chosen = ["-k", "no_objects_and_no_images or waits_for_the_gpu"] if bench.quick else ["-k", "not compile"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "--tb=short", "--durations=3"]
+    collect = [*command, *chosen, "-q", "--collect-only", "--continue-on-collection-errors"]
+    collected = subprocess.run(collect, cwd=ROOT, capture_output=True, text=True)
+    ids = [line for line in collected.stdout.splitlines() if line.startswith("tests/") and "::" in line]
+    if not ids:
+        raise SystemExit(f"{collected.stdout[-3000:]}{collected.stderr[-3000:]}error: there are no tests")
+    # Those of the kernels' interplay with the GPU come first.
+    ids.sort(key=lambda test: not re.search("waits_for_the_gpu|on_a_gpu", test))
+    groups = [few for few in (ids[first::TEST_PROCESSES] for first in range(TEST_PROCESSES)) if few]
+    outcomes = {}
+
+    def summarize(**more):
+        counts = {word: list(outcomes.values()).count(word) for word in ("passed", "failed", "skipped")}
+        running = [next((test for test in few if test not in outcomes), None) for few in groups]
+        running = [test.split("::")[1] for test in running if test]
+        bench.report("tests", of=len(ids), **counts, **({"running": running} if running else {}), **more)
+
+    def run(few):
+        process = subprocess.Popen(
+            [*command, "-v", *few], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        output = []
+        for line in process.stdout:
+            output.append(line)
+            outcome = re.match(r"(tests/.*) (PASSED|FAILED|ERROR|SKIPPED)\b", line)
+            failure = re.match(r"(?:FAILED|ERROR) (tests/\S+)(?: - (.*))?", line)
+            if outcome:
+                outcomes[outcome[1]] = outcome[2].lower().replace("error", "failed")
+                if len(outcomes) % 5 == 0:
+                    summarize()
+            elif failure:
+                bench.report(failure[1], error=failure[2] or "")
+        if process.wait():
+            print(*output, sep="", flush=True)
+        return process.returncode
+
+    with ThreadPoolExecutor(len(groups)) as pool:
+        statuses = list(pool.map(run, groups))
+    summarize(exit_statuses=statuses)
+    bench.failed = any(statuses)
+
+
+@part
+def assigner(bench):
+    """Microseconds for a batch, with few and many objects, and whether matches are equal and nothing waits."""
+    images, height, width = (2, 128, 160) if bench.quick else (16, 800, 1344)
+    grid, on_host = (make_grid(height, width, [1.0], device) for device in (bench.device, torch.device("cpu")))
+    torch_backend, triton = ATSSAssigner(9, "torch"), ATSSAssigner(9, "triton")
+    for objects in (20, 100, 1000):
+        boxes = random_boxes(images, objects, height, width, 0, bench.device)
+        expected = torch_backend(on_host, [few.cpu() for few in boxes]).to(bench.device)
+        given = bench, grid, boxes, expected
+        bench.only_on_gpu(f"{objects} objects, in a graph", time_in_graph, triton, *given)
+        bench.only_on_gpu(f"{objects} objects, calls", time_of_calls, triton, *given)
+        bench.attempt(f"{objects} objects, torch backend", time_of_calls, torch_backend, *given)
+        bench.attempt(f"{objects} objects, full matrix", time_of_naive, peers.naive(9), *given)
+
+
+def time_in_graph(assign, bench, grid, boxes, expected):
+    """Time of the kernels in a CUDA graph; its matches are those of the torch backend, and a call does not wait."""
+    assign(grid, boxes)
+    with waits_are_errors():
+        assign(grid, boxes)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        matches = assign(grid, boxes)
+    matches.fill_(-7)
+    graph.replay()
+    equal = torch.equal(matches, expected)
+    us = {"us": bench.median_us(graph.replay, IN_A_ROW), "us_of_one": bench.median_us(graph.replay)}
+    return us | {"equal": equal, "waits": 0}
+
+
+def time_of_calls(assign, bench, grid, boxes, expected):
+    """Time of a call by itself, with what the host does, and of one of many."""
+    equal = torch.equal(assign(grid, boxes), expected)
+
+    def call():
+        assign(grid, boxes)
+
+    us = {"us": bench.median_us(call), "us_in_a_row": bench.median_us(call, 1 if bench.quick else IN_A_ROW)}
+    return us | {"equal": equal} | bench.peak_gb(call) | bench.launches(call)
+
+
+def time_of_naive(assign, bench, grid, boxes, expected):
+    # It differs where rounding decides: its distances and sums are in float32.
+    differing = (assign(grid, boxes) != expected).sum().item()
+    return {"us": bench.median_us(lambda: assign(grid, boxes)), "differing_anchors": differing}
+
+
+@part
+def losses(bench):
+    """Kernels, time and bytes of the losses and their gradient; whole losses beside those of other detectors."""
+    images, size = (2, (128, 160)) if bench.quick else (16, (800, 1344))
+    args = SimpleNamespace(images=images, size=size, objects=20, classes=80, device=bench.device)
+    copy = bench.attempt("copy", bandwidth, bench)
+    copied = copy["gb_per_s"] if copy else None
+    for dtype in (torch.float32, torch.bfloat16):
+        bench.attempt(f"losses, {str(dtype)[6:]}", time_of_losses, bench, args, dtype, copied)
+    for name in NAMES:
+        if is_available(name):
+            bench.attempt(f"{name} with assignment", time_with_assignment, bench, name, args)
+        else:
+            bench.report(f"{name} with assignment", skipped="this version of Detectron2 does not have it")
+
+
+def bandwidth(bench):
+    """GB per second, read and written, of a large copy on the device: the peak that the losses are compared with."""
+    source = torch.ones(1 << (20 if bench.quick else 30), dtype=torch.uint8, device=bench.device)
+    target = torch.empty_like(source)
+    return {"gb_per_s": 2 * len(source) / bench.median_us(lambda: target.copy_(source), 4) / 1e3}
+
+
+def time_of_losses(bench, args, dtype, copied):
+    """Forward and backward pass of the losses without assignment, from predictions of a dtype."""
+    model, predict, *_ = prepare("atss", args)
+    head = model.head
+    grid, predictions = predict()
+    predictions = type(predictions)(
+        *([values.detach().to(dtype).requires_grad_() for values in maps] for maps in predictions)
+    )
+    leaves = [values for maps in predictions for values in maps]
+    boxes = random_boxes(args.images, args.objects, *args.size, 0, bench.device)
+    classes = [torch.zeros(len(few), dtype=torch.int64, device=bench.device) for few in boxes]
+    matches = head.assigner(grid, boxes)
+    head.assigner = lambda *_: matches
+
+    def forward():
+        return sum(head.losses(grid, predictions, boxes, classes).values())
+
+    def both():
+        return torch.autograd.grad(forward(), leaves)
+
+    of_both, of_forward = bench.launches(both), bench.launches(forward)
+    result = {"us": bench.median_us(both), "us_in_a_row": bench.median_us(both, 1 if bench.quick else IN_A_ROW)}
+    result |= {"forward": of_forward, "forward_and_backward": of_both}
+    if bench.on_gpu:
+        with waits_are_errors():
+            both()
+        result |= {"waits": 0, **difference_of_backends(head, forward, both), **bench.peak_gb(both)}
+    # Each prediction is read, each gradient written, and each match read, once.
+    needed = sum(2 * values.numel() * values.element_size() for values in leaves) + 8 * matches.numel()
+    result["needed_mb"] = needed / 1e6
+    if copied:
+        for name, us in (("forward", of_forward.get("gpu_us")), ("in_a_row", result["us_in_a_row"])):
+            if us:
+                result[f"share_of_copy_{name}"] = needed / us / 1e3 / copied
+    return result
+
+
+def difference_of_backends(head, forward, both):
+    """Relative differences of the Triton backend from the torch backend: of the loss and of its gradient."""
+    ours = forward().item(), torch.cat([values.flatten().float() for values in both()])
+    head.loss_backend = "torch"
+    theirs = forward().item(), torch.cat([values.flatten().float() for values in both()])
+    head.loss_backend = "auto"
+    return {
+        "loss": ours[0],
+        "loss_differs_by": abs(ours[0] - theirs[0]) / theirs[0],
+        "gradient_differs_by": ((ours[1] - theirs[1]).norm() / theirs[1].norm()).item(),
+    }
+
+
+def time_with_assignment(bench, name, args):
+    """Losses of a detector with label assignment, forward and backward, from the predictions on."""
+    _, predict, losses_of, _, leaves = prepare(name, args)
+
+    def both():
+        return torch.autograd.grad(sum(losses_of(predict()).values()), leaves)
+
+    with EventStorage():
+        counts = bench.launches(both)
+        counts.pop("by_name", None)
+        return {"us": bench.median_us(both), **bench.peak_gb(both), **counts}
+
+
+@part
+def step(bench):
+    """The training step of each detector: milliseconds, images a second, peak memory; and by part."""
+    images, size = (2, (64, 96)) if bench.quick else (16, (800, 1333))
+    for precision in ("float32", "bfloat16"):
+        found = {}
+        for name in NAMES:
+            if not is_available(name):
+                bench.report(f"{name}, {precision}", skipped="this version of Detectron2 does not have it")
+                continue
+            args = settings(bench, images, size, precision)
+            found[name] = bench.attempt(f"{name}, {precision}", time_of_step, bench, name, args, needs=8)
+        ours = found.pop("atss")
+        for name, other in found.items():
+            if ours and other:
+                ratios = {key: ours[key] / other[key] for key in ("ms", "peak_gb") if key in ours}
+                bench.report(f"atss / {name}, {precision}", **ratios)
+
+
+def settings(bench, images, size, precision):
+    """The arguments of a `Runner`."""
+    return SimpleNamespace(
+        batch=images, size=size, objects=20, classes=80, precision=precision, device=bench.device.type
+    )
+
+
+def make_runner(name, args):
+    """A `Runner` whose images are on its device already, as those of every detector alike."""
+    runner = Runner(name, args)
+    for record in runner.batch:
+        record["image"] = record["image"].to(args.device)
+    return runner
+
+
+def time_of_step(bench, name, args):
+    runner = make_runner(name, args)
+    runner.model.train()
+    with EventStorage():
+        for _ in range(1 if bench.quick else 3):
+            loss = sum(runner.whole_step().values()).item()
+        peak = bench.peak_gb(runner.whole_step)
+        seconds = median_seconds(runner.whole_step, bench.device, 0 if bench.quick else 4)
+        runner.separate_assignment()
+        by_part = [dict(runner.step()) for _ in range(2 if bench.quick else 4)][1:]
+    medians = {part: 1e3 * statistics.median(values[part] for values in by_part) for part in by_part[0]}
+    speed = {"ms": 1e3 * seconds, "images_per_s": args.batch / seconds}
+    return speed | peak | {"loss": loss, "ms_by_part": medians}
+
+
+@part
+def inference(bench):
+    """Milliseconds an image of the model as it is, with folded normalization, and compiled; of RetinaNet beside it."""
+    batches, size = ((2, 1), (64, 96)) if bench.quick else ((16, 1), (800, 1333))
+    precisions = ("float32", "bfloat16")
+
+    def measure(title, name, change, images, precision, needs=5):
+        args = settings(bench, images, size, precision)
+        title = f"{title}, {images} image(s), {precision}"
+        bench.attempt(title, time_of_inference, bench, name, args, change, needs=needs)
+
+    for images, precision in itertools.product(batches, precisions):
+        measure("plain", "atss", as_it_is, images, precision)
+        measure("folded", "atss", folded, images, precision)
+        measure("retinanet", "retinanet", as_it_is, images, precision)
+    for images in batches:
+        bench.attempt(f"post-processing, {images} image(s)", time_of_detection, bench, images, size)
+    # Last, because compilation takes most of the time.
+    change, needs = (partial(compiled, backend="eager"), 5) if bench.quick else (compiled, 25)
+    for images, precision in itertools.product(batches, precisions):
+        measure("compiled", "atss", change, images, precision, needs)
+
+
+def as_it_is(model):
+    return model
+
+
+def folded(model):
+    from atss.modeling import for_inference
+
+    return for_inference(model)
+
+
+def compiled(model, backend="inductor"):
+    """The model with its backbone and head compiled for the shapes that come."""
+    torch.compiler.reset()
+    model.backbone.compile(backend=backend, dynamic=False)
+    model.head.compile(backend=backend, dynamic=False)
+    return model
+
+
+def time_of_inference(bench, name, args, change):
+    runner = make_runner(name, args)
+    runner.model.eval()
+    reference = logits_of(runner) if name == "atss" else None
+    runner.model = change(runner.model)
+    start = time.perf_counter()
+    for _ in range(3):
+        runner.whole_inference()
+    if bench.on_gpu:
+        torch.cuda.synchronize()
+    first = time.perf_counter() - start
+    seconds = median_seconds(runner.whole_inference, bench.device, 2 * bench.seconds)
+    result = {
+        "ms_per_image": 1e3 * seconds / args.batch,
+        **bench.peak_gb(runner.whole_inference),
+        "first_three_s": first,
+    }
+    if reference is not None:
+        # Relative to the largest.
+        result["logits_differ_by"] = ((logits_of(runner) - reference).abs().max() / reference.abs().max()).item()
+    return result
+
+
+@torch.no_grad()
+def logits_of(runner):
+    """All class scores before the sigmoid, in float32."""
+    with runner._autocast():
+        _, _, predictions = runner.model.predict(runner.batch)
+    return torch.cat([values.flatten().float() for values in predictions.logits])
+
+
+def time_of_detection(bench, images, size):
+    """Post-processing of predictions of which about one logit in 200 is above the threshold."""
+    args = SimpleNamespace(images=images, size=size, objects=20, classes=80, device=bench.device)
+    _, predict, _, detect, _ = prepare("atss", args)
+    with torch.no_grad():
+        predictions = predict()
+        counts = bench.launches(lambda: detect(predictions))
+        counts.pop("by_name", None)
+        return {"us": bench.median_us(lambda: detect(predictions)), **counts}
+
+
+def machine(bench):
+    """Versions, and the GPU."""
+    versions = {module.__name__: module.__version__ for module in (atss, torch, torchvision, detectron2)}
+    found = {"python": platform.python_version(), **versions, "cores": os.cpu_count()}
+    with contextlib.suppress(ImportError):
+        import triton
+
+        found["triton"] = triton.__version__
+    if bench.on_gpu:
+        properties = torch.cuda.get_device_properties(bench.device)
+        found |= {
+            "gpu": properties.name,
+            "gpu_memory_gb": properties.total_memory / 1e9,
+            "capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return found
+
+
+part(training)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=SHARES)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument(
+        "--until", type=float, default=time.time() + 120, help="when it is ended, in seconds since the epoch"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds")
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("error: PyTorch finds no CUDA GPU here; --device cpu --quick rehearses")
+    # Shows what it does when it is ended for its time.
+    faulthandler.dump_traceback_later(max(1, args.until - time.time() - 2))
+    if args.quick and args.device == "cpu":
+        torch.set_num_threads(1)  # more are of no use at such sizes
+    torch.set_float32_matmul_precision("high")  # TF32, which convolutions use by default
+    bench = Bench(args.device, args.quick, args.until)
+    bench.report("machine", **machine(bench))
+    PARTS[args.part](bench)
+    return 1 if bench.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
