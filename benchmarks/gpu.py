@@ -55,7 +55,7 @@ def main(arguments=None):
             found["parts"][name] = {"status": "skipped", "reason": f"{left:.0f} s are left"}
         else:
             part = found["parts"][name] = {"status": "running", "results": {}}
-            run_part(part, command(name, limit, args), limit, lambda: write(args.out, found))
+            run_part(part, command(name, limit, args), environment(args), limit, lambda: write(args.out, found))
             found["machine"] |= part["results"].pop("machine", {})
         print(f"{name}: {describe(found['parts'][name])}", flush=True)
         write(args.out, found)
@@ -81,18 +81,26 @@ def command(name, limit, args):
     return [sys.executable, "-u", "-X", "faulthandler", script, name, *flags]
 
 
-def run_part(part, command, limit, save):
+def environment(args):
+    """Environment variables of a part."""
+    # It finds this checkout's package, whether or not that is installed.
+    paths = [str(Path(__file__).parents[1] / "projects/ATSS"), os.environ.get("PYTHONPATH")]
+    few_threads = {"OMP_NUM_THREADS": "1"} if args.quick and args.device == "cpu" else {}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **few_threads}
+
+
+def run_part(part, command, environment, limit, save):
     """Run a part, and fill in its `status`, `seconds`, `results` and, if it fails, the end of its `output`.
 
     Args:
         part: dict with `results`, a dict.
-        command: command line.
+        command, environment: of its process.
         limit: seconds after which its processes are killed.
         save: called after every result.
     """
     start, tail = time.monotonic(), collections.deque(maxlen=TAIL)
     process = subprocess.Popen(
-        command, cwd=Path(__file__).parents[1], env=environment(), start_new_session=True, stdin=subprocess.DEVNULL,
+        command, cwd=Path(__file__).parents[1], env=environment, start_new_session=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     reader = threading.Thread(target=read, args=(process.stdout, part["results"], tail, save), daemon=True)
@@ -110,12 +118,6 @@ def run_part(part, command, limit, save):
     part["status"] = "out of time" if status is None else "failed" if status else "done"
     if status != 0:
         part |= {"exit_status": status, "output": list(tail)}
-
-
-def environment():
-    """The environment of a part: it finds this checkout's package, whether or not that is installed."""
-    paths = [str(Path(__file__).parents[1] / "projects/ATSS"), os.environ.get("PYTHONPATH")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def read(lines, results, tail, save):

@@ -10,7 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from assigner import median_seconds
+from assigner import median_seconds, waits_are_errors
 from gpu import RESULT
 from operations import Count
 
@@ -50,12 +50,13 @@ class Bench:
         start, values = time.monotonic(), None
         try:
             values = measure(*args)
-            self.report(name, **values, took_s=round(time.monotonic() - start, 1))
+            wrong = {"error": "not what was expected"} if values.get("equal") is False else {}
+            self.failed |= bool(wrong)
+            self.report(name, **values, **wrong, took_s=round(time.monotonic() - start, 1))
         except Exception as error:
             self.failed = True
             traceback.print_exc()
-            lines = str(error).strip().splitlines() or [""]
-            self.report(name, error=f"{type(error).__name__}: {lines[0][:300]}")
+            self.report(name, error=f"{type(error).__name__}: {first_line(error)}")
         gc.collect()
         if self.on_gpu:
             torch.cuda.synchronize()  # raises if the GPU is of no more use to this process
@@ -82,9 +83,10 @@ class Bench:
         return {"peak_gb": torch.cuda.max_memory_allocated() / 1e9}
 
     def launches(self, call):
-        """What a call has the GPU do: numbers of kernels and of copies and fills; microseconds of each kernel.
+        """What a call has the GPU do: numbers of kernels and of copies and fills; number and microseconds by kernel.
 
-        On a CPU the number of PyTorch's operations, which is about that of the kernels.
+        On a CPU the number of PyTorch's operations, which is about that of the kernels. Measure times before: once it
+        was used, the profiler may delay every launch.
         """
         call()
         if not self.on_gpu:
@@ -95,18 +97,36 @@ class Bench:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
             call()
             torch.cuda.synchronize()
-        events = [event for event in trace.events() if event.device_type == DeviceType.CUDA]
-        if not events:
-            raise RuntimeError("the profiler has recorded nothing on the GPU")
-        kernels = [event for event in events if not event.name.startswith(("Memcpy", "Memset"))]
-        by_name = {}
-        for event in kernels:
-            name = re.split(r"[<(]", event.name.removeprefix("void "))[0][-60:]
-            number, us = by_name.get(name, (0, 0.0))
-            by_name[name] = number + 1, round(us + event.time_range.elapsed_us(), 2)
-        return {
-            "kernels": len(kernels),
-            "copies_and_fills": len(events) - len(kernels),
-            "gpu_us": sum(event.time_range.elapsed_us() for event in kernels),
-            "by_name": dict(sorted(by_name.items(), key=lambda item: -item[1][1])),
-        }
+        return summary(event for event in trace.events() if event.device_type == DeviceType.CUDA)
+
+    def waits(self, call):
+        """Whether the host waits for the GPU in a call: "none", or what PyTorch says of the first wait."""
+        try:
+            with waits_are_errors():
+                call()
+        except RuntimeError as error:
+            traceback.print_exc()
+            return {"waits": first_line(error)}
+        return {"waits": "none"}
+
+
+def summary(events):
+    """Numbers and times of what the profiler has recorded on the GPU, see `Bench.launches`."""
+    events, by_name = list(events), {}
+    kernels = [event for event in events if not event.name.startswith(("Memcpy", "Memset"))]
+    for event in kernels:
+        name = re.split(r"[<(]", event.name.removeprefix("void "))[0][-60:]
+        number, us = by_name.get(name, (0, 0.0))
+        by_name[name] = number + 1, us + event.time_range.elapsed_us()
+    if not events:
+        return {"kernels": "unknown: the profiler has recorded nothing on the GPU"}
+    return {
+        "kernels": len(kernels),
+        "copies_and_fills": len(events) - len(kernels),
+        "gpu_us": sum(us for _, us in by_name.values()),
+        "by_name": dict(sorted(by_name.items(), key=lambda item: -item[1][1])),
+    }
+
+
+def first_line(error):
+    return (str(error).strip().splitlines() or [""])[0][:300]

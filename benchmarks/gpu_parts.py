@@ -27,7 +27,8 @@ from detectron2.utils.events import EventStorage
 
 import atss
 import peers
-from assigner import make_grid, median_seconds, random_boxes, waits_are_errors
+from assigner import make_grid, median_seconds, random_boxes
+from atss import modeling
 from atss.modeling.assigners import ATSSAssigner
 from detector import Runner
 from detectors import NAMES, is_available
@@ -62,7 +63,8 @@ def tests(bench):
         raise SystemExit(f"{collected.stdout[-3000:]}{collected.stderr[-3000:]}error: there are no tests")
     # Those of the kernels' interplay with the GPU come first.
     ids.sort(key=lambda test: not re.search("waits_for_the_gpu|on_a_gpu", test))
-    groups = [few for few in (ids[first::TEST_PROCESSES] for first in range(TEST_PROCESSES)) if few]
+    processes = min(len(ids), 2 if bench.quick else TEST_PROCESSES)
+    groups = [ids[first::processes] for first in range(processes)]
     outcomes = {}
 
     def summarize(**more):
@@ -102,21 +104,25 @@ def assigner(bench):
     images, height, width = (2, 128, 160) if bench.quick else (16, 800, 1344)
     grid, on_host = (make_grid(height, width, [1.0], device) for device in (bench.device, torch.device("cpu")))
     torch_backend, triton = ATSSAssigner(9, "torch"), ATSSAssigner(9, "triton")
+    batches = {}
     for objects in (20, 100, 1000):
-        boxes = random_boxes(images, objects, height, width, 0, bench.device)
+        boxes = batches[objects] = random_boxes(images, objects, height, width, 0, bench.device)
         expected = torch_backend(on_host, [few.cpu() for few in boxes]).to(bench.device)
         given = bench, grid, boxes, expected
         bench.only_on_gpu(f"{objects} objects, in a graph", time_in_graph, triton, *given)
         bench.only_on_gpu(f"{objects} objects, calls", time_of_calls, triton, *given)
         bench.attempt(f"{objects} objects, torch backend", time_of_calls, torch_backend, *given)
         bench.attempt(f"{objects} objects, full matrix", time_of_naive, peers.naive(9), *given)
+    for objects, boxes in batches.items():
+        call = partial(triton, grid, boxes)
+        bench.only_on_gpu(f"{objects} objects, kernels", bench.launches, call)
+        bench.only_on_gpu(f"{objects} objects, waits", bench.waits, call)
+    bench.attempt("20 objects, kernels of the torch backend", bench.launches, partial(torch_backend, grid, batches[20]))
 
 
 def time_in_graph(assign, bench, grid, boxes, expected):
-    """Time of the kernels in a CUDA graph; its matches are those of the torch backend, and a call does not wait."""
+    """Time of the kernels in a CUDA graph, of many in a row and of one, and whether it finds the matches expected."""
     assign(grid, boxes)
-    with waits_are_errors():
-        assign(grid, boxes)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         matches = assign(grid, boxes)
@@ -124,7 +130,7 @@ def time_in_graph(assign, bench, grid, boxes, expected):
     graph.replay()
     equal = torch.equal(matches, expected)
     us = {"us": bench.median_us(graph.replay, IN_A_ROW), "us_of_one": bench.median_us(graph.replay)}
-    return us | {"equal": equal, "waits": 0}
+    return us | {"equal": equal}
 
 
 def time_of_calls(assign, bench, grid, boxes, expected):
@@ -135,7 +141,7 @@ def time_of_calls(assign, bench, grid, boxes, expected):
         assign(grid, boxes)
 
     us = {"us": bench.median_us(call), "us_in_a_row": bench.median_us(call, 1 if bench.quick else IN_A_ROW)}
-    return us | {"equal": equal} | bench.peak_gb(call) | bench.launches(call)
+    return us | {"equal": equal} | bench.peak_gb(call)
 
 
 def time_of_naive(assign, bench, grid, boxes, expected):
@@ -187,13 +193,13 @@ def time_of_losses(bench, args, dtype, copied):
     def both():
         return torch.autograd.grad(forward(), leaves)
 
-    of_both, of_forward = bench.launches(both), bench.launches(forward)
+    name = f"losses, {str(dtype)[6:]}"
+    bench.only_on_gpu(f"{name}, difference of the backends", difference_of_backends, head, forward, both)
+    bench.only_on_gpu(f"{name}, waits", bench.waits, both)
     result = {"us": bench.median_us(both), "us_in_a_row": bench.median_us(both, 1 if bench.quick else IN_A_ROW)}
-    result |= {"forward": of_forward, "forward_and_backward": of_both}
-    if bench.on_gpu:
-        with waits_are_errors():
-            both()
-        result |= {"waits": 0, **difference_of_backends(head, forward, both), **bench.peak_gb(both)}
+    result |= bench.peak_gb(both)
+    of_forward = bench.launches(forward)
+    result |= {"forward": of_forward, "forward_and_backward": bench.launches(both)}
     # Each prediction is read, each gradient written, and each match read, once.
     needed = sum(2 * values.numel() * values.element_size() for values in leaves) + 8 * matches.numel()
     result["needed_mb"] = needed / 1e6
@@ -225,16 +231,16 @@ def time_with_assignment(bench, name, args):
         return torch.autograd.grad(sum(losses_of(predict()).values()), leaves)
 
     with EventStorage():
-        counts = bench.launches(both)
-        counts.pop("by_name", None)
-        return {"us": bench.median_us(both), **bench.peak_gb(both), **counts}
+        result = {"us": bench.median_us(both), **bench.peak_gb(both), **bench.launches(both)}
+    result.pop("by_name", None)
+    return result
 
 
 @part
 def step(bench):
     """The training step of each detector: milliseconds, images a second, peak memory; and by part."""
     images, size = (2, (64, 96)) if bench.quick else (16, (800, 1333))
-    for precision in ("float32", "bfloat16"):
+    for precision in ("bfloat16",) if bench.quick else ("float32", "bfloat16"):
         found = {}
         for name in NAMES:
             if not is_available(name):
@@ -282,17 +288,20 @@ def time_of_step(bench, name, args):
 @part
 def inference(bench):
     """Milliseconds an image of the model as it is, with folded normalization, and compiled; of RetinaNet beside it."""
-    batches, size = ((2, 1), (64, 96)) if bench.quick else ((16, 1), (800, 1333))
-    precisions = ("float32", "bfloat16")
+    batches, size = ((1,), (64, 96)) if bench.quick else ((16, 1), (800, 1333))
+    precisions = ("float32",) if bench.quick else ("float32", "bfloat16")
 
     def measure(title, name, change, images, precision, needs=5):
         args = settings(bench, images, size, precision)
         title = f"{title}, {images} image(s), {precision}"
+        if change is None:
+            bench.report(title, skipped="this version of the project does not have it")
+            return
         bench.attempt(title, time_of_inference, bench, name, args, change, needs=needs)
 
     for images, precision in itertools.product(batches, precisions):
         measure("plain", "atss", as_it_is, images, precision)
-        measure("folded", "atss", folded, images, precision)
+        measure("folded", "atss", getattr(modeling, "for_inference", None), images, precision)
         measure("retinanet", "retinanet", as_it_is, images, precision)
     for images in batches:
         bench.attempt(f"post-processing, {images} image(s)", time_of_detection, bench, images, size)
@@ -304,12 +313,6 @@ def inference(bench):
 
 def as_it_is(model):
     return model
-
-
-def folded(model):
-    from atss.modeling import for_inference
-
-    return for_inference(model)
 
 
 def compiled(model, backend="inductor"):
@@ -357,9 +360,9 @@ def time_of_detection(bench, images, size):
     _, predict, _, detect, _ = prepare("atss", args)
     with torch.no_grad():
         predictions = predict()
-        counts = bench.launches(lambda: detect(predictions))
-        counts.pop("by_name", None)
-        return {"us": bench.median_us(lambda: detect(predictions)), **counts}
+        result = {"us": bench.median_us(lambda: detect(predictions)), **bench.launches(lambda: detect(predictions))}
+    result.pop("by_name", None)
+    return result
 
 
 def machine(bench):
@@ -398,8 +401,6 @@ def main():
         raise SystemExit("error: PyTorch finds no CUDA GPU here; --device cpu --quick rehearses")
     # Shows what it does when it is ended for its time.
     faulthandler.dump_traceback_later(max(1, args.until - time.time() - 2))
-    if args.quick and args.device == "cpu":
-        torch.set_num_threads(1)  # more are of no use at such sizes
     torch.set_float32_matmul_precision("high")  # TF32, which convolutions use by default
     bench = Bench(args.device, args.quick, args.until)
     bench.report("machine", **machine(bench))
