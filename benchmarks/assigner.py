@@ -12,6 +12,7 @@ image; if a batch takes too long, they get its first images only.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import statistics
@@ -146,10 +147,8 @@ def measure(args, rule, grid, boxes, num_objects, others):
 def captured(assign, grid, boxes):
     """The call as a CUDA graph: what the GPU takes, without Python; on the way any wait for the device is an error."""
     assign(grid, boxes)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    assign(grid, boxes)
-    torch.cuda.set_sync_debug_mode("default")
+    with waits_are_errors():
+        assign(grid, boxes)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         matches = assign(grid, boxes)
@@ -159,21 +158,37 @@ def captured(assign, grid, boxes):
     return lambda grid, boxes: graph.replay()
 
 
-def median_seconds(run, device, seconds):
-    """Median time of a call, over `seconds` and at least three calls."""
+@contextlib.contextmanager
+def waits_are_errors():
+    """Context in which PyTorch raises an error where the host waits for the GPU."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def median_seconds(run, device, seconds, in_a_row=1):
+    """Median time of a call, over `seconds` and at least three measurements.
+
+    Each measurement is of one call or of several `in_a_row`: the host is then ahead of a GPU, unless it is slower.
+    """
     times, end = [], None
     while end is None or len(times) < 3 or (time.perf_counter() < end and len(times) < 1000):
         if device.type == "cuda":
             start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
-            run()
+            for _ in range(in_a_row):
+                run()
             stop.record()
             stop.synchronize()
-            elapsed = start.elapsed_time(stop) / 1e3
+            elapsed = start.elapsed_time(stop) / 1e3 / in_a_row
         else:
             begin = time.perf_counter()
-            run()
-            elapsed = time.perf_counter() - begin
+            for _ in range(in_a_row):
+                run()
+            elapsed = (time.perf_counter() - begin) / in_a_row
         if end is None:  # the warm-up
             end = time.perf_counter() + seconds
         else:

@@ -64,7 +64,7 @@ class Part(NamedTuple):
 
 
 class Runner:
-    """A detector with its optimizer: runs a step or an inference, by part."""
+    """A detector with its optimizer: runs a step or an inference, by part; a whole one without waits in between."""
 
     def __init__(self, name, args):
         self.model = build(name, args.classes, args.device)
@@ -72,10 +72,28 @@ class Runner:
         self.batch = random_batch(args.batch, args.size, args.objects, args.classes)
         self.device, self.precision = args.device, PRECISIONS[args.precision]
         self.clock = Clock(args.device)
+
+    def separate_assignment(self):
+        """Have the clock tell label assignment from the losses; a whole step then waits for it."""
         wrap_assignment(self.model, self.clock.part("assignment"))
 
     def _autocast(self):
         return torch.autocast(torch.device(self.device).type, self.precision, enabled=self.precision is not None)
+
+    def whole_step(self):
+        """A training step: the losses."""
+        with self._autocast():
+            losses = self.model(self.batch)
+        sum(losses.values()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return losses
+
+    @torch.no_grad()
+    def whole_inference(self):
+        """Detection in a batch of images: what the model returns."""
+        with self._autocast():
+            return self.model(self.batch)
 
     def step(self):
         """A training step: seconds by part."""
@@ -123,6 +141,8 @@ def main():
     print(f"torch {torch.__version__}, {machine}, {args.precision}; {args.batch} x {args.size[0]}x{args.size[1]}, "
           f"{args.objects} objects, {args.classes} classes")  # fmt: skip
     runners = {name: Runner(name, args) for name in args.detectors}
+    for runner in runners.values():
+        runner.separate_assignment()
     results = {}
     with EventStorage():
         for what in args.measure:

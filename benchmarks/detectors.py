@@ -1,5 +1,6 @@
 """This project's detector beside Detectron2's RetinaNet and FCOS: R-50, random weights, and random images for them."""
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -15,6 +16,11 @@ from atss import add_atss_config
 CONFIG = str(Path(__file__).parents[1] / "configs/atss_R_50_FPN_1x.yaml")
 STRIDES = (8, 16, 32, 64, 128)
 NAMES = ("atss", "retinanet", "fcos")
+
+
+def is_available(name):
+    """Whether this version of Detectron2 has a detector, one of NAMES: FCOS is younger than the others."""
+    return name != "fcos" or importlib.util.find_spec("detectron2.modeling.meta_arch.fcos") is not None
 
 
 def build(name, num_classes=80, device="cpu"):
@@ -35,8 +41,13 @@ def build(name, num_classes=80, device="cpu"):
 
 
 def build_fcos(backbone, num_classes):
-    """FCOS with the settings of Detectron2's model zoo."""
-    from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
+    """FCOS with the settings of Detectron2's model zoo, and losses in float32: they do not take mixed precisions."""
+    from detectron2.modeling.meta_arch import fcos
+
+    class FCOS(fcos.FCOS):
+        def forward_training(self, images, features, predictions, instances):
+            in_full = [[values.float() for values in maps] for maps in predictions]
+            return super().forward_training(images, features, in_full, instances)
 
     def group_norm(channels):
         return nn.GroupNorm(min(32, channels), channels)  # the head also asks for the norm of one channel
@@ -44,7 +55,7 @@ def build_fcos(backbone, num_classes):
     shapes = [ShapeSpec(channels=256)] * len(STRIDES)
     return FCOS(
         backbone=backbone,
-        head=FCOSHead(
+        head=fcos.FCOSHead(
             input_shape=shapes, num_classes=num_classes, conv_dims=[256] * 4, prior_prob=0.01, norm=group_norm
         ),
         head_in_features=["p3", "p4", "p5", "p6", "p7"],

@@ -90,7 +90,8 @@ class Replay(nn.Module):
 
 def replace_convolutions(model, images, shapes):
     """Replace the head's convolutions by predictions with a gradient; a logit of 200 exceeds the threshold."""
-    head, generator = model.head, torch.Generator().manual_seed(0)
+    head, device = model.head, next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(0)
     towers = ("class_tower", "box_tower") if hasattr(head, "class_tower") else ("cls_subnet", "bbox_subnet")
     for name in towers:
         setattr(head, name, nn.Identity())
@@ -98,10 +99,10 @@ def replace_convolutions(model, images, shapes):
         if hasattr(head, name):
             channels = getattr(head, name).out_channels
             center, spread = (-6, 1.2) if name in ("class_logits", "cls_score") else (0.5, 0.2)
-            maps = [torch.randn(images, channels, *shape, generator=generator) * spread + center for shape in shapes]
-            device, format = next(model.parameters()).device, getattr(model, "memory_format", torch.contiguous_format)
-            maps = [values.to(device, memory_format=format).requires_grad_() for values in maps]
-            setattr(head, name, Replay(maps))
+            sizes = [(images, channels, *shape) for shape in shapes]
+            maps = [torch.randn(size, generator=generator, device=device) * spread + center for size in sizes]
+            format = getattr(model, "memory_format", torch.contiguous_format)
+            setattr(head, name, Replay([values.to(memory_format=format).requires_grad_() for values in maps]))
 
 
 def main():

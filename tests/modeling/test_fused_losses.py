@@ -17,7 +17,8 @@ from tests.helpers import compiled_kernels
 NUM_CLASSES = 7
 STRIDES = (8, 16, 32)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-BACKENDS = ["torch", pytest.param("triton", marks=pytest.mark.slow)]
+ON_GPU = [pytest.mark.slow, pytest.mark.gpu]
+BACKENDS = ["torch", pytest.param("triton", marks=ON_GPU)]
 # (A, box coding, smooth L1 beta, centerness)
 VARIANTS = [
     (len(ratios), coding, beta, centerness)
@@ -141,7 +142,7 @@ def test_float64(num_anchors, box_coding, beta, centerness, alpha, gamma):
     assert_equal(batch.fused(box_coding, beta, alpha, gamma), batch.plain(box_coding, beta, alpha, gamma), 1e-12)
 
 
-@pytest.mark.parametrize("backend, tolerance", [("torch", 1e-6), pytest.param("triton", 3e-6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend, tolerance", [("torch", 1e-6), pytest.param("triton", 3e-6, marks=ON_GPU)])
 @pytest.mark.parametrize("num_anchors, box_coding, beta, centerness", VARIANTS)
 def test_float32(num_anchors, box_coding, beta, centerness, backend, tolerance):
     batch = Batch(num_anchors, centerness, torch.float32)
@@ -237,6 +238,7 @@ def test_the_kernel_compiles_for_gpus_once(capability):
     assert first["name"] == "add_losses" and first == second
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_nothing_waits_for_the_gpu():
     *maps, matches, gt_boxes, gt_classes, grid = Batch(dtype=torch.float32).on(DEVICE)

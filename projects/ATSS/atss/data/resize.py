@@ -1,6 +1,5 @@
 """Resizes test images exactly as the codebase that a model was trained with."""
 
-import cv2
 import numpy as np
 from detectron2.data import transforms as T
 
@@ -12,6 +11,8 @@ class OpenCVResize(T.ResizeTransform):
     """Resizes with OpenCV: bilinear, without antialiasing when it reduces an image."""
 
     def apply_image(self, image, interp=None):
+        import cv2  # here, so that models can be used without it
+
         return cv2.resize(np.ascontiguousarray(image), (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
 
 

@@ -10,7 +10,7 @@ from atss.modeling.assigners import ATSSAssigner
 from tests.helpers import compiled_kernels
 from tests.modeling.assigners.boxes import grid_of, random_boxes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.gpu]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
