@@ -4,7 +4,7 @@
     python benchmarks/operations.py --rounds 9    # and the time
 
 The counts are PyTorch's dispatcher's, so they are exact and the same on every machine: a GPU launches a kernel for each
-operation. Views are not counted. A wait is an operation whose result the host needs before it can go on. The losses of
+operation. Views and allocations are not counted. A wait is an operation whose result the host needs before it can go on. The losses of
 this project are one operator, which reads its inputs and writes its outputs once; on CPUs it works in blocks that fit a
 core's cache. Times are medians of rounds in which the detectors alternate: of losses with assignment, forward and
 backward, and of post-processing.
@@ -50,7 +50,10 @@ class Count(TorchDispatchMode):
         # A view only returns aliases of its arguments.
         if any(value.alias_info and not value.alias_info.is_write for value in function._schema.returns):
             return result
-        read, written = tensors((args, kwargs)), tensors(result)
+        if name.startswith(("empty", "new_empty")):
+            return result
+        inputs = {key: value for key, value in (kwargs or {}).items() if key != "out"}
+        read, written = tensors((args, inputs)), tensors(result)
         if not read and not written:
             return result
         masked = name in ("index", "index_put_", "index_put") and any(t.dtype == torch.bool for t in tensors(args[1]))

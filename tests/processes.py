@@ -7,6 +7,5 @@ from atss.modeling.losses import normalizers
 
 def normalizers_of_process(rank, world_size, store, positives, results):
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-    number, centerness = normalizers(torch.tensor([1.0, 0.5]) * positives[rank])
-    results[rank] = (number.item(), centerness.item())
+    results[rank] = normalizers(torch.tensor([1.0, 0.5, 1.0]) * positives[rank]).tolist()
     torch.distributed.destroy_process_group()

@@ -28,8 +28,8 @@ def test_operations_and_waits_do_not_depend_on_the_number_of_images():
     for images in (1, 3):
         _, losses, backward, post_processing = counts(images)
 
-        assert (losses.operations, losses.waits) == (16, 0)
-        assert (backward.operations, backward.waits) == (17, 0)
+        assert (losses.operations, losses.waits) == (11, 0)
+        assert (backward.operations, backward.waits) == (15, 0)
         assert (post_processing.operations, post_processing.waits) == (120, 2)
 
 

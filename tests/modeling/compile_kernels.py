@@ -76,7 +76,9 @@ def compile_losses(grid, boxes):
         0.25,
         2.0,
         -1.0,
+        2.0,
     )
+    losses.scaled_with_triton(torch.zeros(90), [80, 4, 6], torch.zeros(3), torch.bfloat16)
 
 
 def compile_suppression(grid, boxes):
@@ -86,7 +88,7 @@ def compile_suppression(grid, boxes):
 
 
 atss.find_positives, atss.resolve_conflicts = Recorder(atss.find_positives), Recorder(atss.resolve_conflicts)
-losses.add_losses = Recorder(losses.add_losses)
+losses.add_losses, losses.scale = Recorder(losses.add_losses), Recorder(losses.scale)
 suppression.keep_best = Recorder(suppression.keep_best)
 for height, width, counts in BATCHES:
     grid = AnchorGrid([(-(-height // s), -(-width // s)) for s in STRIDES], STRIDES, make_cell_anchors(STRIDES))

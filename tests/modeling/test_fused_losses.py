@@ -14,7 +14,7 @@ from atss.modeling.head import joined
 from atss.modeling.losses import centerness_targets, focal_loss, giou_loss, smooth_l1_loss
 from tests.helpers import compiled_kernels
 
-NUM_CLASSES = 7
+NUM_CLASSES, BOX_LOSS_WEIGHT = 7, 1.5
 STRIDES = (8, 16, 32)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = [pytest.mark.slow, pytest.mark.gpu]
@@ -69,10 +69,10 @@ class Batch:
 
     def fused_sums(self, box_coding, beta=None, alpha=0.25, gamma=2.0, backend="torch"):
         """On a GPU where there is one for the kernel."""
-        *losses, of_positives = fused_losses(
-            *self.on(DEVICE if backend == "triton" else "cpu"), box_coding, alpha, gamma, beta, backend
+        sums = fused_losses(
+            *self.on(DEVICE if backend == "triton" else "cpu"), box_coding, alpha, gamma, beta, BOX_LOSS_WEIGHT, backend
         )
-        return torch.cat([torch.stack(losses), of_positives]).cpu()
+        return torch.cat(sums).cpu()
 
     def on(self, device):
         """The first arguments of `fused_losses`."""
@@ -102,10 +102,11 @@ class Batch:
             loss_box = smooth_l1_loss(deltas, box_coding.encode(boxes, anchors), beta)
         sums = torch.stack([
             focal_loss(logits, classes, positive, self.matches != -2, alpha, gamma),
-            (loss_box * weights * positive).sum(),
+            (loss_box * weights * positive).sum() * BOX_LOSS_WEIGHT,
             loss_centerness,
             positive.sum(),
             (weights * positive).sum(),
+            positive.sum(),
         ])  # fmt: skip
         return sums, self.gradient(sums)
 
@@ -231,11 +232,12 @@ def test_levels_of_one_cell():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
-def test_the_kernel_compiles_for_gpus_once(capability):
-    """Other numbers of objects and other sizes of images need no other kernel."""
-    first, second = compiled_kernels(capability, "losses")
+def test_the_kernels_compile_for_gpus_once(capability):
+    """Other numbers of objects and other sizes of images need no other kernels."""
+    *first, add_losses, scale = compiled_kernels(capability, "losses")
 
-    assert first["name"] == "add_losses" and first == second
+    assert [add_losses["name"], scale["name"]] == ["add_losses", "scale"]
+    assert first == [add_losses, scale]
 
 
 @pytest.mark.gpu
@@ -248,7 +250,7 @@ def test_nothing_waits_for_the_gpu():
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        *losses, _ = fused_losses(*arguments, BoxCoding())
-        sum(losses).backward()
+        losses, _ = fused_losses(*arguments, BoxCoding())
+        losses.sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -33,26 +33,37 @@ class FusedLosses(torch.autograd.Function):
         maps = in_one_format(maps)
         kinds = maps[:num_levels], maps[num_levels : 2 * num_levels], maps[2 * num_levels :]
         if backend == "triton":
-            from .kernels.losses import losses_with_triton
+            from .kernels.losses import losses_with_triton, scaled_with_triton
 
-            sums, *gradients = losses_with_triton(*kinds, *targets)
+            sums, gradient = losses_with_triton(*kinds, *targets)
+            ctx.scaled = scaled_with_triton
         else:
-            sums, *gradients = torch.ops.atss.losses(*kinds, *targets)
-        ctx.save_for_backward(*gradients[: len(maps) // num_levels])
-        ctx.layout = [(values.shape, values.stride(), values.dtype) for values in maps]
-        ctx.num_levels = num_levels
-        ctx.mark_non_differentiable(sums[3:])
-        return *sums[:3].unbind(), sums[3:]
+            sums, gradient = torch.ops.atss.losses(*kinds, *targets)
+            ctx.scaled = scaled
+        ctx.save_for_backward(gradient)
+        ctx.sizes = [sum(map(torch.numel, of_kind)) for of_kind in kinds]
+        ctx.layouts = layouts_of(maps)
+        ctx.dtypes = [values.dtype for values in maps]
+        losses, positives = sums.split(3)
+        ctx.mark_non_differentiable(positives)
+        return losses, positives
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *factors):
-        scaled, layout = [], ctx.layout
-        for gradient, factor in zip(ctx.saved_tensors, factors, strict=False):
-            of_kind, layout = layout[: ctx.num_levels], layout[ctx.num_levels :]
-            *_, dtype = of_kind[0]
-            scaled += split((gradient * factor).to(dtype), [layout[:2] for layout in of_kind])
-        return None, None, None, *scaled
+    def backward(ctx, factors, _):
+        (gradient,) = ctx.saved_tensors
+        dtype = ctx.dtypes[0] if len(set(ctx.dtypes)) == 1 else factors.dtype
+        of_maps = split(ctx.scaled(gradient, ctx.sizes, factors, dtype), ctx.layouts)
+        return None, None, None, *(part.to(dtype) for part, dtype in zip(of_maps, ctx.dtypes, strict=True))
+
+
+def scaled(gradient, sizes, factors, dtype):
+    """A flat gradient, of which parts of three sizes are multiplied by `factors` (3,)."""
+    result = torch.empty_like(gradient, dtype=dtype)
+    parts, results = gradient.split(sizes), result.split(sizes)
+    for part, factor, into in zip(parts, factors.unbind(), results, strict=True):
+        torch.mul(part, factor, out=into)
+    return result
 
 
 def fused_losses(
@@ -67,8 +78,9 @@ def fused_losses(
     alpha: float = 0.25,
     gamma: float = 2.0,
     smooth_l1_beta: float | None = None,
+    box_loss_weight: float = 1.0,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Sums of the losses of a batch, with a gradient for the predictions.
 
     Args:
@@ -82,11 +94,13 @@ def fused_losses(
         box_coding: of the deltas.
         alpha, gamma: see `focal_loss`.
         smooth_l1_beta: see `smooth_l1_loss`; None for the GIoU loss.
+        box_loss_weight: factor of the box loss.
         backend: "torch", on every device; "triton" on CUDA GPUs; "auto" for the faster one.
 
     Returns:
-        three scalars in float32 or better: sums of the focal loss, the weighted box loss and the centerness loss; and
-        (2,), number of positives and sum of their weights.
+        two tensors (3,) in float32 or better: the sums of the focal loss, of the weighted box loss and of the
+        centerness loss; and what `normalizers` divides them by: the number of positives, the sum of their weights, the
+        number of positives.
 
     Raises:
         ValueError: "triton" on a device without it.
@@ -108,6 +122,7 @@ def fused_losses(
         alpha,
         gamma,
         -1.0 if smooth_l1_beta is None else smooth_l1_beta,
+        box_loss_weight,
     )
     return FusedLosses.apply(backend, targets, len(logits), *logits, *deltas, *(centerness or ()))
 
@@ -130,38 +145,41 @@ def losses_and_gradients(
     alpha: float,
     gamma: float,
     smooth_l1_beta: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`fused_losses` on plain values: the sums, and flat gradients of the first three for the first three arguments.
+    box_loss_weight: float,
+) -> tuple[Tensor, Tensor]:
+    """`fused_losses` on plain values: all sums (6,), and a flat gradient of the first three for all feature maps.
 
     `first` is the index in `gt_boxes` (M, 4) of each image's first box.
     """
     box_coding = BoxCoding(weights, pixel_extent) if weights else PointCoding(anchor_scale, pixel_extent)
     dtype = torch.promote_types(logits[0].dtype, torch.float32)
     kinds = [logits, deltas, centerness] if centerness else [logits, deltas]
-    gradients = [logits[0].new_zeros(sum(map(torch.numel, maps)), dtype=dtype) for maps in kinds]
-    views = [
-        split(gradient, [(values.shape, values.stride()) for values in maps])
-        for gradient, maps in zip(gradients, kinds, strict=True)
-    ]
+    maps = [values for of_kind in kinds for values in of_kind]
+    gradient = maps[0].new_zeros(sum(map(torch.numel, maps)), dtype=dtype)
+    of_maps, num_levels = split(gradient, layouts_of(maps)), len(logits)
     grid = AnchorGrid([values.shape[2:] for values in logits], strides, cell_anchors, offset)
     anchors, gt_boxes = grid.boxes().to(dtype), gt_boxes.to(dtype)
-    sums, start = logits[0].new_zeros(5, dtype=torch.float64), 0
+    sums, start = maps[0].new_zeros(6, dtype=torch.float64), 0
     for level, size in enumerate(grid.level_sizes):
         shape = len(matches), grid.num_per_cell, -1, size // grid.num_per_cell
         of_level = slice(start, start + size)
         sums += level_losses(
-            [maps[level].view(shape) for maps in kinds],
-            [maps[level].view(shape) for maps in views],
+            [values.view(shape) for values in maps[level::num_levels]],
+            [values.view(shape) for values in of_maps[level::num_levels]],
             Targets(matches[:, of_level], first, gt_boxes, gt_classes, anchors[of_level]),
             box_coding,
             alpha,
             gamma,
             smooth_l1_beta,
+            box_loss_weight,
         )
         start += size
-    if not centerness:
-        gradients.append(sums.new_zeros(0))
-    return sums.to(dtype), *gradients
+    return sums.to(dtype), gradient
+
+
+def layouts_of(maps):
+    """Shape and stride of each feature map."""
+    return [(values.shape, values.stride()) for values in maps]
 
 
 def in_one_format(maps):
@@ -195,7 +213,7 @@ class Targets(NamedTuple):
     anchors: Tensor  # (H * W * A, 4)
 
 
-def level_losses(predicted, gradients, targets, box_coding, alpha, gamma, smooth_l1_beta):
+def level_losses(predicted, gradients, targets, box_coding, alpha, gamma, smooth_l1_beta, box_loss_weight):
     """The sums of a level; writes its gradients.
 
     Args:
@@ -237,9 +255,9 @@ def level_losses(predicted, gradients, targets, box_coding, alpha, gamma, smooth
         slope = box_coding.decode_backward(deltas, anchors, slope)
     else:
         loss_box, slope = smooth_l1_terms(deltas, box_coding.encode(boxes, anchors), smooth_l1_beta)
-    grad_deltas[place] = slope * weights[:, None]
-    number = weights.new_tensor(len(weights))
-    return torch.stack([loss_cls.to(dtype), (loss_box * weights).sum(), loss_centerness, number, weights.sum()])
+    grad_deltas[place] = slope * (weights[:, None] * box_loss_weight)
+    loss_box, number = (loss_box * weights).sum() * box_loss_weight, weights.new_tensor(len(weights))
+    return torch.stack([loss_cls.to(dtype), loss_box, loss_centerness, number, weights.sum(), number])
 
 
 def focal_sweep(logits, gradient, weight, gamma):

@@ -230,7 +230,7 @@ class ATSSHead(nn.Module):
         # The centre of a box that ends with its last pixel is half a pixel less.
         shift = self.box_coding.pixel_extent / 2
         matches = self.assigner(grid, shifted(gt_boxes, shift), shifted(ignore_boxes, shift))
-        loss_cls, loss_box, loss_centerness, sums = fused_losses(
+        sums, positives = fused_losses(
             *predictions,
             matches,
             gt_boxes,
@@ -240,13 +240,12 @@ class ATSSHead(nn.Module):
             self.focal_loss_alpha,
             self.focal_loss_gamma,
             None if self.box_loss == "giou" else self.smooth_l1_beta,
+            self.box_loss_weight,
             self.loss_backend,
         )
-        num_positive, sum_of_weights = normalizers(sums)
-        losses = {"loss_cls": loss_cls / num_positive, "loss_box": loss_box / sum_of_weights * self.box_loss_weight}
-        if self.centerness is not None:
-            losses["loss_centerness"] = loss_centerness / num_positive
-        return losses
+        losses = (sums / normalizers(positives)).unbind()
+        names = ("loss_cls", "loss_box", "loss_centerness")[: 3 if self.centerness is not None else 2]
+        return dict(zip(names, losses, strict=False))
 
     def detect(
         self, grid: AnchorGrid, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]

@@ -86,17 +86,16 @@ def centerness_targets(points: Tensor, boxes: Tensor) -> Tensor:
     return ratio.prod(-1).sqrt()
 
 
-def normalizers(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Number and weight of the positives, averaged over all processes, so that all positives weigh the same.
+def normalizers(sums: Tensor) -> Tensor:
+    """What the three losses are divided by: averages over all processes, so that all positives weigh the same.
 
     Args:
-        sums: (2,), number of this process's positives, and sum of their weights in the box loss.
+        sums: (3,), number of this process's positives, sum of their weights in the box loss, and the number again.
 
     Returns:
-        two scalars: the number of positives, at least 1, and the sum of their weights, at least 1e-6.
+        (3,), at least 1, 1e-6 and 1.
     """
-    sums = sums.detach().clone()
     if dist.is_available() and dist.is_initialized():
+        sums = sums / dist.get_world_size()
         dist.all_reduce(sums)
-        sums /= dist.get_world_size()
-    return sums[0].clamp(min=1), sums[1].clamp(min=1e-6)
+    return sums.maximum(torch.tensor([1, 1e-6, 1]).to(sums, non_blocking=True))

@@ -13,7 +13,7 @@ from ..assigners.matches import IGNORED
 from ..box_coding import MAX_LOG_RATIO
 from ..losses import GIOU_EPS
 
-CELLS, CLASSES = tl.constexpr(128), tl.constexpr(16)
+CELLS, CLASSES, SCALED = tl.constexpr(128), tl.constexpr(16), tl.constexpr(1024)
 _IGNORED, _GIOU_EPS, _MAX_LOG_RATIO = tl.constexpr(IGNORED), tl.constexpr(GIOU_EPS), tl.constexpr(MAX_LOG_RATIO)
 
 
@@ -34,6 +34,7 @@ def losses_with_triton(
     alpha,
     gamma,
     smooth_l1_beta,
+    box_loss_weight,
 ):
     """The same arguments and results as `losses_and_gradients`, for tensors on a GPU.
 
@@ -42,12 +43,13 @@ def losses_with_triton(
     num_images, num_anchors = len(matches), deltas[0].shape[1] // 4
     num_classes = logits[0].shape[1] // num_anchors
     cells = [maps.shape[2] * maps.shape[3] for maps in deltas]
-    gradients = [
-        gt_boxes.new_empty(sum(map(torch.numel, maps)), dtype=torch.float32) for maps in (logits, deltas, centerness)
-    ]
+    sizes = [sum(map(torch.numel, maps)) for maps in (logits, deltas, centerness)]
+    # Small gradients would vanish in float16 before the backward pass scales them.
+    dtype = torch.bfloat16 if logits[0].dtype == torch.bfloat16 else torch.float32
+    gradient = gt_boxes.new_empty(sum(sizes), dtype=dtype)
     num_blocks = sum(triton.cdiv(number, CELLS.value) for number in cells)
     programs = num_blocks * num_anchors, triton.cdiv(num_classes, CLASSES.value), num_images
-    sums = gt_boxes.new_empty(programs[0] * programs[1] * programs[2], 5, dtype=torch.float32)
+    sums = gt_boxes.new_empty(programs[0] * programs[1] * programs[2], 6, dtype=torch.float32)
     # Without ground truth nothing is read from these.
     gt_boxes = gt_boxes.float() if len(gt_boxes) else sums
     gt_classes = gt_classes if len(gt_classes) else first
@@ -56,7 +58,7 @@ def losses_with_triton(
             tuple(logits),
             tuple(deltas),
             tuple(centerness),
-            *gradients,
+            *gradient.split(sizes),
             sums,
             matches,
             first,
@@ -71,6 +73,7 @@ def losses_with_triton(
             alpha,
             gamma,
             smooth_l1_beta,
+            box_loss_weight,
             num_classes,
             num_anchors,
             matches.shape[1],
@@ -81,14 +84,33 @@ def losses_with_triton(
             SMOOTH_L1=smooth_l1_beta >= 0,
             OF_POINTS=not weights,
         )
-    return sums.sum(0, dtype=torch.float64).float(), *gradients
+    return sums.sum(0), gradient
+
+
+def scaled_with_triton(gradient, sizes, factors, dtype):
+    """`..fused_losses.scaled` in one kernel."""
+    result = torch.empty_like(gradient, dtype=dtype)
+    with torch.cuda.device_of(gradient):
+        scale[(triton.cdiv(len(gradient), SCALED.value),)](
+            gradient, factors.contiguous(), result, float(sizes[0]), float(sizes[0] + sizes[1]), float(len(gradient))
+        )
+    return result
+
+
+@triton.jit
+def scale(gradient, factors, result, end_of_first, end_of_second, end):
+    at = tl.program_id(0).to(tl.int64) * SCALED + tl.arange(0, SCALED)
+    last = tl.where(at < tl.cast(end_of_second, tl.int64), tl.load(factors + 1), tl.load(factors + 2))
+    factor = tl.where(at < tl.cast(end_of_first, tl.int64), tl.load(factors), last)
+    inside = at < tl.cast(end, tl.int64)
+    tl.store(result + at, tl.load(gradient + at, mask=inside).to(tl.float32) * factor, mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_classes", "num_anchors", "num_rows"])
 def add_losses(
     logits, deltas, centerness, grad_logits, grad_deltas, grad_centerness, sums, matches, first, gt_boxes, gt_classes,
-    cell_anchors, cells, widths, strides, weights, anchor_scale, alpha, gamma, beta, num_classes, num_anchors, num_rows,
-    pixel_extent,
+    cell_anchors, cells, widths, strides, weights, anchor_scale, alpha, gamma, beta, box_loss_weight, num_classes,
+    num_anchors, num_rows, pixel_extent,
     CHANNELS_LAST: tl.constexpr, OFFSET: tl.constexpr, SQUARE: tl.constexpr, SMOOTH_L1: tl.constexpr,
     OF_POINTS: tl.constexpr,
 ):  # fmt: skip
@@ -207,6 +229,7 @@ def add_losses(
                         )
                         slope_w = (to_high_x - to_low_x) * side_x / 2 / weights[2] * unclamped(dw / weights[2])
                         slope_h = (to_high_y - to_low_y) * side_y / 2 / weights[3] * unclamped(dh / weights[3])
+                weight *= box_loss_weight
                 loss_box += tl.sum(tl.where(positive, loss * weight, 0.0))
                 at = grad_deltas + before * 4 + at_box
                 tl.store(at, tl.where(positive, slope_x * weight, 0.0), mask=exists)
@@ -216,11 +239,12 @@ def add_losses(
         first_block += num_blocks
         first_cell += num_cells
     program = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
-    tl.store(sums + program * 5, loss_cls)
-    tl.store(sums + program * 5 + 1, loss_box)
-    tl.store(sums + program * 5 + 2, loss_centerness)
-    tl.store(sums + program * 5 + 3, number)
-    tl.store(sums + program * 5 + 4, weight_sum)
+    tl.store(sums + program * 6, loss_cls)
+    tl.store(sums + program * 6 + 1, loss_box)
+    tl.store(sums + program * 6 + 2, loss_centerness)
+    tl.store(sums + program * 6 + 3, number)
+    tl.store(sums + program * 6 + 4, weight_sum)
+    tl.store(sums + program * 6 + 5, number)
 
 
 @triton.jit
