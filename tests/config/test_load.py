@@ -68,7 +68,12 @@ def test_a_precision_that_the_device_does_not_have_is_refused(shapes, monkeypatc
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
-    old_gpu = {**amp, "MODEL.DEVICE": "cuda", "MODEL.ATSS.ASSIGNER_BACKEND": "torch", "MODEL.ATSS.LOSS_BACKEND": "torch"}
+    old_gpu = {
+        **amp,
+        "MODEL.DEVICE": "cuda",
+        "MODEL.ATSS.ASSIGNER_BACKEND": "torch",
+        "MODEL.ATSS.LOSS_BACKEND": "torch",
+    }
     message = refused(DEMO_CONFIG, pairs({**old_gpu, "SOLVER.AMP.PRECISION": "bfloat16"}))
     assert "SOLVER.AMP.PRECISION bfloat16" in message and "set SOLVER.AMP.PRECISION float16" in message
     assert load_config(DEMO_CONFIG, pairs(old_gpu)).SOLVER.AMP.ENABLED
