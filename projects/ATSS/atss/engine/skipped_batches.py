@@ -49,3 +49,9 @@ class SkippedBatches:
     def forget_out_of_memory(self):
         """Forget the iterations of an earlier training in the same folder."""
         self._out_of_memory.unlink(missing_ok=True)
+
+
+def images_of(batch):
+    """The images of a batch, with their sizes as the model gets them and their numbers of objects, as text."""
+    return ", ".join(f"{r['file_name']} ({r['image'].shape[2]} x {r['image'].shape[1]}, {len(r['instances'])} objects)"
+                     for r in batch)  # fmt: skip

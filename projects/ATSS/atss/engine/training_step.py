@@ -6,9 +6,7 @@ The device decides that, and the host goes on without waiting for it. Once in a 
 import itertools
 import logging
 import time
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.engine import SimpleTrainer
@@ -18,7 +16,8 @@ from detectron2.utils.events import get_event_storage
 from ..errors import AgreedError, InputError
 from ..utils.comm import object_group
 from .optimizers import make_skippable
-from .skipped_batches import SkippedBatches
+from .skipped_batches import SkippedBatches, images_of
+from .unread import Unread, are_finite, without_gradient
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +26,6 @@ READING_PERIOD = 20
 # Skipped batches that are written to disk.
 MAX_KEPT = 10
 LESS_MEMORY = "a lower SOLVER.IMS_PER_BATCH or INPUT.MAX_SIZE_TRAIN needs less"
-
-
-class Unread(NamedTuple):
-    """What the device knows of an iteration: losses, and gradient norm unless gradients are scaled."""
-
-    iteration: int
-    names: tuple  # of the losses
-    values: torch.Tensor  # of this process, then their sums over all processes
 
 
 class TrainingStep(SimpleTrainer):
@@ -68,7 +59,7 @@ class TrainingStep(SimpleTrainer):
         self.num_iterations = cfg.SOLVER.MAX_ITER
         periods = READING_PERIOD, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.VIS_PERIOD
         self.periods = [period for period in periods if period > 0]
-        self._unread = []
+        self._unread = Unread()
         self._num_skipped = torch.zeros((), dtype=torch.int64, device=device)  # with those that are not read yet
         self._out_of_memory = None
 
@@ -110,12 +101,13 @@ class TrainingStep(SimpleTrainer):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         is_scaled = self.grad_scaler.is_enabled()
         # Scaled gradients may overflow; the scaler checks them.
-        norm = [] if is_scaled else [torch.nn.utils.get_total_norm(gradients)]
-        values = torch.stack([*losses.values(), *norm])
+        norm = {} if is_scaled else {"gradient": torch.nn.utils.get_total_norm(gradients)}
+        named = {**losses, **norm}
+        values = torch.stack(list(named.values()))
         sums = values.clone()
         if comm.get_world_size() > 1:
             dist.all_reduce(sums)
-        self._unread.append(Unread(self.iter, tuple(losses), torch.cat([values, sums])))
+        self._unread.add(self.iter, list(named), values, sums)
 
         is_bad = ~sums.isfinite().all()
         self._num_skipped += is_bad
@@ -156,38 +148,29 @@ class TrainingStep(SimpleTrainer):
 
         Raises an AgreedError if these are more than allowed: the weights are then those before the first excess one.
         """
-        steps, self._unread = self._unread, []
-        if not steps:
-            return
-        storage = get_event_storage()
-        now, values = storage.iter, torch.cat([step.values for step in steps]).cpu()
-        for step, of_step in zip(steps, values.split([len(step.values) for step in steps]), strict=True):
-            here, sums = of_step.chunk(2)
-            names = *step.names, "gradient"
-            here, means = (dict(zip(names, x.tolist(), strict=False)) for x in (here, sums / comm.get_world_size()))
-            losses = {name: means[name] for name in step.names}
-            if comm.is_main_process() and are_finite(losses):
-                storage.iter = step.iteration
-                storage.put_scalars(total_loss=sum(losses.values()), **losses)
+        for reading in self._unread.read():
+            if comm.is_main_process() and are_finite(reading.losses):
+                storage = get_event_storage()
+                now, storage.iter = storage.iter, reading.iteration
+                storage.put_scalars(total_loss=sum(reading.losses.values()), **reading.losses)
                 storage.iter = now
-            if not are_finite(means):
-                # If the losses of some processes are finite, their batches are not the cause.
-                is_suspect = are_finite(losses) or not are_finite({name: here[name] for name in step.names})
-                self._skip_not_finite(step.iteration, here, means, is_suspect)
+            if not are_finite(reading.means):
+                self._skip_not_finite(reading)
 
-    def _skip_not_finite(self, iteration, here, means, is_suspect):
+    def _skip_not_finite(self, reading):
         batch = []
         try:
-            batch = self.data_loader.batch(iteration) if is_suspect else []
+            batch = self.data_loader.batch(reading.iteration) if reading.is_suspect() else []
         except InputError as error:  # an image that was there before
             logger.warning("%s", error)
         if batch and self.skipped < MAX_KEPT:
-            self.skipped_batches.keep(iteration, batch, here)
+            self.skipped_batches.keep(reading.iteration, batch, without_gradient(reading.here))
         names = comm.all_gather([record["file_name"] for record in batch])
+        values = ", ".join(f"{name} {value:.3g}" for name, value in reading.means.items())
         self._skip(
-            iteration,
-            f"the loss or its gradient is not finite ({', '.join(f'{k} {v:.3g}' for k, v in means.items())}); "
-            f"images {', '.join(itertools.chain(*names))}, kept in {self.skipped_batches.path}",
+            reading.iteration,
+            f"the loss or its gradient is not finite ({values}); images {', '.join(itertools.chain(*names))}, kept in "
+            f"{self.skipped_batches.path}",
             "a lower SOLVER.BASE_LR or SOLVER.CLIP_GRADIENTS.ENABLED True may help",
         )
 
@@ -208,9 +191,7 @@ class TrainingStep(SimpleTrainer):
         """Skip the batch; end a run of several processes, because the others wait for the gradient of this one."""
         self.optimizer.zero_grad()
         torch.cuda.empty_cache()
-        images = ", ".join(f"{r['file_name']} ({r['image'].shape[2]} x {r['image'].shape[1]}, {len(r['instances'])} "
-                           "objects)" for r in batch)  # fmt: skip
-        message = f"memory does not suffice for {images}"
+        message = f"memory does not suffice for {images_of(batch)}"
         if comm.get_world_size() == 1:
             self._skip_for_memory(message)
             return
@@ -239,8 +220,3 @@ class TrainingStep(SimpleTrainer):
         self._num_skipped.fill_(self.skipped)
         if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
-
-
-def are_finite(values):
-    """Whether all values of a dict are finite."""
-    return bool(np.isfinite(list(values.values())).all())
