@@ -18,7 +18,6 @@ def normalizers_of_process(rank, world_size, store, positives, results):
 def train_in_process(rank, world_size, store, output, results):
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
     warnings = []
-    logging.getLogger("atss").addFilter(lambda record: warnings.append(record.getMessage()))
     logging.getLogger("atss.engine.training_step").addFilter(lambda record: warnings.append(record.getMessage()))
     gone = image("a.png", unusable=[("gone.png", "gone.png: cannot be read")])
     images = [["a.png", "a.png", gone, "a.png", "a.png"], ["a.png", "nan.png", "a.png", "a.png", "a.png"]][rank]
