@@ -37,6 +37,7 @@ def test_every_iteration_has_its_losses_and_metrics_are_medians_at_the_end_of_a_
 
 
 def test_bfloat16_trains_on_a_cpu_as_float32_does(settings, tmp_path):
+    settings = {**settings, "SOLVER.MAX_ITER": 10}
     expected = losses_of(train({**settings, "OUTPUT_DIR": tmp_path / "float32"}))
 
     amp = {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.PRECISION": "bfloat16"}
@@ -46,7 +47,7 @@ def test_bfloat16_trains_on_a_cpu_as_float32_does(settings, tmp_path):
     assert found != expected
     for name in NAMES:
         ours, theirs = (torch.tensor(list(losses[name].values())) for losses in (found, expected))
-        assert len(ours) == 30 and torch.allclose(ours[:5], theirs[:5], rtol=0.02), name
+        assert len(ours) == 10 and torch.allclose(ours[:5], theirs[:5], rtol=0.02), name
         assert torch.allclose(ours.mean(), theirs.mean(), rtol=0.1), name
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
     saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
