@@ -15,17 +15,9 @@ from atss.engine import Trainer, launch
 
 
 class DoubleTrainer(Trainer):
-    def __init__(self, cfg):
-        super().__init__(cfg)
-        self.losses = []
-
     @classmethod
     def build_model(cls, cfg):
         return super().build_model(cfg).double()
-
-    def after_step(self):
-        super().after_step()
-        self.losses.append({k: v for k, (v, _) in self.storage.latest().items() if "loss" in k})
 
 
 def main(args):
@@ -35,7 +27,9 @@ def main(args):
     trainer = DoubleTrainer(cfg)
     trainer.train()
     if comm.is_main_process():
-        Path(cfg.OUTPUT_DIR, "losses.json").write_text(json.dumps(trainer.losses))
+        histories = {name: h.values() for name, h in trainer.storage.histories().items() if "loss" in name}
+        losses = [{name: values[i][0] for name, values in histories.items()} for i in range(trainer.max_iter)]
+        Path(cfg.OUTPUT_DIR, "losses.json").write_text(json.dumps(losses))
 
 
 if __name__ == "__main__":

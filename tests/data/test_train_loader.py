@@ -73,6 +73,17 @@ def test_loaders_take_the_number_of_workers_of_this_machine(config, monkeypatch)
     assert [loader.num_workers for loader in loaders] == [3, 3, 3]
 
 
+def test_a_batch_can_be_made_again(config):
+    """As it was with workers and in order; it draws none of the random numbers of training."""
+    loader = train_loader(config(**{"DATALOADER.NUM_WORKERS": 2}))
+    expected = first(loader, 6)
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+
+    assert all(same(loader.batch(number), expected[number]) for number in (5, 0, 3))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_another_seed_gives_another_order(config):
     names = [[r["file_name"] for b in first(train_loader(config(SEED=seed)), 6) for r in b] for seed in (1, 2)]
 

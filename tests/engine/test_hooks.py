@@ -92,6 +92,20 @@ def test_the_best_checkpoint_is_saved_whenever_there_is_a_better_one(aps, option
     assert (trainer.keep.best, trainer.keep.best_iter, trainer.keep.waited) == (*best, waited)
 
 
+def test_training_that_fails_in_its_last_iteration_is_not_evaluated():
+    trainer = Trainer([10.0])
+
+    def fail():
+        if trainer.iter == 3:
+            raise ValueError("the loss is not finite")
+
+    trainer.run_step = fail
+    with pytest.raises(ValueError, match="the loss is not finite"):
+        trainer.train(0, 4)
+
+    assert trainer.saved == [("model_best", 1)]
+
+
 # Of iteration 6, written before the evaluation that is then due.
 CHECKPOINT = {"iteration": 5, "hooks": {"KeepBest": {"best": 10.0, "best_iter": 1, "waited": 1}}}
 

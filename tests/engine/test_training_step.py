@@ -1,65 +1,32 @@
 """A training step that does not change the weights if something fails."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
-from torch import nn
+from torch import multiprocessing
 
-from atss.engine.training_step import TrainingStep
-from atss.errors import InputError
-from tests.helpers import pairs, paper_config
+from atss.errors import AgreedError, InputError
+from tests.engine.toy import image, make_step, train
+from tests.processes import train_in_process
 
-
-class Model(nn.Module):
-    """Its loss depends on the image's file name. A step with learning rate 0.1 subtracts 0.3 from all weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(3))
-
-    def forward(self, batch):
-        name = batch[0]["file_name"]
-        loss = self.weight.sum()
-        if name == "nan.png":
-            loss = loss * torch.nan
-        if name == "steep.png":  # finite, unlike its gradient
-            loss = (self.weight - self.weight.detach()).sum().sqrt()
-        if name == "large.png":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
-        return {"loss_cls": loss, "loss_box": 2 * loss}
-
-
-def image(name, **others):
-    objects = Instances((4, 5), gt_boxes=Boxes(torch.tensor([[0.0, 1, 2, 3]])), gt_classes=torch.tensor([1]))
-    return {"file_name": name, "image": torch.zeros(3, 4, 5, dtype=torch.uint8), "instances": objects, **others}
+FLOAT16 = {"SOLVER.AMP.ENABLED": True}  # on the CPU, too: the scaler is the same
+BFLOAT16 = {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.PRECISION": "bfloat16"}
+MOMENTUM = {torch.optim.SGD: {"momentum": 0.9}}
 
 
 @pytest.fixture
 def training(tmp_path):
-    """Function: images or their names, numbers of config -> a step with a batch per image; its `run` trains on all."""
+    """Function: images or their names, settings -> a step with a batch per image; its `run` trains on all."""
 
-    def make(images, max_skipped=0, max_unreadable=0, **options):
-        batches = [[image(name) if isinstance(name, str) else name] for name in images]
-        cfg = paper_config()
-        settings = {"SOLVER.MAX_SKIPPED_BATCHES": max_skipped, "DATALOADER.MAX_UNREADABLE": max_unreadable}
-        cfg.merge_from_list(pairs({**settings, "OUTPUT_DIR": tmp_path}))
-        model = Model()
-        step = TrainingStep(cfg, model, batches, torch.optim.SGD(model.parameters(), 0.1), **options)
-        step.run = lambda: run(step, len(batches))
+    def make(images, max_skipped=0, max_unreadable=0, settings=None, **options):
+        limits = {"SOLVER.MAX_SKIPPED_BATCHES": max_skipped, "DATALOADER.MAX_UNREADABLE": max_unreadable}
+        step = make_step(tmp_path, images, {**limits, **(settings or {})}, **options)
+        step.run = lambda: train(step)
         return step
 
     return make
-
-
-def run(step, number):
-    with EventStorage(0) as storage:
-        for step.iter in range(number):
-            storage.iter = step.iter
-            step.run_step()
-    return storage
 
 
 def assert_steps(step, number):
@@ -110,6 +77,95 @@ def test_as_many_batches_as_allowed_are_skipped(training, caplog):
     assert len(warnings(caplog)) == 2 and warnings(caplog)[1].endswith("The batch is skipped (2 so far).")
 
 
+def test_losses_are_stored_under_the_iterations_that_they_are_of(training):
+    """Once in 20 iterations, where evaluations, checkpoints and images need them, and at the end."""
+    step = training(["a.png"] * 45, settings={"TEST.EVAL_PERIOD": 15, "SOLVER.CHECKPOINT_PERIOD": 16, "VIS_PERIOD": 34})
+    read, stored = [], {}
+    step.read = lambda: (read.append(step.iter + 1), type(step).read(step))
+
+    storage = step.run()
+
+    assert read == [15, 16, 20, 30, 32, 34, 40, 45]
+    stored = {iteration: value for value, iteration in storage.history("loss_cls").values()}
+    assert stored == pytest.approx({iteration: 3 - 0.9 * iteration for iteration in range(45)}, rel=1e-5)
+    assert storage.iter == 44 and storage.latest()["total_loss"][1] == 44
+
+
+def test_no_step_changes_the_weights_between_the_excess_batch_and_its_reading(training, tmp_path):
+    step = training(["a.png"] * 3 + ["nan.png"] + ["a.png"] * 2 + ["nan.png"] + ["a.png"] * 33, max_skipped=1)
+
+    with pytest.raises(AgreedError, match=r"^iteration 6: .*nan\.png"):
+        step.run()
+
+    assert step.iter == 19, "the host has read what happened in 20 iterations"
+    assert_steps(step, 5)
+    assert len(os.listdir(tmp_path / "skipped_batches")) == 2
+    with pytest.raises(InputError, match="iteration 19: no checkpoint"):
+        step.state_dict()
+
+
+def test_a_checkpoint_between_two_readings_knows_of_the_batches_skipped_since(training):
+    step = training(["a.png", "nan.png", "a.png", "nan.png", "a.png"], max_skipped=1)
+
+    train(step, last=3)
+    assert step.skipped == 0 and step.state_dict()["skipped_batches"] == 1
+    with pytest.raises(AgreedError, match="iteration 3"):
+        train_and_save(step, first=3, last=5)
+
+
+def train_and_save(step, first, last):
+    """A hook of the user's own writes a checkpoint in the last iteration."""
+    step.num_iterations = None
+    run_step = step.run_step
+    step.run_step = lambda: (run_step(), step.iter == last - 1 and step.state_dict())
+    train(step, first, last)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize(
+    "settings, skipped", [({}, 3), (FLOAT16, 2), (BFLOAT16, 3)], ids=["float32", "float16", "bf16"]
+)
+def test_a_skipped_batch_leaves_the_state_of_the_optimizer_alone(training, optimizer, settings, skipped):
+    """Also that of the first iteration, and in every precision: training is as if the batch had not been there."""
+    options = {"settings": settings, "optimizer": partial(optimizer, **MOMENTUM.get(optimizer, {}))}
+    skipping = training(["nan.png", "a.png", "nan.png", "steep.png", "a.png"], max_skipped=9, **options)
+    plain = training(["a.png", "a.png"], **options)
+
+    skipping.run(), plain.run()
+
+    assert torch.equal(skipping.model.weight, plain.model.weight) and skipping.model.weight.dtype == torch.float32
+    ours, theirs = (step.optimizer.state[step.model.weight] for step in (skipping, plain))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert skipping.skipped == skipped, "in float16 a gradient may overflow"
+
+
+def test_a_gradient_that_overflows_in_float16_lowers_the_scale_and_is_no_skipped_batch(training):
+    step = training(["a.png", "steep.png", "a.png"], settings=FLOAT16)
+
+    step.run()
+
+    assert step.skipped == 0
+    assert_steps(step, 2)
+    assert step.state_dict()["grad_scaler"]["scale"] == 2.0**15
+
+
+def test_gradients_are_clipped_at_their_true_size_in_float16(training):
+    clipped = []
+
+    class Clipping(torch.optim.SGD):
+        def step(self, closure=None):
+            clipped.append(self.param_groups[0]["params"][0].grad.tolist())
+            return super().step(closure)
+
+    training(["a.png"], settings=FLOAT16, optimizer=Clipping).run()
+
+    assert clipped == [[3.0, 3.0, 3.0]]
+
+
+def test_only_float16_has_a_scaler(training):
+    assert training(["a.png"], settings=BFLOAT16).state_dict()["grad_scaler"] == {}
+
+
 def test_a_resumed_run_counts_the_batches_skipped_before(training):
     first, second = training(["nan.png"], max_skipped=1), training(["a.png", "nan.png"], max_skipped=1)
     first.run()
@@ -132,11 +188,20 @@ def test_a_batch_for_which_memory_does_not_suffice(training):
         training(["large.png"]).run()
 
 
+def test_memory_that_does_not_suffice_is_counted_with_the_batches_that_are_not_read_yet(training):
+    with pytest.raises(AgreedError, match=r"^iteration 3: memory does not suffice"):
+        training(["a.png", "nan.png", "a.png", "large.png"], max_skipped=1).run()
+    with pytest.raises(AgreedError, match=r"^iteration 3: the loss or its gradient"):
+        training(["a.png", "large.png", "a.png", "nan.png", "a.png"], max_skipped=1).run()
+
+
 def test_a_restarted_run_skips_a_batch_that_was_too_large_for_one_of_several_processes(training, tmp_path, monkeypatch):
     """The others wait for the gradient of that process, so the whole run ends."""
     with monkeypatch.context() as patch:
         patch.setattr("atss.engine.training_step.comm.get_world_size", lambda: 2)
-        patch.setattr("atss.engine.training_step.comm.all_gather", lambda report: [report])
+        patch.setattr("atss.engine.training_step.comm.all_gather", lambda value: [value])
+        patch.setattr("atss.engine.training_step.dist.all_reduce", lambda *args, **options: None)
+        patch.setattr("atss.engine.training_step.object_group", lambda: None)
         with pytest.raises(InputError, match=r"iteration 1, process 0: memory does not suffice.*--resume"):
             training(["a.png", "large.png"]).run()
     assert (tmp_path / "skipped_batches/out_of_memory.txt").read_text() == "1\n"
@@ -146,7 +211,7 @@ def test_a_restarted_run_skips_a_batch_that_was_too_large_for_one_of_several_pro
 
     assert again.skipped == 1
     assert_steps(again, 2)
-    again.forget_out_of_memory()
+    again.skipped_batches.forget_out_of_memory()
     assert os.listdir(tmp_path / "skipped_batches") == []
 
 
@@ -165,9 +230,10 @@ def test_unreadable_images_are_counted_by_name(training, caplog):
 def test_a_stop_signal_is_kept(training):
     step = training(["a.png", "a.png", "a.png"], stop_signal_here=iter([None, "SIGUSR1", None]).__next__)
 
-    step.run()
+    storage = train(step, last=2)
 
     assert step.stop_signal == "SIGUSR1"
+    assert storage.latest()["total_loss"][1] == 1, "a checkpoint follows"
 
 
 def test_training_continues_if_a_skipped_batch_cannot_be_written(training, tmp_path, caplog):
@@ -176,3 +242,21 @@ def test_training_continues_if_a_skipped_batch_cannot_be_written(training, tmp_p
     training(["nan.png"], max_skipped=1).run()
 
     assert any("cannot be written" in message for message in warnings(caplog))
+
+
+def test_all_processes_skip_together(tmp_path):
+    """A loss is not finite in one of two, and an image is unreadable in the other; both names are known to both."""
+    with multiprocessing.Manager() as manager:
+        results = manager.dict()
+        arguments = (2, str(tmp_path / "store"), str(tmp_path / "output"), results)
+        multiprocessing.spawn(train_in_process, arguments, nprocs=2)
+        first, second = results[0], results[1]
+
+    assert first["weights"] == second["weights"] == pytest.approx([1 - 0.3 * 3] * 3), "three of four steps"
+    assert first["skipped"] == second["skipped"] == 1 and first["unreadable"] == second["unreadable"] == {"gone.png"}
+    assert first["stop_signal"] == second["stop_signal"] == "SIGTERM"
+    assert first["losses"] == pytest.approx({0: 3.0, 2: 2.1, 3: 1.2}) and second["losses"] == {}, (
+        "means, in one process"
+    )
+    assert os.listdir(tmp_path / "output/skipped_batches") == ["iteration_0000001_process_1.pth"], "of the suspect"
+    assert "images nan.png, kept" in first["warnings"]

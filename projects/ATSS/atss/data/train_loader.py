@@ -65,10 +65,21 @@ class TrainLoader:
         # A generator, so that workers start, and the seed is read, with the first batch.
         yield from restarted(self._loader_from, self.first)
 
+    def batch(self, number):
+        """Make batch `number` once more, without workers; the same one as in an iteration."""
+        images = self._images()
+        return [images[place] for place in next(self._batches_from(number))]
+
+    def _images(self):
+        return MappedImages(self.dicts, self.mapper, self.wide, self.seed, self.skip_unreadable)
+
+    def _batches_from(self, first):
+        return itertools.islice(batches(self.sampler(self.seed), self.wide, self.batch_size), first, None)
+
     def _loader_from(self, first):
         return DataLoader(
-            MappedImages(self.dicts, self.mapper, self.wide, self.seed, self.skip_unreadable),
-            batch_sampler=itertools.islice(batches(self.sampler(self.seed), self.wide, self.batch_size), first, None),
+            self._images(),
+            batch_sampler=self._batches_from(first),
             num_workers=self.num_workers,
             collate_fn=list,
             generator=torch.Generator(),  # so that starting workers draws nothing from the model's numbers

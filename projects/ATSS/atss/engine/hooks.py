@@ -1,5 +1,6 @@
 """Hooks of the trainer: averaged weights, evaluation, the best checkpoint, early stops and drawn images."""
 
+import copy
 import logging
 import math
 import os
@@ -13,7 +14,6 @@ from detectron2.evaluation.evaluator import inference_context
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.image_io import read_image
 from ..data.mapper import BoxDatasetMapper
@@ -43,23 +43,31 @@ class WeightAverage(HookBase):
     """
 
     def __init__(self, model, decay):
-        self.decay, self._trained = decay, model
-        self._average = AveragedModel(model, multi_avg_fn=self._update, use_buffers=True)
-        self.model = self._average.module
+        self.decay, self._trained, self._steps = decay, model, 0
+        self.model = copy.deepcopy(model)
 
-    def _update(self, averaged, current, num_averaged):
-        steps = int(self._average.n_averaged)  # on the CPU, unlike num_averaged
-        get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))(averaged, current, num_averaged)
-
+    # torch's AveragedModel would wait for the device, to tell it the number of steps.
+    @torch.no_grad()
     def after_step(self):
-        self._average.update_parameters(self._trained)
+        decay = min(self.decay, (1 + self._steps) / (10 + self._steps)) if self._steps else 0.0
+        pairs = list(zip(tensors_of(self.model), tensors_of(self._trained), strict=True))
+        averages, weights = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for ours, theirs in pairs:
+            if not ours.is_floating_point():
+                ours.copy_(theirs)  # a count, such as batch normalisation's
+        self._steps += 1
 
     def state_dict(self):
-        return {"weights": self.model.state_dict(), "steps": int(self._average.n_averaged)}
+        return {"weights": self.model.state_dict(), "steps": self._steps}
 
     def load_state_dict(self, state):
         self.model.load_state_dict(state["weights"])
-        self._average.n_averaged.fill_(state["steps"])
+        self._steps = state["steps"]
+
+
+def tensors_of(model):
+    return [*model.parameters(), *model.buffers()]
 
 
 class KeepBest(hooks.EvalHook):
@@ -84,6 +92,11 @@ class KeepBest(hooks.EvalHook):
         if self._period > 0 and 0 < start < self.trainer.max_iter and start % self._period == 0:
             self.trainer.iter = self.trainer.storage.iter = start - 1
             self._do_eval()
+
+    def after_train(self):
+        # Training that has failed in its last iteration has not reached this number.
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
 
     def _do_eval(self):
         super()._do_eval()

@@ -5,9 +5,7 @@ import os
 import sys
 import weakref
 
-import torch
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 
@@ -18,6 +16,7 @@ from ..modeling import for_inference
 from ..utils.comm import parallel
 from ..utils.randomness import seed_all
 from .hooks import EndOfTraining, KeepBest, PredictionImages, StopOnSignal, WeightAverage
+from .optimizers import build_optimizer
 from .progress import LogLine, TerminalLine
 from .training_step import TrainingStep
 
@@ -37,6 +36,7 @@ class Trainer(DefaultTrainer):
     build_train_loader = staticmethod(train_loader)
     build_test_loader = staticmethod(test_loader)
     build_evaluator = staticmethod(build_coco_evaluator)
+    build_optimizer = staticmethod(build_optimizer)
 
     def __init__(self, cfg):
         TrainerBase.__init__(self)
@@ -92,7 +92,7 @@ class Trainer(DefaultTrainer):
             # The checkpoint contains the number of the iteration that was done last.
             self.loader.first = self.start_iter = self.iter + 1
         if not resume and comm.is_main_process():
-            self._trainer.forget_out_of_memory()
+            self._trainer.skipped_batches.forget_out_of_memory()
 
     def train(self):
         """Train; return the results of the last evaluation, None if there was none.
@@ -129,17 +129,6 @@ class Trainer(DefaultTrainer):
                 losses = validation_losses(model, validation_loader(cfg, name))
                 (results if len(cfg.DATASETS.TEST) == 1 else results[name])["validation"] = losses
         return results
-
-    @classmethod
-    def build_optimizer(cls, cfg, model):
-        solver = cfg.SOLVER
-        if solver.OPTIMIZER == "SGD":
-            return super().build_optimizer(cfg, model)
-        params = get_default_optimizer_params(
-            model, base_lr=solver.BASE_LR, bias_lr_factor=solver.BIAS_LR_FACTOR, weight_decay=solver.WEIGHT_DECAY,
-            weight_decay_norm=solver.WEIGHT_DECAY_NORM, weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-        )  # fmt: skip
-        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(params, lr=solver.BASE_LR, fused=True))
 
 
 def unwrapped(model):
