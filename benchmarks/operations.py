@@ -4,10 +4,10 @@
     python benchmarks/operations.py --rounds 9    # and the time
 
 The counts are PyTorch's dispatcher's, so they are exact and the same on every machine: a GPU launches a kernel for each
-operation. Views and allocations are not counted. A wait is an operation whose result the host needs before it can go on. The losses of
-this project are one operator, which reads its inputs and writes its outputs once; on CPUs it works in blocks that fit a
-core's cache. Times are medians of rounds in which the detectors alternate: of losses with assignment, forward and
-backward, and of post-processing.
+operation. Views and allocations are not counted. A wait is an operation whose result the host needs before it can go
+on. The losses of this project are one operator, which reads its inputs and writes its outputs once; on CPUs it works in
+blocks that fit a core's cache. Times are medians of rounds in which the detectors alternate: of losses with assignment,
+forward and backward, and of post-processing.
 """
 
 import argparse
