@@ -16,6 +16,7 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from assigner import size
+from atss.modeling import for_inference
 from detectors import NAMES, build, parts, random_batch, wrap_assignment
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -146,8 +147,10 @@ def main():
     results = {}
     with EventStorage():
         for what in args.measure:
-            for runner in runners.values():
+            for name, runner in runners.items():
                 runner.model.train(what == "step")
+                if what == "infer" and name == "atss":
+                    runner.model = for_inference(runner.model)  # as evaluation, demo and `Predictor` do
                 getattr(runner, what)()
             rounds = {name: [] for name in runners}
             peaks = dict.fromkeys(runners, 0)
