@@ -56,7 +56,7 @@ class Predictor:
         model = build_model(cfg)
         Checkpointer(model, allow_pickle=cfg.MODEL.ATSS.ALLOW_PICKLE).load(cfg.MODEL.WEIGHTS)
         self.model = for_inference(model)
-        self.divisor, self.resize = self.model.backbone.size_divisibility, EvalResize.of(cfg)
+        self.divisor, self.resize = self.model.size_divisibility, EvalResize.of(cfg)
         if cfg.TEST.AUG.ENABLED:
             self.model, self.resize = MultiScaleTest.of(cfg, self.model), EvalResize(0, 0)
         self.format, self.class_names = cfg.INPUT.FORMAT, class_names_of(cfg)

@@ -43,6 +43,7 @@ CHOICES = {
     "MODEL.ATSS.ASSIGNER_BACKEND": BACKENDS,
     "MODEL.ATSS.LOSS_BACKEND": BACKENDS,
     "MODEL.ATSS.PIXEL_EXTENT": (0, 1),
+    "MODEL.ATSS.PREDICTOR_KERNEL": (1, 3),
     "INPUT.FORMAT": ("BGR", "RGB"),
     "INPUT.RESIZE_BACKEND_TRAIN": tuple(RESIZE_BACKENDS),
     "INPUT.RESIZE_LIKE": RESIZE_LIKE,
@@ -61,7 +62,9 @@ NUMBERS = {
     "MODEL.ATSS.ASPECT_RATIOS": (_are_positive, "positive numbers"),
     "MODEL.ATSS.SCALES_PER_OCTAVE": (_is_positive, "positive numbers"),
     "MODEL.ATSS.ANCHOR_SCALE": (_is_positive, "positive numbers"),
-    "MODEL.ATSS.NUM_CONVS": (_is_positive, "positive numbers"),
+    "MODEL.ATSS.NUM_CONVS": (lambda n: n >= 0, "0 or a number of convolutions"),
+    "MODEL.ATSS.DYHEAD_BLOCKS": (lambda n: n >= 0, "0 or a number of blocks"),
+    "MODEL.ATSS.SIZE_DIVISIBILITY": (lambda n: n >= 1, "a number of pixels"),
     "MODEL.ATSS.IOU_THRESHOLDS": (
         lambda pair: len(pair) == 2 and _are_positive(pair) and pair[0] <= pair[1] <= 1,
         "[negative, positive], 0 < negative <= positive <= 1",
@@ -94,6 +97,13 @@ def check_config(cfg: CfgNode) -> None:
     except KeyError:
         norm = cfg.MODEL.ATSS.NORM
         raise InputError(f"MODEL.ATSS.NORM: Detectron2 has no normalisation {norm!r}; 'GN', say, or ''") from None
+    if cfg.MODEL.ATSS.USE_DCN_IN_TOWER and not cfg.MODEL.ATSS.NUM_CONVS:
+        raise InputError("MODEL.ATSS.USE_DCN_IN_TOWER needs a tower, but MODEL.ATSS.NUM_CONVS is 0")
+    if cfg.MODEL.ATSS.DYHEAD_BLOCKS and cfg.MODEL.FPN.OUT_CHANNELS % 16:
+        raise InputError(
+            "MODEL.ATSS.DYHEAD_BLOCKS normalises 16 groups of channels, but MODEL.FPN.OUT_CHANNELS is "
+            f"{cfg.MODEL.FPN.OUT_CHANNELS}, not a multiple of 16"
+        )
     _check_rule(cfg.MODEL.ATSS)
     sizes, ranges = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.BOX_RANGES
     if not all(map(_is_range, ranges)) or (ranges and len(ranges) != len(sizes)):

@@ -21,10 +21,21 @@ def add_atss_config(cfg: CfgNode) -> None:
 
     # The pyramid: True to apply a ReLU to P6 before P7, as in the paper's code; mmdetection has none.
     atss.RELU_BEFORE_P7 = True
+    # Images are padded to multiples of this number of pixels, and of the backbone's largest stride. Models with a
+    # dynamic head, whose attention sees the padding, have 128 in DynamicHead.
+    atss.SIZE_DIVISIBILITY = 1
 
-    # The towers: number of 3x3 convolutions, and True to make the last one deformable (the paper's DCNv2 models).
+    # The dynamic head (Dai et al. 2021) between the pyramid and the head: number of blocks, 6 in its paper and 0 for
+    # none; and True to begin with offsets of 0, as mmdetection does, False with random ones, as DynamicHead does.
+    atss.DYHEAD_BLOCKS = 0
+    atss.DYHEAD_ZERO_OFFSETS = False
+
+    # The towers: number of 3x3 convolutions, 0 for none (after a dynamic head), and True to make the last one
+    # deformable (the paper's DCNv2 models).
     atss.NUM_CONVS = 4
     atss.USE_DCN_IN_TOWER = False
+    # Side of the convolutions that predict scores, boxes and centerness: 3, or 1 as in DynamicHead.
+    atss.PREDICTOR_KERNEL = 3
     # The five switches of Table 1, on in the paper's model. Normalisation in the towers, by Detectron2's name; "" for
     # none.
     atss.NORM = "GN"

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..modeling import for_inference
+from ..modeling.detector import network
 from ..modeling.inference import best
 from ..predictor import class_names_of
 
@@ -38,8 +39,7 @@ class ExportedATSS(nn.Module):
         """
         head = self.detector.head
         selector, coding = head.box_selector, head.box_coding
-        features = self.detector.backbone(self.prepare(images, sizes))
-        grid, predictions = head([features[name] for name in self.detector.in_features])
+        grid, predictions = network(self.detector, self.prepare(images, sizes))
         boxes, scores, classes = selector.candidates(grid, predictions, coding)
         boxes, scores = selector.clipped(boxes, scores, sizes.flip(1).to(boxes.dtype), coding.pixel_extent)
         if self.suppress is not None:
@@ -54,7 +54,7 @@ class ExportedATSS(nn.Module):
 
         The caller's own padding must not remain, because group normalisation depends on it.
         """
-        multiple = max(self.detector.backbone.size_divisibility, 1)
+        multiple = self.detector.size_divisibility
         rows, columns = ((sizes.amax(0) + (multiple - 1)) // multiple).tolist()
         # Tells the exporter that feature maps are not empty.
         torch._check(rows >= 1)

@@ -1,5 +1,6 @@
 """The meta-architecture: images -> backbone -> head -> losses or instances."""
 
+import math
 from functools import cache
 
 import torch
@@ -9,6 +10,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from .anchors import AnchorGrid
+from .backbones.dyhead import DyHead
 from .backbones.frozen_norm import fold_frozen_norms
 from .head import ATSS_HEAD_REGISTRY, Predictions
 from .inference import Detections, resize_boxes
@@ -23,16 +25,23 @@ class ATSS(nn.Module):
         head: see `ATSS_HEAD_REGISTRY`.
         in_features: names of the head's input feature maps, finest first.
         pixel_mean, pixel_std: one value per channel; images are normalised to (x - mean) / std.
+        neck: module from the feature maps, finest first, to those of the head, such as `DyHead`; None for none.
+        size_divisibility: images are padded to multiples of this, too, in pixels.
         channels_last: True for feature maps whose channels lie next to each other in memory.
         compiled: True to compile backbone and head with `torch.compile`, for images of any size.
     """
 
     @configurable
-    def __init__(self, *, backbone, head, in_features, pixel_mean, pixel_std, channels_last=True, compiled=False):
+    def __init__(
+        self, *, backbone, head, in_features, pixel_mean, pixel_std, neck=None, size_divisibility=1,
+        channels_last=True, compiled=False,
+    ):  # fmt: skip
         super().__init__()
         self.backbone = fold_frozen_norms(backbone)
+        self.neck = nn.Identity() if neck is None else neck
         self.head = head
         self.in_features = list(in_features)
+        self.size_divisibility = math.lcm(max(backbone.size_divisibility, 1), size_divisibility)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.compiled = compiled
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -43,10 +52,13 @@ class ATSS(nn.Module):
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         in_features = cfg.MODEL.ATSS.IN_FEATURES
+        shapes = [shapes[name] for name in in_features]
         return {
             "backbone": backbone,
-            "head": ATSS_HEAD_REGISTRY.get(cfg.MODEL.ATSS.HEAD)(cfg, [shapes[name] for name in in_features]),
+            "neck": DyHead(cfg, shapes) if cfg.MODEL.ATSS.DYHEAD_BLOCKS else None,
+            "head": ATSS_HEAD_REGISTRY.get(cfg.MODEL.ATSS.HEAD)(cfg, shapes),
             "in_features": in_features,
+            "size_divisibility": cfg.MODEL.ATSS.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "channels_last": cfg.MODEL.ATSS.CHANNELS_LAST,
@@ -105,9 +117,9 @@ class ATSS(nn.Module):
         return [moved(x.get("ignore_boxes", none), self.device) for x in batched_inputs]
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise the images and pad them to a common size, divisible by the backbone's largest stride."""
+        """Normalise the images and pad them to a common size, a multiple of `size_divisibility`."""
         sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
-        multiple = max(self.backbone.size_divisibility, 1)
+        multiple = self.size_divisibility
         shape = [-(-max(sides) // multiple) * multiple for sides in zip(*sizes, strict=True)]
         padded = torch.empty(
             len(sizes), len(self.pixel_mean), *shape, device=self.device, memory_format=self.memory_format
@@ -119,9 +131,9 @@ class ATSS(nn.Module):
 
 
 def network(detector: ATSS, images: Tensor) -> tuple[AnchorGrid, Predictions]:
-    """Backbone and head of a detector: padded images (N, 3, H, W) -> the anchors and their predictions."""
+    """Backbone, neck and head of a detector: padded images (N, 3, H, W) -> the anchors and their predictions."""
     features = detector.backbone(images)
-    return detector.head([features[name] for name in detector.in_features])
+    return detector.head(detector.neck([features[name] for name in detector.in_features]))
 
 
 @cache

@@ -62,11 +62,12 @@ class ATSSHead(nn.Module):
         assigner: label assignment rule, see `assigners`.
         box_coding: `BoxCoding` or `PointCoding`.
         box_selector: post-processing at inference.
-        num_convs: number of 3x3 convolutions per tower.
+        num_convs: number of 3x3 convolutions per tower; 0 for none, after a dynamic head.
         norm: normalisation in the towers, by Detectron2's name; "" for none.
         deformable: True for a deformable last convolution in each tower (the paper's DCNv2 models).
         centerness: True to predict centerness, which then weights the box loss and the score.
         level_scalars: True for a learnable factor of the box prediction per level.
+        predictor_kernel: side of the convolutions that predict, an odd number.
         prior_prob: initial score of every class.
         focal_loss_alpha, focal_loss_gamma: see `focal_loss`.
         box_loss: "giou" of the decoded boxes, or "smooth_l1" of the deltas.
@@ -95,6 +96,7 @@ class ATSSHead(nn.Module):
         deformable: bool = False,
         centerness: bool = True,
         level_scalars: bool = True,
+        predictor_kernel: int = 3,
         prior_prob: float = 0.01,
         focal_loss_alpha: float = 0.25,
         focal_loss_gamma: float = 2.0,
@@ -123,9 +125,10 @@ class ATSSHead(nn.Module):
         num_anchors = len(cell_anchors[0])
         self.class_tower = self._tower(in_channels, num_convs, norm, deformable)
         self.box_tower = self._tower(in_channels, num_convs, norm, deformable)
-        self.class_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
-        self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
-        self.centerness = nn.Conv2d(in_channels, num_anchors, 3, padding=1) if centerness else None
+        kernel = {"kernel_size": predictor_kernel, "padding": predictor_kernel // 2}
+        self.class_logits = nn.Conv2d(in_channels, num_anchors * num_classes, **kernel)
+        self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, **kernel)
+        self.centerness = nn.Conv2d(in_channels, num_anchors, **kernel) if centerness else None
         self.scales = nn.Parameter(torch.ones(len(self.strides))) if level_scalars else None
 
         for module in self.modules():
@@ -165,6 +168,7 @@ class ATSSHead(nn.Module):
             "deformable": atss.USE_DCN_IN_TOWER,
             "centerness": atss.CENTERNESS,
             "level_scalars": atss.LEVEL_SCALARS,
+            "predictor_kernel": atss.PREDICTOR_KERNEL,
             "prior_prob": atss.PRIOR_PROB,
             "focal_loss_alpha": atss.FOCAL_LOSS_ALPHA,
             "focal_loss_gamma": atss.FOCAL_LOSS_GAMMA,

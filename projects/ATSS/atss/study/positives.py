@@ -1,5 +1,6 @@
 """Positives per object, by its size and shape (section 3.2 of the paper), counted without reading an image."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,7 @@ class Geometry:
         # On the meta device feature maps have shapes but no values.
         self._backbone = parts["backbone"].to("meta").eval()
         self._head, self._in_features = parts["head"], parts["in_features"]
+        self._multiple = math.lcm(max(self._backbone.size_divisibility, 1), parts["size_divisibility"])
         self._resize, self._mapper, self._grids = EvalResize.of(cfg), BoxDatasetMapper(cfg, True), {}
         self.assigner = self._head.assigner  # the label assignment that the config names
         self.num_per_cell = len(next(iter(self._head.cell_anchors)))  # A, anchors per cell
@@ -77,7 +79,7 @@ class Geometry:
         """Return the `AnchorGrid` of an image, resized and padded."""
         resize = self.resize(record)
         image = torch.empty(3, resize.new_h, resize.new_w, device="meta")
-        padded = ImageList.from_tensors([image], self._backbone.size_divisibility).tensor
+        padded = ImageList.from_tensors([image], self._multiple).tensor
         if padded.shape not in self._grids:
             features = self._backbone(padded)
             self._grids[padded.shape] = self._head.grid([features[name].shape[-2:] for name in self._in_features])
