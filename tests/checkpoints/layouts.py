@@ -1,5 +1,7 @@
 """Checkpoints with random weights in the layouts of other codebases, written down name by name."""
 
+import re
+
 import torch
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -7,14 +9,26 @@ STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
 class Architecture:
-    """What a published model is made of: width of a group, groups, layers with deformable convolutions."""
+    """What a published model is made of: width of a group, groups, layers with deformable convolutions, blocks of the
+    dynamic head, which replaces the towers, and side of the predictors."""
 
-    def __init__(self, depth=50, groups=1, width=64, deformable_stages=(), deformable_tower=False, channels=256):
+    def __init__(
+        self,
+        depth=50,
+        groups=1,
+        width=64,
+        deformable_stages=(),
+        deformable_tower=False,
+        channels=256,
+        blocks=0,
+        kernel=3,
+    ):
         self.depth, self.groups, self.width = depth, groups, width
         self.deformable_stages, self.deformable_tower, self.channels = deformable_stages, deformable_tower, channels
+        self.blocks, self.kernel = blocks, kernel
 
 
-# The eight models of the paper's repository, and the two of mmdetection.
+# The eight models of the paper's repository, and those of mmdetection.
 PAPER = {
     "atss_R_50_FPN_1x": Architecture(),
     "atss_R_50_FPN_1x_dcnv2": Architecture(deformable_stages=(2, 3, 4), deformable_tower=True),
@@ -26,6 +40,8 @@ PAPER = {
     "atss_X_101_64x4d_FPN_2x_dcnv2": Architecture(101, 64, 4, (3, 4), True),
 }
 MMDETECTION = {"atss_R_50_FPN_1x": Architecture(), "atss_R_101_FPN_1x": Architecture(101)}
+# mmdetection's own R-50 model with a dynamic head; its reproduction of DynamicHead's, and that one.
+DYHEAD, DYHEAD_1X1 = Architecture(blocks=6), Architecture(blocks=6, kernel=1)
 
 
 def filled(shapes, light=False):
@@ -96,21 +112,62 @@ def paper(a, num_classes=80, light=False):
     return {"model": weights, "optimizer": {"state": {}, "param_groups": []}, "scheduler": {}, "iteration": 90000}
 
 
+def dynamic_head(a, prefix, convolutions, norm, attention, activation, offset, bias, flat):
+    """Shapes of a dynamic head by the names of a block's parts; `flat`: its activation has linear layers."""
+    c, shapes = a.channels, {}
+    for i in range(a.blocks):
+        block = f"{prefix}.{i}."
+        for name in convolutions:
+            shapes |= convolution(f"{block}{name}.conv", c, c, bias=bias)
+            shapes |= {f"{block}{name}.{norm}.{s}": (c,) for s in ("weight", "bias")}
+        shapes |= convolution(block + offset, 27, c) | convolution(block + attention, 1, c, 1)
+        for name, sides in zip(activation, ((c // 4, c), (4 * c, c // 4)), strict=True):
+            shapes |= convolution(block + name, *sides, 1)
+            shapes |= {f"{block}{name}.weight": sides} if flat else {}
+    return shapes
+
+
+def dynamichead(a, num_classes=80, light=False):
+    """A checkpoint of microsoft/DynamicHead."""
+    c, shapes = a.channels, {}
+    for name, shape in resnet(a).items():
+        name = ("" if name.startswith("layer") else "stem.") + re.sub(
+            r"layer(\d)", lambda m: f"res{int(m[1]) + 1}", name
+        )
+        name = re.sub(r"bn(\d)", r"conv\1.norm", name).replace("downsample.0", "shortcut")
+        shapes["backbone.backbone.bottom_up." + name.replace("downsample.1", "shortcut.norm")] = shape
+    for level in (3, 4, 5):
+        shapes |= convolution(f"backbone.backbone.fpn_lateral{level}", c, 64 * 2**level, 1)
+        shapes |= convolution(f"backbone.backbone.fpn_output{level}", c, c)
+    for level in (6, 7):
+        shapes |= convolution(f"backbone.backbone.top_block.p{level}", c, c)
+    names = [f"DyConv.{i}" for i in range(3)], "bn", "AttnConv.1", ("relu.fc.0", "relu.fc.2"), "offset"
+    shapes |= dynamic_head(a, "backbone.dyhead_tower", *names, bias=True, flat=True)
+    shapes |= convolution("head.cls_logits", num_classes, c, 1) | convolution("head.bbox_pred", 4, c, 1)
+    shapes |= convolution("head.centerness", 1, c, 1) | {f"head.scales.{i}.scale": (1,) for i in range(5)}
+    return {"model": filled(shapes, light), "optimizer": {"state": {}, "param_groups": []}, "iteration": 89999}
+
+
 def mmdetection(a, classes=80, version=3, light=False):
     """A checkpoint of mmdetection."""
-    c = a.channels
+    c, neck = a.channels, "neck.0" if a.blocks else "neck"
     shapes = resnet(a, "backbone.")
     shapes |= {name.replace("weight", "num_batches_tracked"): () for name in shapes if "bn1.weight" in name}
     for i in range(3):
-        shapes |= convolution(f"neck.lateral_convs.{i}.conv", c, 512 * 2**i, 1)
+        shapes |= convolution(f"{neck}.lateral_convs.{i}.conv", c, 512 * 2**i, 1)
     for i in range(5):
-        shapes |= convolution(f"neck.fpn_convs.{i}.conv", c, c)
+        shapes |= convolution(f"{neck}.fpn_convs.{i}.conv", c, c)
+    names = [f"spatial_conv_{place}" for place in ("high", "mid", "low")], "norm", "scale_attn_module.1"
+    activation = [f"task_attn_module.conv{i}.conv" for i in (1, 2)], "spatial_conv_offset"
+    shapes |= dynamic_head(a, "neck.1.dyhead_blocks", *names, *activation, bias=False, flat=False)
     for tower in ("cls_convs", "reg_convs"):
-        for i in range(4):
+        for i in range(0 if a.blocks else 4):
             shapes |= convolution(f"bbox_head.{tower}.{i}.conv", c, c, bias=False)
             shapes |= {f"bbox_head.{tower}.{i}.gn.{s}": (c,) for s in ("weight", "bias")}
-    shapes |= convolution("bbox_head.atss_cls", classes, c) | convolution("bbox_head.atss_reg", 4, c)
-    shapes |= convolution("bbox_head.atss_centerness", 1, c)
+    shapes |= convolution("bbox_head.atss_cls", classes, c, a.kernel) | convolution(
+        "bbox_head.atss_reg", 4, c, a.kernel
+    )
+    shapes |= convolution("bbox_head.atss_centerness", 1, c, a.kernel)
     shapes |= {f"bbox_head.scales.{i}.scale": () for i in range(5)}
     names = [f"thing {i}" for i in range(classes)]
     meta = {"CLASSES": tuple(names)} if version == 2 else {"dataset_meta": {"classes": tuple(names)}}

@@ -23,6 +23,8 @@ CPU = ["MODEL.DEVICE", "cpu"]
 SMALL = layouts.Architecture(channels=64)
 DEFORMABLE = layouts.Architecture(deformable_stages=(2, 3, 4), deformable_tower=True, channels=64)
 SMALL_CFG = [*CPU, "MODEL.FPN.OUT_CHANNELS", "64"]
+SMALL_DYHEAD = layouts.Architecture(channels=64, blocks=2)
+SMALL_DYHEAD_1X1 = layouts.Architecture(channels=64, blocks=2, kernel=1)
 
 
 def base(opts=CPU):
@@ -79,6 +81,38 @@ def test_every_key_of_mmdetections_models_is_mapped(tmp_path, name, version):
     check_config(found.cfg, name, conventions, STRIDE_IN_1X1=False)
 
 
+DYNAMIC_HEAD = (0, 0.5, True, True, False, "detectron2", "BGR", [1.0, 1.0, 1.0])
+OF_MMDETECTION = (0, 0.0, False, False, False, "mmdetection", "RGB", [58.395, 57.12, 57.375])
+REPRODUCED = (0, 0.5, False, False, False, "detectron2", "BGR", [1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "layout, a, conventions, multiple, stride_in_1x1",
+    [
+        (layouts.dynamichead, layouts.DYHEAD_1X1, DYNAMIC_HEAD, 128, True),
+        (layouts.mmdetection, layouts.DYHEAD, OF_MMDETECTION, 1, False),
+        (layouts.mmdetection, layouts.DYHEAD_1X1, REPRODUCED, 128, True),
+    ],
+    ids=["DynamicHead", "mmdetection", "mmdetection's reproduction"],
+)
+def test_every_key_of_a_dynamic_head_is_mapped(tmp_path, layout, a, conventions, multiple, stride_in_1x1):
+    """1x1 predictors tell mmdetection's models that follow DynamicHead from its own."""
+    content = layout(a, light=True)
+
+    found = convert(saved(tmp_path, content), base())
+
+    weights = content.get("model") or content["state_dict"]
+    assert set(found.mapped) | set(found.left) == set(weights)
+    assert all(key.endswith("num_batches_tracked") for key in found.left)
+    assert set(found.weights) == set(shapes_of(found.cfg))
+    biases = [f"neck.blocks.{i}.{name}.bias" for i in range(6) for name in ("coarser", "finer", "same")]
+    assert found.filled == ([] if layout is layouts.dynamichead else biases)
+    check_config(found.cfg, "atss_R_50_FPN_dyhead_1x", conventions, STRIDE_IN_1X1=stride_in_1x1)
+    atss, theirs = found.cfg.MODEL.ATSS, load_config("configs/atss_R_50_FPN_dyhead_1x.yaml", CPU).MODEL.ATSS
+    assert (multiple, a.kernel) == (atss.SIZE_DIVISIBILITY, atss.PREDICTOR_KERNEL)
+    assert atss.DYHEAD_BLOCKS == theirs.DYHEAD_BLOCKS == 6
+
+
 PAPER_KEYS = {
     "backbone.bottom_up.stem.conv1.weight": "backbone.body.stem.conv1.weight",
     "backbone.bottom_up.res2.0.shortcut.norm.bias": "backbone.body.layer1.0.downsample.1.bias",
@@ -104,6 +138,30 @@ MMDETECTION_KEYS = {
     "head.box_tower.3.norm.bias": "bbox_head.reg_convs.3.gn.bias",
     "head.centerness.bias": "bbox_head.atss_centerness.bias",
 }
+MMDETECTION_DYHEAD_KEYS = {
+    "backbone.fpn_lateral5.bias": "neck.0.lateral_convs.2.conv.bias",
+    "backbone.top_block.p7.weight": "neck.0.fpn_convs.4.conv.weight",
+    "neck.blocks.0.offset.weight": "neck.1.dyhead_blocks.0.spatial_conv_offset.weight",
+    "neck.blocks.1.coarser.weight": "neck.1.dyhead_blocks.1.spatial_conv_high.conv.weight",
+    "neck.blocks.1.same.norm.bias": "neck.1.dyhead_blocks.1.spatial_conv_mid.norm.bias",
+    "neck.blocks.0.finer.weight": "neck.1.dyhead_blocks.0.spatial_conv_low.conv.weight",
+    "neck.blocks.0.scale.weight": "neck.1.dyhead_blocks.0.scale_attn_module.1.weight",
+    "neck.blocks.1.relu.squeeze.bias": "neck.1.dyhead_blocks.1.task_attn_module.conv1.conv.bias",
+    "neck.blocks.1.relu.expand.weight": "neck.1.dyhead_blocks.1.task_attn_module.conv2.conv.weight",
+}
+DYNAMIC_HEAD_KEYS = {
+    "backbone.bottom_up.res3.1.conv2.norm.bias": "backbone.backbone.bottom_up.res3.1.conv2.norm.bias",
+    "backbone.top_block.p6.bias": "backbone.backbone.top_block.p6.bias",
+    "neck.blocks.0.offset.bias": "backbone.dyhead_tower.0.offset.bias",
+    "neck.blocks.0.coarser.weight": "backbone.dyhead_tower.0.DyConv.0.conv.weight",
+    "neck.blocks.1.same.norm.weight": "backbone.dyhead_tower.1.DyConv.1.bn.weight",
+    "neck.blocks.1.finer.bias": "backbone.dyhead_tower.1.DyConv.2.conv.bias",
+    "neck.blocks.1.scale.weight": "backbone.dyhead_tower.1.AttnConv.1.weight",
+    "neck.blocks.1.relu.squeeze.weight": "backbone.dyhead_tower.1.relu.fc.0.weight",
+    "neck.blocks.0.relu.expand.bias": "backbone.dyhead_tower.0.relu.fc.2.bias",
+    "head.class_logits.weight": "head.cls_logits.weight",
+    "head.centerness.weight": "head.centerness.weight",
+}
 
 
 # Detectron2 adds its epsilon to the variance, the paper's code none.
@@ -112,8 +170,10 @@ MMDETECTION_KEYS = {
     [
         (layouts.paper, DEFORMABLE, PAPER_KEYS, "rpn.head", "backbone.body", 0),
         (layouts.mmdetection, SMALL, MMDETECTION_KEYS, "bbox_head", "backbone", EPS),
+        (layouts.mmdetection, SMALL_DYHEAD, MMDETECTION_DYHEAD_KEYS, "bbox_head", "backbone", EPS),
+        (layouts.dynamichead, SMALL_DYHEAD_1X1, DYNAMIC_HEAD_KEYS, "head", "backbone.backbone.bottom_up", EPS),
     ],
-    ids=["paper", "mmdetection"],
+    ids=["paper", "mmdetection", "mmdetection's dynamic head", "DynamicHead"],
 )
 def test_values_get_their_keys(tmp_path, layout, a, keys, head, body, eps):
     content = layout(a)
@@ -122,9 +182,10 @@ def test_values_get_their_keys(tmp_path, layout, a, keys, head, body, eps):
 
     theirs = {k.removeprefix("module."): v for k, v in (content.get("model") or content["state_dict"]).items()}
     for key, other in keys.items():
-        assert torch.equal(ours[key], theirs[other]), key
+        assert torch.equal(ours[key], theirs[other].view_as(ours[key])), key
     assert ours["head.scales"].tolist() == [theirs[f"{head}.scales.{i}.scale"].item() for i in range(5)]
-    expected = theirs[f"{body}.layer4.2.bn3.running_var"] + eps - EPS
+    last = "res5.2.conv3.norm" if "bottom_up" in body else "layer4.2.bn3"
+    expected = theirs[f"{body}.{last}.running_var"] + eps - EPS
     torch.testing.assert_close(ours["backbone.bottom_up.res5.2.conv3.norm.running_var"], expected, atol=1e-6, rtol=0)
 
 
@@ -188,7 +249,10 @@ def test_files_with_missing_or_unknown_keys_are_refused(tmp_path):
             {**whole, "module.backbone.fpn.top_blocks.p6.weight": torch.zeros(64, 2048, 3, 3)},
             "top_block.p6.weight is (64, 2048, 3, 3), not (64, 64, 3, 3)",
         ),
-        (torch.nn.Linear(2, 2).state_dict(), "not a checkpoint of one of the paper's repository, mmdetection"),
+        (
+            torch.nn.Linear(2, 2).state_dict(),
+            "not a checkpoint of one of the paper's repository, DynamicHead, mmdetection",
+        ),
         ({"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}, "Detectron2's names already"),
     ):
         assert message in refused(saved(tmp_path, {"model": weights}))

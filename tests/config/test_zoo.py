@@ -24,13 +24,15 @@ ZOO = {
     "X_101_64x4d_FPN_2x": (101, 64, 4, "", False, 180000),
     "X_101_64x4d_FPN_2x_dcnv2": (101, 64, 4, "45", True, 180000),
 }
+# Models with a dynamic head: images per batch, learning rate, sides of training images, multiple of padded sides.
+DYHEAD = {"R_50_FPN_dyhead_1x": (16, 0.01, (800,), 128)}
 BLOCKS = {50: {"2": 3, "3": 4, "4": 6, "5": 3}, 101: {"2": 3, "3": 4, "4": 23, "5": 3}}
 
 
 def test_the_zoo_is_complete():
     names = {path.stem.removeprefix("atss_") for path in ROOT.glob("configs/atss_[RX]_[51]0*.yaml")}
 
-    assert names - {"R_10_FPN_demo", "R_10_FPN_study"} == set(ZOO)
+    assert names - {"R_10_FPN_demo", "R_10_FPN_study", *DYHEAD} == set(ZOO)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -54,6 +56,18 @@ def test_a_config_of_the_zoo(name):
     assert schedule == (
         (180000, (120000, 160000), (640, 800), "range") if long else (90000, (60000, 80000), (800,), "choice")
     )
+
+    takes_a_step_and_finds_boxes(cfg, model)
+
+
+@pytest.mark.parametrize("name", DYHEAD)
+def test_a_config_with_a_dynamic_head(name):
+    cfg = load_config(f"configs/atss_{name}.yaml", ["MODEL.DEVICE", "cpu", "MODEL.ATSS.SCORE_THRESH_TEST", "0.0"])
+    model = build_model(cfg)
+
+    assert len(model.neck.blocks) == 6 and len(model.head.class_tower) == 0
+    assert model.head.class_logits.kernel_size == (1, 1) and model.size_divisibility == DYHEAD[name][3]
+    assert DYHEAD[name][:3] == (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.INPUT.MIN_SIZE_TRAIN)
 
     takes_a_step_and_finds_boxes(cfg, model)
 

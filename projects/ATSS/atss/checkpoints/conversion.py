@@ -53,6 +53,7 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
     cfg.MODEL.DEVICE = "cpu"
     try:
         join_scales(weights)
+        make_linear(weights)
         architecture = architecture_of(weights, format)
         if format.whole:
             settle_classes(path, cfg, architecture["MODEL.ATSS.NUM_CLASSES"], names, own_datasets)
@@ -62,7 +63,8 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
                 raise InputError(f"{path}: a model with {key} {found}, but the config has {own}")
         one_group = architecture["MODEL.RESNETS.NUM_GROUPS"] == 1
         stride = {"MODEL.RESNETS.STRIDE_IN_1X1": format.stride_in_1x1 and one_group}
-        for key, value in {**architecture, **format.settings, **stride}.items():
+        reproduced = format.reproduced if architecture.get("MODEL.ATSS.PREDICTOR_KERNEL") == 1 else None
+        for key, value in {**architecture, **format.settings, **stride, **(reproduced or {})}.items():
             if key not in keep:
                 cfg.merge_from_list([key, value])
         filled = complete(path, weights, cfg, format)
@@ -87,10 +89,10 @@ def rename(path, weights):
         titles = ", ".join(format.title for format in FORMATS)
         raise InputError(f"{path}: not a checkpoint of one of {titles}; its keys are {some(weights)}")
     names = {key: format.rename(key) for key in weights}
-    unknown = [key for key, ours in names.items() if ours == key and key.startswith(format.parts)]
+    unknown = [key for key, ours in names.items() if ours == "" and key.startswith(format.parts)]
     if unknown:
         raise InputError(f"{path}: not an ATSS model of {format.title}: no place here for {some(unknown)}")
-    return format, {key: ours for key, ours in names.items() if ours not in (None, key)}
+    return format, {key: ours for key, ours in names.items() if ours}
 
 
 def join_scales(weights):
@@ -102,15 +104,22 @@ def join_scales(weights):
         weights["head.scales"] = torch.stack([weights.pop(scales[level]).reshape(()) for level in sorted(scales)])
 
 
+def make_linear(weights):
+    """Give 1x1 convolutions of averages in a dynamic head the shape of linear layers, in place."""
+    for key, value in weights.items():
+        if re.fullmatch(r"neck\.blocks\.\d+\.(scale|relu\.\w+)\.weight", key) and value.shape[2:] == (1, 1):
+            weights[key] = value[:, :, 0, 0]
+
+
 def architecture_of(weights, format):
     """Config keys and values for the architecture of renamed weights."""
-    blocks = {int(m[1]) for m in (re.match(re.escape(BOTTOM_UP) + r"res4\.(\d+)\.", key) for key in weights) if m}
-    if len(blocks) not in DEPTHS:
-        raise ValueError(f"no ResNet of 50, 101 or 152 layers: its third stage has {len(blocks)} blocks")
+    blocks = numbers(weights, re.escape(BOTTOM_UP) + r"res4\.(\d+)\.")
+    if blocks not in DEPTHS:
+        raise ValueError(f"no ResNet of 50, 101 or 152 layers: its third stage has {blocks} blocks")
     grouped = weights[f"{BOTTOM_UP}res2.0.conv2.weight"]
     groups = grouped.shape[0] // grouped.shape[1]
     settings = {
-        "MODEL.RESNETS.DEPTH": DEPTHS[len(blocks)],
+        "MODEL.RESNETS.DEPTH": DEPTHS[blocks],
         "MODEL.RESNETS.NUM_GROUPS": groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": grouped.shape[0] // groups,
     }
@@ -121,16 +130,26 @@ def architecture_of(weights, format):
     offsets = [weights[name] for name in names if name in weights]
     if offsets:
         settings["MODEL.RESNETS.DEFORM_MODULATED"] = any(len(offset) == 27 for offset in offsets)
-    num_anchors = len(weights["head.centerness.bias"])
-    num_classes = len(weights["head.class_logits.weight"]) // num_anchors
+    num_anchors, predictor = len(weights["head.centerness.bias"]), weights["head.class_logits.weight"]
+    num_classes = len(predictor) // num_anchors
     if not 0 < num_classes <= MAX_CLASSES:
         raise ValueError(f"{num_classes} classes")
+    if predictor.shape[-1] not in (1, 3):
+        raise ValueError(f"predictors of side {predictor.shape[-1]}")
     return {
         **settings,
-        "MODEL.FPN.OUT_CHANNELS": weights["head.class_logits.weight"].shape[1],
+        "MODEL.FPN.OUT_CHANNELS": predictor.shape[1],
+        "MODEL.ATSS.DYHEAD_BLOCKS": numbers(weights, r"neck\.blocks\.(\d+)\."),
+        "MODEL.ATSS.NUM_CONVS": numbers(weights, r"head\.class_tower\.(\d+)\."),
+        "MODEL.ATSS.PREDICTOR_KERNEL": predictor.shape[-1],
         "MODEL.ATSS.USE_DCN_IN_TOWER": any(re.match(r"head\.class_tower\.\d\.offset", key) for key in weights),
         "MODEL.ATSS.NUM_CLASSES": num_classes,
     }
+
+
+def numbers(weights, pattern):
+    """How many numbers there are in the first group of a pattern that keys begin with."""
+    return len({match[1] for match in (re.match(pattern, key) for key in weights) if match})
 
 
 def settle_classes(path, cfg, num_classes, names, own_datasets):

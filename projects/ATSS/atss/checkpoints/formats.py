@@ -35,23 +35,24 @@ class Format(NamedTuple):
 
     title: str  # name in messages
     marks: tuple  # keys that identify its checkpoints
-    rename: Callable  # function from a key to ours: None for one that is not used, the same key for an unknown one
+    rename: Callable  # function from a key to ours: None for one that is not used, "" for an unknown one
     parts: tuple  # prefixes of the model's keys, all of which must be known
     settings: dict  # config keys and values for the codebase's conventions
     stride_in_1x1: bool = False  # whether its ResNets (of one group) have the stride in a block's first convolution
     batch_norm_eps: float = 1e-5  # epsilon of its batch normalisation
     absent: tuple = ()  # patterns of our keys that its models lack, with the value to fill in
     whole: bool = True  # False for a backbone alone
+    reproduced: dict | None = None  # settings of its models with 1x1 predictors, which follow DynamicHead
 
 
 def first_match(*rules):
-    """Function that renames a key by the first (pattern, replacement) that matches; unknown keys stay the same."""
+    """Function that renames a key by the first (pattern, replacement) that matches; "" for an unknown key."""
 
     def rename(key):
         for pattern, replacement in rules:
             if match := re.fullmatch(pattern, key):
                 return replacement and (replacement(match) if callable(replacement) else match.expand(replacement))
-        return key
+        return ""
 
     return rename
 
@@ -115,14 +116,76 @@ PAPER = Format(
     batch_norm_eps=0.0,
 )
 
+
+def dynamic_head(prefix, names):
+    """Rules for a dynamic head whose blocks are numbered behind `prefix`; `names` maps the parts of a block to ours."""
+    for theirs, ours in names.items():
+        part = prefix + r"(\d+)\." + re.escape(theirs)
+        yield part + r"\.(?:bn|norm)\.(\w+)", rf"neck.blocks.\1.{ours}.norm.\2"
+        yield part + r"\.(?:conv\.)?(\w+)", rf"neck.blocks.\1.{ours}.\2"
+
+
+DETECTRON2_INPUT = {**MSRA_INPUT, "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]}
+DYNAMIC_HEAD_CONVENTIONS = {
+    "INPUT.RESIZE_LIKE": "detectron2",
+    "MODEL.ATSS.PIXEL_EXTENT": 0,
+    "MODEL.ATSS.ANCHOR_OFFSET": 0.5,
+    "MODEL.ATSS.SIZE_DIVISIBILITY": 128,
+    "MODEL.ATSS.SCORE_ROOT": False,
+}
+DYNAMIC_HEAD = Format(
+    "DynamicHead",
+    ("backbone.dyhead_tower.0.offset.weight", "head.centerness.weight"),
+    first_match(
+        (r"backbone\.backbone\.(bottom_up\.(?:stem|res\d\.\d+)\..*|(?:fpn_|top_block\.).*)", r"backbone.\1"),
+        *dynamic_head(
+            r"backbone\.dyhead_tower\.",
+            {
+                "offset": "offset",
+                "DyConv.1": "same",
+                "DyConv.0": "coarser",
+                "DyConv.2": "finer",
+                "AttnConv.1": "scale",
+                "relu.fc.0": "relu.squeeze",
+                "relu.fc.2": "relu.expand",
+            },
+        ),
+        (r"head\.cls_logits\.(\w+)", r"head.class_logits.\1"),
+        (r"head\.bbox_pred\.(\w+)", r"head.box_deltas.\1"),
+        (r"head\.centerness\.(\w+)", r"head.centerness.\1"),
+        (r"head\.scales\.(\d)\.scale", r"head.scales.\1"),
+        (r"anchor_generator\.cell_anchors\.\d", None),
+    ),
+    ("backbone.", "head."),
+    {
+        **DETECTRON2_INPUT,
+        **DYNAMIC_HEAD_CONVENTIONS,
+        "MODEL.ATSS.RELU_BEFORE_P7": True,
+        "MODEL.ATSS.TOPK_BY_CENTERNESS": True,
+    },
+    stride_in_1x1=True,
+)
+
 MMDETECTION = Format(
     "mmdetection",
     ("bbox_head.atss_cls.weight", "backbone.conv1.weight"),
     first_match(
         *resnet(r"backbone\.", ""),
-        (r"neck\.lateral_convs\.(\d)\.conv\.(weight|bias)", numbered("backbone.fpn_lateral", 3)),
-        (r"neck\.fpn_convs\.([0-2])\.conv\.(weight|bias)", numbered("backbone.fpn_output", 3)),
-        (r"neck\.fpn_convs\.([34])\.conv\.(weight|bias)", numbered("backbone.top_block.p", 3)),
+        (r"neck\.(?:0\.)?lateral_convs\.(\d)\.conv\.(weight|bias)", numbered("backbone.fpn_lateral", 3)),
+        (r"neck\.(?:0\.)?fpn_convs\.([0-2])\.conv\.(weight|bias)", numbered("backbone.fpn_output", 3)),
+        (r"neck\.(?:0\.)?fpn_convs\.([34])\.conv\.(weight|bias)", numbered("backbone.top_block.p", 3)),
+        *dynamic_head(
+            r"neck\.1\.dyhead_blocks\.",
+            {
+                "spatial_conv_offset": "offset",
+                "spatial_conv_mid": "same",
+                "spatial_conv_high": "coarser",
+                "spatial_conv_low": "finer",
+                "scale_attn_module.1": "scale",
+                "task_attn_module.conv1": "relu.squeeze",
+                "task_attn_module.conv2": "relu.expand",
+            },
+        ),
         (r"bbox_head\.cls_convs\.(\d)\.conv\.(weight|bias)", r"head.class_tower.\1.\2"),
         (r"bbox_head\.reg_convs\.(\d)\.conv\.(weight|bias)", r"head.box_tower.\1.\2"),
         (r"bbox_head\.cls_convs\.(\d)\.gn\.(weight|bias)", r"head.class_tower.\1.norm.\2"),
@@ -143,7 +206,8 @@ MMDETECTION = Format(
         "MODEL.ATSS.SCORE_ROOT": False,
     },
     # Its convolutions have no bias before a normalisation.
-    absent=((r"head\.(class|box)_tower\.\d\.bias", 0.0),),
+    absent=((r"head\.(class|box)_tower\.\d\.bias|neck\.blocks\.\d+\.(same|coarser|finer)\.bias", 0.0),),
+    reproduced={**DETECTRON2_INPUT, **DYNAMIC_HEAD_CONVENTIONS, "MODEL.RESNETS.STRIDE_IN_1X1": True},
 )
 
 TORCHVISION = Format(
@@ -176,7 +240,7 @@ MSRA = Format(
     whole=False,
 )
 
-FORMATS = (PAPER, MMDETECTION, TORCHVISION, MSRA)
+FORMATS = (PAPER, DYNAMIC_HEAD, MMDETECTION, TORCHVISION, MSRA)
 
 
 def format_of(weights):

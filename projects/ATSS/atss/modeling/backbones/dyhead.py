@@ -15,6 +15,7 @@ upsampled, but with the offsets and factors of the larger map, of which it reads
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -45,17 +46,17 @@ class DyHead(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Sequence[ShapeSpec]) -> dict:
         strides = [shape.stride for shape in input_shape]
-        if any(coarse != 2 * fine for fine, coarse in zip(strides, strides[1:], strict=False)):
+        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
             raise InputError(
-                f"MODEL.ATSS.IN_FEATURES: a dynamic head (MODEL.ATSS.DYHEAD_BLOCKS) needs levels of which each has twice "
-                f"the stride of the one before, but those of {cfg.MODEL.ATSS.IN_FEATURES} are {strides}"
+                "MODEL.ATSS.IN_FEATURES: a dynamic head (MODEL.ATSS.DYHEAD_BLOCKS) needs levels that each have twice "
+                f"the stride of the one before, but {', '.join(cfg.MODEL.ATSS.IN_FEATURES)} have {strides}"
             )
         atss = cfg.MODEL.ATSS
         channels = input_shape[0].channels
         return {"channels": channels, "num_blocks": atss.DYHEAD_BLOCKS, "zero_offsets": atss.DYHEAD_ZERO_OFFSETS}
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """L maps (N, C, H_l, W_l), finest first, each half as large as the one before, rounded up -> the same shapes."""
+        """L maps (N, C, H_l, W_l), finest first, sides halved and rounded up from level to level -> the same shapes."""
         return self.blocks([feature.contiguous() for feature in features])  # which deformable convolutions need
 
 
@@ -128,6 +129,6 @@ class DynamicReLU(nn.Module):
 
 
 def first_values(values: Tensor, like: Tensor) -> Tensor:
-    """(N, K, H, W) -> (N, K, H', W') for a smaller map `like` (N, C, H', W'): the first values of an image in memory."""
+    """(N, K, H, W) -> (N, K, H', W'), the size of a smaller map `like`: the first values of every image in memory."""
     channels, (height, width) = values.shape[1], like.shape[2:]
     return values.flatten(1)[:, : channels * height * width].unflatten(1, (channels, height, width))
