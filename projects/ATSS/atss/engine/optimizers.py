@@ -3,6 +3,8 @@
 import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping, reduce_param_groups
 
+from ..errors import InputError
+
 
 def build_optimizer(cfg, model):
     """SOLVER.OPTIMIZER with Detectron2's learning rates and weight decays by parameter, and its gradient clipping.
@@ -30,12 +32,19 @@ def with_backbone_rates(params, model, multiplier, layer_decay):
 
     Args:
         params: groups of the model's parameters, with their "lr".
-        model: whose `backbone.bottom_up` may tell the depths of its parameters, and those without weight decay.
+        model: whose `bottom_up`, the backbone under a pyramid, may tell the depths of its parameters, and those without
+            weight decay.
         multiplier: factor of all rates of `bottom_up`.
         layer_decay: further factor per layer, counted from the last one: `layer_decay ** 1` there, as in BEiT (Bao et
             al. 2022); 1.0 for none.
+
+    Raises:
+        InputError: rates of a backbone that the model does not have, or whose layers are not known.
     """
-    bottom_up = getattr(getattr(model, "backbone", None), "bottom_up", None)
+    bottom_ups = (module for name, module in model.named_modules() if name.split(".")[-1] == "bottom_up")
+    bottom_up = next(bottom_ups, None)  # under a pyramid, wherever that is
+    if bottom_up is None and (multiplier, layer_decay) != (1, 1):
+        raise InputError("SOLVER.BACKBONE_MULTIPLIER, SOLVER.LAYER_DECAY: the backbone has no pyramid; set them to 1.0")
     constant = bottom_up.without_weight_decay() if hasattr(bottom_up, "without_weight_decay") else set()
     depths = bottom_up.depths() if layer_decay != 1 else {}
     if multiplier == 1 and not constant and not depths:

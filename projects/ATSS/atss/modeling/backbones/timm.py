@@ -24,7 +24,7 @@ class Stage(NamedTuple):
     """A feature map of a model."""
 
     index: int  # among the feature maps that timm knows
-    module: str  # name of the module that computes it
+    module: str  # name of the module that computes it; in a plain transformer, of its first block
     channels: int
 
 
@@ -229,7 +229,8 @@ def stages_of(name, model):
         # The last one of those with the same stride.
         found[info["reduction"]] = Stage(index, info["module"], info["num_chs"])
     if is_plain(model):
-        index, module, channels = found[16]
+        index, _, channels = found[16]
+        module = model.feature_info[0]["module"]
         return {name: Stage(index, module, channels // divisor) for name, divisor in PLAIN_DIVISORS.items()}
     stages = {f"res{int(math.log2(stride))}": found[stride] for stride in (4, 8, 16, 32) if stride in found}
     if not stages:
