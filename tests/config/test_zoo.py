@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 ZOO = {
     "R_50_FPN_1x": (50, 1, 64, "", False, 90000),
     "R_50_FPN_1x_dcnv2": (50, 1, 64, "345", True, 90000),
+    "R_50_FPN_3x": (50, 1, 64, "", False, 270000),
     "R_101_FPN_1x": (101, 1, 64, "", False, 90000),
     "R_101_FPN_2x": (101, 1, 64, "", False, 180000),
     "R_101_FPN_2x_dcnv2": (101, 1, 64, "345", True, 180000),
@@ -26,6 +27,12 @@ ZOO = {
 }
 # Models with a dynamic head: images per batch, learning rate, sides of training images, multiple of padded sides.
 DYHEAD = {"R_50_FPN_dyhead_1x": (16, 0.01, (800,), 128)}
+# Steps and short sides of the images, by iterations.
+SCHEDULES = {
+    90000: ((60000, 80000), (800,), "choice"),
+    180000: ((120000, 160000), (640, 800), "range"),
+    270000: ((210000, 250000), (640, 800), "range"),
+}
 BLOCKS = {50: {"2": 3, "3": 4, "4": 6, "5": 3}, 101: {"2": 3, "3": 4, "4": 23, "5": 3}}
 
 
@@ -51,11 +58,8 @@ def test_a_config_of_the_zoo(name):
     towers = [m for m in model.head.modules() if isinstance(m, ModulatedDeformConv)]
     assert len(towers) == (2 if deformable_towers else 0)
 
-    long = iterations == 180000
-    schedule = cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
-    assert schedule == (
-        (180000, (120000, 160000), (640, 800), "range") if long else (90000, (60000, 80000), (800,), "choice")
-    )
+    schedule = cfg.SOLVER.STEPS, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    assert (cfg.SOLVER.MAX_ITER, *schedule) == (iterations, *SCHEDULES[iterations])
 
     takes_a_step_and_finds_boxes(cfg, model)
 
@@ -69,6 +73,42 @@ def test_a_config_with_a_dynamic_head(name):
     assert model.head.class_logits.kernel_size == (1, 1) and model.size_divisibility == DYHEAD[name][3]
     assert DYHEAD[name][:3] == (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.INPUT.MIN_SIZE_TRAIN)
 
+    takes_a_step_and_finds_boxes(cfg, model)
+
+
+def test_convnext():
+    """Its recipe: a rate per layer, none of the decay for norms, biases and layer scales."""
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.ATSS.SCORE_THRESH_TEST", "0.0", "MODEL.TIMM.PRETRAINED", "False"]
+    cfg = load_config("configs/atss_convnext_T_FPN_2x.yaml", opts)
+    model = build_model(cfg)
+
+    assert cfg.MODEL.TIMM.NAME == "convnext_tiny.fb_in22k" and cfg.INPUT.FORMAT == "RGB"
+    assert cfg.MODEL.PIXEL_MEAN == [123.675, 116.28, 103.53] and cfg.MODEL.PIXEL_STD == [58.395, 57.12, 57.375]
+    groups = {id(p): group for group in Trainer.build_optimizer(cfg, model).param_groups for p in group["params"]}
+    body = model.backbone.bottom_up.model
+    first, last = groups[id(body.stem[0].weight)], groups[id(body.stages[-1].blocks[-1].mlp.fc1.weight)]
+    assert last["lr"] == pytest.approx(0.98e-4) and first["lr"] == pytest.approx(1e-4 * 0.98**22)
+    assert first["weight_decay"] == 0.05 and groups[id(body.stages[0].blocks[0].gamma)]["weight_decay"] == 0.0
+    assert groups[id(body.stem[1].weight)]["weight_decay"] == 0.0
+    assert groups[id(model.head.class_logits.weight)]["lr"] == 1e-4
+    takes_a_step_and_finds_boxes(cfg, model)
+
+
+def test_mobilenet_as_in_openvino():
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.ATSS.SCORE_THRESH_TEST", "0.0", "MODEL.TIMM.PRETRAINED", "False"]
+    cfg = load_config("configs/atss_mobilenetv2_FPN.yaml", opts)
+    model = build_model(cfg)
+
+    shapes = model.backbone.bottom_up.output_shape()
+    assert {name: (s.channels, s.stride) for name, s in shapes.items()} == {
+        "res3": (32, 8),
+        "res4": (96, 16),
+        "res5": (320, 32),
+    }
+    assert {s.channels for s in model.backbone.output_shape().values()} == {64} and len(model.head.class_tower) == 4
+    assert sum(p.numel() for p in model.parameters()) < 2.6e6, "10 MB in float32"
+    optimizer = Trainer.build_optimizer(cfg, model)
+    assert {(group["lr"], group["weight_decay"]) for group in optimizer.param_groups} == {(0.004, 0.0001)}
     takes_a_step_and_finds_boxes(cfg, model)
 
 

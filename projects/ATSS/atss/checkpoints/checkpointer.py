@@ -172,10 +172,13 @@ def averaged_weights(checkpoint):
 
 
 def check_weights(cfg):
-    """Raise an InputError, before anything is written, if training cannot start from MODEL.WEIGHTS."""
+    """Raise an InputError, before anything is written, if training cannot start from MODEL.WEIGHTS or those of timm."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
     if cfg.MODEL.WEIGHTS:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.DEVICE = "cpu"
         options = {"remake_head": cfg.MODEL.ATSS.REMAKE_HEAD, "allow_pickle": cfg.MODEL.ATSS.ALLOW_PICKLE}
         Checkpointer(build_model(cfg), needed=is_pretrained, **options).load(cfg.MODEL.WEIGHTS)
+    elif cfg.MODEL.BACKBONE.NAME == "build_timm_fpn_backbone":
+        with agreeing():
+            build_model(cfg)

@@ -13,8 +13,11 @@ def is_pretrained(key):
     """Whether ImageNet weights must provide a key of the model.
 
     Offsets of deformable layers are initialised to 0; statistics are folded into weight and bias, or collected again.
+    Backbones of timm may have layers behind the ImageNet model.
     """
     statistics = ("running_mean", "running_var", "num_batches_tracked")
+    if key.startswith((f"{BOTTOM_UP}norms.", f"{BOTTOM_UP}pyramid.")):
+        return False
     return key.startswith(BOTTOM_UP) and "conv2_offset" not in key and not key.endswith(statistics)
 
 

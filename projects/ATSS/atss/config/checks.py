@@ -14,6 +14,7 @@ from ..errors import InputError, first_line
 from ..evaluation import MERGES
 from ..modeling.assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges
 from ..modeling.assigners.backends import HAS_TRITON
+from ..modeling.backbones.timm import record_of
 from ..modeling.head import ATSS_HEAD_REGISTRY
 from .yaml_file import flat, short
 
@@ -70,6 +71,9 @@ NUMBERS = {
         "[negative, positive], 0 < negative <= positive <= 1",
     ),
     "TEST.AUG.MIN_SIZES": (_are_positive, "sizes in pixels"),
+    "MODEL.TIMM.DROP_PATH_RATE": (lambda rate: 0 <= rate < 1, "0 or more and less than 1"),
+    "SOLVER.BACKBONE_MULTIPLIER": (lambda factor: factor >= 0, "0 or a positive factor"),
+    "SOLVER.LAYER_DECAY": (lambda factor: 0 < factor <= 1, "a factor of at most 1"),
     "SOLVER.EMA_DECAY": (lambda decay: 0 <= decay < 1, "0 or more and less than 1"),
     "SOLVER.MAX_SKIPPED_BATCHES": (lambda n: n >= 0, "0 or a number that may be skipped"),
     "DATALOADER.NUM_WORKERS": (lambda n: n >= -1, "-1 or a number of processes"),
@@ -105,6 +109,10 @@ def check_config(cfg: CfgNode) -> None:
             f"{cfg.MODEL.FPN.OUT_CHANNELS}, not a multiple of 16"
         )
     _check_rule(cfg.MODEL.ATSS)
+    if cfg.MODEL.BACKBONE.NAME == "build_timm_fpn_backbone":
+        record_of(cfg.MODEL.TIMM.NAME)
+    elif cfg.SOLVER.LAYER_DECAY != 1:
+        raise InputError("SOLVER.LAYER_DECAY is for MODEL.BACKBONE.NAME build_timm_fpn_backbone; set it to 1.0")
     sizes, ranges = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.BOX_RANGES
     if not all(map(_is_range, ranges)) or (ranges and len(ranges) != len(sizes)):
         raise InputError(

@@ -121,6 +121,27 @@ def add_atss_config(cfg: CfgNode) -> None:
     atss.TOPK_BY_CENTERNESS = True
     atss.SCORE_ROOT = True
 
+    cfg.MODEL.TIMM = timm = CfgNode()
+
+    # Backbones of timm (MODEL.BACKBONE.NAME build_timm_fpn_backbone), by the model's name there, with the tag of its
+    # weights or without: "resnet18", "convnext_tiny.fb_in22k". MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and INPUT.FORMAT then
+    # become those that timm has recorded for the model. Given in the file that names the model, in one that builds on
+    # it, or on the command line, they are kept. MODEL.BACKBONE.FREEZE_AT works as for ResNets.
+    timm.NAME = ""
+    # True to start from timm's weights, which it downloads unless it has them; or the path of their file (.safetensors,
+    # .pth), to start from it without network. MODEL.WEIGHTS replaces both: no weights of timm are loaded then.
+    timm.PRETRAINED = False
+    timm.FILE = ""
+    # Highest probability of skipping a residual branch in training (stochastic depth); it grows with depth.
+    timm.DROP_PATH_RATE = 0.0
+    # True to store fewer activations in training and to compute them again in the backward pass.
+    timm.ACTIVATION_CHECKPOINTING = False
+    # True to freeze the batch normalizations, for small batches; False to train them.
+    timm.FREEZE_NORM = False
+    # True to normalise each feature map over its channels before the pyramid, as the detectors of Swin Transformer and
+    # ConvNeXt do.
+    timm.NORM_FEATURES = False
+
     # Multi-scale testing, with Detectron2's TEST.AUG.ENABLED, MIN_SIZES, MAX_SIZE (for the scales above
     # INPUT.MIN_SIZE_TEST) and FLIP. Range of box sizes kept at each scale: [from, to], square roots of areas in
     # pixels of the resized image; empty to keep all.
@@ -162,6 +183,12 @@ def add_atss_config(cfg: CfgNode) -> None:
 
     # The optimizer: "SGD", as in the paper, or "AdamW", for small models trained from scratch.
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Learning rates of the backbone, without its pyramid: factor of the base rate; and, for backbones of timm, a
+    # further factor per layer, such as 0.9, once for the last layer and most often for the first. Position tables and
+    # layer scales of timm's models have no weight decay; SOLVER.WEIGHT_DECAY_NORM and SOLVER.WEIGHT_DECAY_BIAS set that
+    # of norms and biases.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    cfg.SOLVER.LAYER_DECAY = 1.0
     # Mixed precision, with SOLVER.AMP.ENABLED: "float16" on CUDA GPUs, where losses are scaled so that no gradient
     # vanishes; or "bfloat16", which has the range of float32, on CPUs and newer GPUs. The weights stay float32.
     cfg.SOLVER.AMP.PRECISION = "float16"

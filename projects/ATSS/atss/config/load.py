@@ -12,9 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..data import read_dataset, register_coco_format, register_folder, register_folder_unseen
 from ..errors import InputError
 from ..modeling.assigners import settle_backend
+from ..modeling.backbones.timm import input_of
 from .checks import check_compiler, check_config, check_precision
 from .defaults import add_atss_config
-from .yaml_file import merge
+from .yaml_file import given_with, merge
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool 
     """
     cfg = _merged(config_file, opts)
     check_config(cfg)
+    if cfg.MODEL.BACKBONE.NAME == "build_timm_fpn_backbone":
+        _settle_input(cfg, given_with("MODEL.TIMM.NAME", config_file, opts))
     is_for_inference, read_datasets = not read_datasets, read_datasets or not cfg.MODEL.ATSS.CLASS_NAMES
     _register_datasets(cfg, list(opts)[::2], look=read_datasets)
     _settle_device(cfg)
@@ -70,6 +73,14 @@ def _merged(config_file, opts):
     add_atss_config(cfg)
     merge(cfg, config_file, list(opts))
     return cfg
+
+
+def _settle_input(cfg, given):
+    """Take the order of the channels and their statistics from timm's record of the model, except `given` keys."""
+    order = [cfg.INPUT.FORMAT] if "INPUT.FORMAT" in given else []
+    for key, value in input_of(cfg.MODEL.TIMM.NAME, *order).items():
+        if key not in given:
+            cfg.merge_from_list([key, value])
 
 
 def _settle_device(cfg):

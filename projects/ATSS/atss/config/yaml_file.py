@@ -61,6 +61,34 @@ def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}", value
 
 
+def given_with(key: str, config_file: str, opts: list[str]) -> set[str]:
+    """The dotted keys that are given where `key` is, and after it: values that belong to its value.
+
+    A config file comes after its bases, and `opts`, alternating keys and values, come last. The files are those that
+    `merge` has accepted.
+    """
+    given = set(opts[::2])
+    for path in reversed(_with_bases(config_file)):
+        if key in given:
+            break
+        with open(PathManager.get_local_path(path), "rb") as file:
+            given |= {name for name, _ in flat(CfgNode(yaml.safe_load(file)))}
+    return given
+
+
+def _with_bases(path):
+    """Paths of a config file and of its bases, in the order in which they are merged."""
+    bases = [_beside(path, base) for base in _bases(PathManager.get_local_path(path))]
+    return [*(file for base in bases for file in _with_bases(base)), path]
+
+
+def _beside(path, base):
+    """Path of a base that a config file names."""
+    base = os.path.expanduser(base)
+    whole = base.startswith(("/", "http://", "https://"))
+    return base if whole else os.path.join(os.path.dirname(path), base)
+
+
 def _check_file(path, above=()):
     """Raise an InputError unless a config file and its bases are small and hold nothing but plain values.
 
@@ -78,9 +106,8 @@ def _check_file(path, above=()):
         raise InputError(f"{through}{path}{line}: not a plain yaml file: {reason}") from error
     except UNUSABLE as error:
         raise InputError(f"{through}{path}: {_reason(error)}") from error
-    for base in map(os.path.expanduser, bases):
-        whole = base.startswith(("/", "http://", "https://"))
-        _check_file(base if whole else os.path.join(os.path.dirname(path), base), (*above, path))
+    for base in bases:
+        _check_file(_beside(path, base), (*above, path))
 
 
 def _bases(path):
