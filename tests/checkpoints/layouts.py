@@ -9,23 +9,24 @@ STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
 class Architecture:
-    """What a published model is made of: width of a group, groups, layers with deformable convolutions, blocks of the
-    dynamic head, which replaces the towers, and side of the predictors."""
+    """What a published model is made of.
+
+    Width of a group, groups, stages with deformable layers of its ResNet; or channels of the first stage, blocks of the
+    third one, heads of the first one and side of a window of its Swin Transformer; blocks of the dynamic head, which
+    replaces the towers; and side of the predictors.
+    """
 
     def __init__(
-        self,
-        depth=50,
-        groups=1,
-        width=64,
-        deformable_stages=(),
-        deformable_tower=False,
-        channels=256,
-        blocks=0,
-        kernel=3,
-    ):
+        self, depth=50, groups=1, width=64, deformable_stages=(), deformable_tower=False, channels=256, blocks=0,
+        kernel=3, swin=None,
+    ):  # fmt: skip
         self.depth, self.groups, self.width = depth, groups, width
         self.deformable_stages, self.deformable_tower, self.channels = deformable_stages, deformable_tower, channels
-        self.blocks, self.kernel = blocks, kernel
+        self.blocks, self.kernel, self.swin = blocks, kernel, swin
+
+    def stage_channels(self, level):
+        """Channels of the feature map under P3, P4 or P5."""
+        return (self.swin[0] if self.swin else 128) * 2 ** (level - 2) * (1 if self.swin else 2)
 
 
 # The eight models of the paper's repository, and those of mmdetection.
@@ -42,6 +43,8 @@ PAPER = {
 MMDETECTION = {"atss_R_50_FPN_1x": Architecture(), "atss_R_101_FPN_1x": Architecture(101)}
 # mmdetection's own R-50 model with a dynamic head; its reproduction of DynamicHead's, and that one.
 DYHEAD, DYHEAD_1X1 = Architecture(blocks=6), Architecture(blocks=6, kernel=1)
+SWIN_T = Architecture(blocks=6, kernel=1, swin=(96, 6, 3, 7))
+SWIN_L = Architecture(blocks=6, kernel=1, swin=(192, 18, 6, 12))
 
 
 def filled(shapes, light=False):
@@ -80,6 +83,34 @@ def resnet(a, prefix="", stem="", inner="", offset="offset"):
                 shapes |= {f"{block}bn{i}.{s}": (channels,) for s in STATISTICS}
             in_channels = out_channels
     return shapes
+
+
+def swin(a, prefix, inner="", **names):
+    """Shapes of a Swin Transformer by the names of its repository, without classifier, or by other `names` for some;
+    `inner` stands before the layers of attention."""
+    c, third, heads, window = a.swin
+    layers, fc1, fc2, proj = (names.get(name, name) for name in ("layers", "fc1", "fc2", "proj"))
+    fc1, fc2 = (name if "." in name else f"mlp.{name}" for name in (fc1, fc2))
+    shapes = {f"patch_embed.{proj}.weight": (c, 3, 4, 4), f"patch_embed.{proj}.bias": (c,)}
+    norms = {"patch_embed.norm": c}
+    for stage, blocks in enumerate((2, 2, third, 2)):
+        width = c * 2**stage
+        for n in range(blocks):
+            block, attention = f"{layers}.{stage}.blocks.{n}.", f"{layers}.{stage}.blocks.{n}.attn.{inner}"
+            norms |= {f"{block}norm1": width, f"{block}norm2": width}
+            shapes[f"{attention}relative_position_bias_table"] = ((2 * window - 1) ** 2, heads * 2**stage)
+            shapes[f"{attention}relative_position_index"] = (window**2, window**2)
+            linear = {f"{attention}qkv": (3 * width, width), f"{attention}proj": (width, width)}
+            linear |= {block + fc1: (4 * width, width), block + fc2: (width, 4 * width)}
+            for name, sides in linear.items():
+                shapes |= {f"{name}.weight": sides, f"{name}.bias": sides[:1]}
+        if stage < 3:
+            norms[f"{layers}.{stage}.downsample.norm"] = 4 * width
+            shapes[f"{layers}.{stage}.downsample.reduction.weight"] = (2 * width, 4 * width)
+        if stage > 0:
+            norms[f"norm{stage}"] = width
+    shapes |= {f"{name}.{s}": (width,) for name, width in norms.items() for s in ("weight", "bias")}
+    return {prefix + name: shape for name, shape in shapes.items()}
 
 
 def convolution(name, out_channels, in_channels, size=3, bias=True):
@@ -129,15 +160,15 @@ def dynamic_head(a, prefix, convolutions, norm, attention, activation, offset, b
 
 def dynamichead(a, num_classes=80, light=False):
     """A checkpoint of microsoft/DynamicHead."""
-    c, shapes = a.channels, {}
-    for name, shape in resnet(a).items():
+    c, shapes = a.channels, swin(a, "backbone.backbone.bottom_up.") if a.swin else {}
+    for name, shape in ({} if a.swin else resnet(a)).items():
         name = ("" if name.startswith("layer") else "stem.") + re.sub(
             r"layer(\d)", lambda m: f"res{int(m[1]) + 1}", name
         )
         name = re.sub(r"bn(\d)", r"conv\1.norm", name).replace("downsample.0", "shortcut")
         shapes["backbone.backbone.bottom_up." + name.replace("downsample.1", "shortcut.norm")] = shape
     for level in (3, 4, 5):
-        shapes |= convolution(f"backbone.backbone.fpn_lateral{level}", c, 64 * 2**level, 1)
+        shapes |= convolution(f"backbone.backbone.fpn_lateral{level}", c, a.stage_channels(level), 1)
         shapes |= convolution(f"backbone.backbone.fpn_output{level}", c, c)
     for level in (6, 7):
         shapes |= convolution(f"backbone.backbone.top_block.p{level}", c, c)
@@ -151,10 +182,14 @@ def dynamichead(a, num_classes=80, light=False):
 def mmdetection(a, classes=80, version=3, light=False):
     """A checkpoint of mmdetection."""
     c, neck = a.channels, "neck.0" if a.blocks else "neck"
-    shapes = resnet(a, "backbone.")
-    shapes |= {name.replace("weight", "num_batches_tracked"): () for name in shapes if "bn1.weight" in name}
+    if a.swin:
+        names = {"layers": "stages", "fc1": "ffn.layers.0.0", "fc2": "ffn.layers.1", "proj": "projection"}
+        shapes = swin(a, "backbone.", "w_msa.", **names)
+    else:
+        shapes = resnet(a, "backbone.")
+        shapes |= {name.replace("weight", "num_batches_tracked"): () for name in shapes if "bn1.weight" in name}
     for i in range(3):
-        shapes |= convolution(f"{neck}.lateral_convs.{i}.conv", c, 512 * 2**i, 1)
+        shapes |= convolution(f"{neck}.lateral_convs.{i}.conv", c, a.stage_channels(3 + i), 1)
     for i in range(5):
         shapes |= convolution(f"{neck}.fpn_convs.{i}.conv", c, c)
     names = [f"spatial_conv_{place}" for place in ("high", "mid", "low")], "norm", "scale_attn_module.1"

@@ -26,7 +26,11 @@ ZOO = {
     "X_101_64x4d_FPN_2x_dcnv2": (101, 64, 4, "45", True, 180000),
 }
 # Models with a dynamic head: images per batch, learning rate, sides of training images, multiple of padded sides.
-DYHEAD = {"R_50_FPN_dyhead_1x": (16, 0.01, (800,), 128)}
+DYHEAD = {
+    "R_50_FPN_dyhead_1x": (16, 0.01, (800,), 128),
+    "swin_T_FPN_dyhead_2x": (32, 1e-4, (640, 672, 704, 736, 768, 800), 128),
+    "swin_L_FPN_dyhead_2x": (16, 5e-5, (480, 1200), 128),
+}
 # Steps and short sides of the images, by iterations.
 SCHEDULES = {
     90000: ((60000, 80000), (800,), "choice"),
@@ -66,7 +70,8 @@ def test_a_config_of_the_zoo(name):
 
 @pytest.mark.parametrize("name", DYHEAD)
 def test_a_config_with_a_dynamic_head(name):
-    cfg = load_config(f"configs/atss_{name}.yaml", ["MODEL.DEVICE", "cpu", "MODEL.ATSS.SCORE_THRESH_TEST", "0.0"])
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.ATSS.SCORE_THRESH_TEST", "0.0", "MODEL.TIMM.PRETRAINED", "False"]
+    cfg = load_config(f"configs/atss_{name}.yaml", opts)
     model = build_model(cfg)
 
     assert len(model.neck.blocks) == 6 and len(model.head.class_tower) == 0

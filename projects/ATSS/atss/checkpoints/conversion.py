@@ -1,5 +1,6 @@
 """Convert checkpoints of other codebases, with a config that follows their conventions."""
 
+import math
 import re
 from operator import attrgetter
 from typing import NamedTuple
@@ -14,6 +15,15 @@ from .reading import read_weights, some
 
 EPS = 1e-5  # epsilon of Detectron2's FrozenBatchNorm2d
 MAX_CLASSES = 100_000  # more than any dataset has
+# Names in timm by channels of the first stage, blocks of the third one and side of a window.
+SWINS = {
+    (96, 6, 7): "swin_tiny_patch4_window7_224",
+    (96, 18, 7): "swin_small_patch4_window7_224",
+    (128, 18, 7): "swin_base_patch4_window7_224",
+    (128, 18, 12): "swin_base_patch4_window12_384",
+    (192, 18, 7): "swin_large_patch4_window7_224",
+    (192, 18, 12): "swin_large_patch4_window12_384",
+}
 DEPTHS = {6: 50, 23: 101, 36: 152}  # MODEL.RESNETS.DEPTH by the number of blocks of res4
 
 
@@ -54,14 +64,16 @@ def convert(path, cfg, own_model=False, own_datasets=False, keep=(), allow_pickl
     try:
         join_scales(weights)
         make_linear(weights)
+        if format.arrange:
+            format.arrange(weights)
         architecture = architecture_of(weights, format)
         if format.whole:
             settle_classes(path, cfg, architecture["MODEL.ATSS.NUM_CLASSES"], names, own_datasets)
         for key, found in architecture.items() if own_model else ():
             own = attrgetter(key)(cfg)
-            if own != found:
+            if own != found and not (key == "MODEL.TIMM.NAME" and own.startswith(f"{found}.")):
                 raise InputError(f"{path}: a model with {key} {found}, but the config has {own}")
-        one_group = architecture["MODEL.RESNETS.NUM_GROUPS"] == 1
+        one_group = architecture.get("MODEL.RESNETS.NUM_GROUPS") == 1
         stride = {"MODEL.RESNETS.STRIDE_IN_1X1": format.stride_in_1x1 and one_group}
         reproduced = format.reproduced if architecture.get("MODEL.ATSS.PREDICTOR_KERNEL") == 1 else None
         for key, value in {**architecture, **format.settings, **stride, **(reproduced or {})}.items():
@@ -113,23 +125,10 @@ def make_linear(weights):
 
 def architecture_of(weights, format):
     """Config keys and values for the architecture of renamed weights."""
-    blocks = numbers(weights, re.escape(BOTTOM_UP) + r"res4\.(\d+)\.")
-    if blocks not in DEPTHS:
-        raise ValueError(f"no ResNet of 50, 101 or 152 layers: its third stage has {blocks} blocks")
-    grouped = weights[f"{BOTTOM_UP}res2.0.conv2.weight"]
-    groups = grouped.shape[0] // grouped.shape[1]
-    settings = {
-        "MODEL.RESNETS.DEPTH": DEPTHS[blocks],
-        "MODEL.RESNETS.NUM_GROUPS": groups,
-        "MODEL.RESNETS.WIDTH_PER_GROUP": grouped.shape[0] // groups,
-    }
+    is_swin = f"{BOTTOM_UP}model.patch_embed.proj.weight" in weights
+    settings = swin_of(weights) if is_swin else resnet_of(weights, format.whole)
     if not format.whole:
         return settings
-    names = [f"{BOTTOM_UP}res{stage}.0.conv2_offset.bias" for stage in range(2, 6)]
-    settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"] = [name in weights for name in names]
-    offsets = [weights[name] for name in names if name in weights]
-    if offsets:
-        settings["MODEL.RESNETS.DEFORM_MODULATED"] = any(len(offset) == 27 for offset in offsets)
     num_anchors, predictor = len(weights["head.centerness.bias"]), weights["head.class_logits.weight"]
     num_classes = len(predictor) // num_anchors
     if not 0 < num_classes <= MAX_CLASSES:
@@ -144,6 +143,43 @@ def architecture_of(weights, format):
         "MODEL.ATSS.PREDICTOR_KERNEL": predictor.shape[-1],
         "MODEL.ATSS.USE_DCN_IN_TOWER": any(re.match(r"head\.class_tower\.\d\.offset", key) for key in weights),
         "MODEL.ATSS.NUM_CLASSES": num_classes,
+    }
+
+
+def resnet_of(weights, whole):
+    """Config keys and values for the architecture of a ResNet; `whole`: of a detector, which may be deformable."""
+    blocks = numbers(weights, re.escape(BOTTOM_UP) + r"res4\.(\d+)\.")
+    if blocks not in DEPTHS:
+        raise ValueError(f"no ResNet of 50, 101 or 152 layers: its third stage has {blocks} blocks")
+    grouped = weights[f"{BOTTOM_UP}res2.0.conv2.weight"]
+    groups = grouped.shape[0] // grouped.shape[1]
+    settings = {
+        "MODEL.RESNETS.DEPTH": DEPTHS[blocks],
+        "MODEL.RESNETS.NUM_GROUPS": groups,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": grouped.shape[0] // groups,
+    }
+    if not whole:
+        return settings
+    names = [f"{BOTTOM_UP}res{stage}.0.conv2_offset.bias" for stage in range(2, 6)]
+    settings["MODEL.RESNETS.DEFORM_ON_PER_STAGE"] = [name in weights for name in names]
+    offsets = [weights[name] for name in names if name in weights]
+    if offsets:
+        settings["MODEL.RESNETS.DEFORM_MODULATED"] = any(len(offset) == 27 for offset in offsets)
+    return settings
+
+
+def swin_of(weights):
+    """Config keys and values for the architecture of a Swin Transformer."""
+    channels = weights[f"{BOTTOM_UP}model.patch_embed.proj.weight"].shape[0]
+    blocks = numbers(weights, re.escape(BOTTOM_UP) + r"model\.layers\.2\.blocks\.(\d+)\.")
+    positions = len(weights[f"{BOTTOM_UP}model.layers.0.blocks.0.attn.relative_position_bias_table"])
+    window = (math.isqrt(positions) + 1) // 2
+    if (channels, blocks, window) not in SWINS:
+        raise ValueError(f"no Swin Transformer: {channels} channels, {blocks} blocks, windows of side {window}")
+    return {
+        "MODEL.BACKBONE.NAME": "build_timm_fpn_backbone",
+        "MODEL.TIMM.NAME": SWINS[channels, blocks, window],
+        "MODEL.TIMM.NORM_FEATURES": True,
     }
 
 

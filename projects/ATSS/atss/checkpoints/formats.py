@@ -46,6 +46,7 @@ class Format(NamedTuple):
     absent: tuple = ()  # patterns of our keys that its models lack, with the value to fill in
     whole: bool = True  # False for a backbone alone
     reproduced: dict | None = None  # settings of its models with 1x1 predictors, which follow DynamicHead
+    arrange: Callable | None = None  # function that changes the order of values in renamed weights, in place
 
 
 def first_match(*rules):
@@ -90,6 +91,42 @@ def tower(m):
     return f"head.{name}_tower.{place // 3}.{('', 'norm.', 'relu.')[place % 3]}{m[3]}"
 
 
+def dynamic_head(prefix, names):
+    """Rules for a dynamic head whose blocks are numbered behind `prefix`; `names` maps the parts of a block to ours."""
+    for theirs, ours in names.items():
+        part = prefix + r"(\d+)\." + re.escape(theirs)
+        yield part + r"\.(?:bn|norm)\.(\w+)", rf"neck.blocks.\1.{ours}.norm.\2"
+        yield part + r"\.(?:conv\.)?(\w+)", rf"neck.blocks.\1.{ours}.\2"
+
+
+def swin(prefix, stages, names):
+    """Rules for a Swin Transformer behind `prefix`, whose `stages` end with the merging that timm's begin with.
+
+    `names` are pairs of a pattern for parts of a block, or of the patch embedding, and timm's name.
+    """
+    model = BOTTOM_UP + "model."
+    block = prefix + stages + r"\.(\d)\.blocks\.(\d+)\."
+    for theirs, ours in names:
+        yield block + theirs + r"\.(weight|bias)", rf"{model}layers.\1.blocks.\2.{ours}.\3"
+    yield block + r"(norm[12]\.\w+)", rf"{model}layers.\1.blocks.\2.\3"
+    yield block + r"attn\.(?:w_msa\.)?relative_position_index", None  # follows from the size of a window
+    yield (
+        block + r"attn\.(?:w_msa\.)?((?:qkv|proj)\.\w+|relative_position_bias_table)",
+        rf"{model}layers.\1.blocks.\2.attn.\3",
+    )
+    yield prefix + stages + r"\.(\d)\.(downsample\.\w+\.\w+)", numbered(f"{model}layers.", 1)
+    yield prefix + r"patch_embed\.proj(?:ection)?\.(\w+)", rf"{model}patch_embed.proj.\1"
+    yield prefix + r"patch_embed\.(norm\.\w+)", rf"{model}patch_embed.\1"
+    yield prefix + r"norm(\d)\.(weight|bias)", numbered(f"{BOTTOM_UP}norms.res", 2)
+
+
+def order_merging(weights):
+    """Order the inputs of a Swin Transformer's mergings as in the original, not as by `unfold`; in place."""
+    for key, value in weights.items():
+        if ".downsample." in key:  # channel, row, column -> column, row, channel
+            weights[key] = value.unflatten(-1, (-1, 2, 2)).transpose(-1, -3).flatten(-3)
+
+
 PAPER = Format(
     "the paper's repository",
     ("rpn.head.cls_logits.weight", "rpn.head.centerness.weight", "backbone.body.stem.conv1.weight"),
@@ -120,14 +157,6 @@ PAPER = Format(
 )
 
 
-def dynamic_head(prefix, names):
-    """Rules for a dynamic head whose blocks are numbered behind `prefix`; `names` maps the parts of a block to ours."""
-    for theirs, ours in names.items():
-        part = prefix + r"(\d+)\." + re.escape(theirs)
-        yield part + r"\.(?:bn|norm)\.(\w+)", rf"neck.blocks.\1.{ours}.norm.\2"
-        yield part + r"\.(?:conv\.)?(\w+)", rf"neck.blocks.\1.{ours}.\2"
-
-
 DETECTRON2_INPUT = {**MSRA_INPUT, "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]}
 DYNAMIC_HEAD_CONVENTIONS = {
     "INPUT.RESIZE_LIKE": "detectron2",
@@ -141,6 +170,7 @@ DYNAMIC_HEAD = Format(
     ("backbone.dyhead_tower.0.offset.weight", "head.centerness.weight"),
     first_match(
         (r"backbone\.backbone\.(bottom_up\.(?:stem|res\d\.\d+)\..*|(?:fpn_|top_block\.).*)", r"backbone.\1"),
+        *swin(r"backbone\.backbone\.bottom_up\.", "layers", [(r"mlp\.fc1", "mlp.fc1"), (r"mlp\.fc2", "mlp.fc2")]),
         *dynamic_head(
             r"backbone\.dyhead_tower\.",
             {
@@ -168,12 +198,17 @@ DYNAMIC_HEAD = Format(
     },
     stride_in_1x1=True,
 )
+DYNAMIC_HEAD_SWIN = DYNAMIC_HEAD._replace(
+    marks=(*DYNAMIC_HEAD.marks, "backbone.backbone.bottom_up.patch_embed.proj.weight"),
+    settings={**DYNAMIC_HEAD.settings, **TORCHVISION_INPUT},
+)
 
 MMDETECTION = Format(
     "mmdetection",
     ("bbox_head.atss_cls.weight", "backbone.conv1.weight"),
     first_match(
         *resnet(r"backbone\.", ""),
+        *swin(r"backbone\.", "stages", [(r"ffn\.layers\.0\.0", "mlp.fc1"), (r"ffn\.layers\.1", "mlp.fc2")]),
         (r"neck\.(?:0\.)?lateral_convs\.(\d)\.conv\.(weight|bias)", numbered("backbone.fpn_lateral", 3)),
         (r"neck\.(?:0\.)?fpn_convs\.([0-2])\.conv\.(weight|bias)", numbered("backbone.fpn_output", 3)),
         (r"neck\.(?:0\.)?fpn_convs\.([34])\.conv\.(weight|bias)", numbered("backbone.top_block.p", 3)),
@@ -212,6 +247,12 @@ MMDETECTION = Format(
     absent=((r"head\.(class|box)_tower\.\d\.bias|neck\.blocks\.\d+\.(same|coarser|finer)\.bias", 0.0),),
     reproduced={**DETECTRON2_INPUT, **DYNAMIC_HEAD_CONVENTIONS, "MODEL.RESNETS.STRIDE_IN_1X1": True},
 )
+MMDETECTION_SWIN = MMDETECTION._replace(
+    marks=("bbox_head.atss_cls.weight", "backbone.patch_embed.projection.weight"),
+    settings={**MMDETECTION.settings, "INPUT.MIN_SIZE_TEST": 1200, "INPUT.MAX_SIZE_TEST": 2000},
+    reproduced=DYNAMIC_HEAD_CONVENTIONS,
+    arrange=order_merging,
+)
 
 TORCHVISION = Format(
     "torchvision's ResNets",
@@ -243,7 +284,7 @@ MSRA = Format(
     whole=False,
 )
 
-FORMATS = (PAPER, DYNAMIC_HEAD, MMDETECTION, TORCHVISION, MSRA)
+FORMATS = (PAPER, DYNAMIC_HEAD_SWIN, DYNAMIC_HEAD, MMDETECTION_SWIN, MMDETECTION, TORCHVISION, MSRA)
 
 
 def format_of(weights):

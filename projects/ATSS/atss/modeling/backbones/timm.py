@@ -13,9 +13,14 @@ from torch import Tensor, nn
 
 from ...errors import InputError, first_line
 from .fpn import with_fpn
+from .swin import pad_before_shift
 
 # Arguments by which models that are built for one size of images take others, too.
-ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False})
+ANY_SIZE = (
+    {"dynamic_img_size": True},
+    {"strict_img_size": False, "always_partition": True},
+    {"strict_img_size": False},
+)
 # Channels of the simple feature pyramid, as a fraction of those of the transformer (ViTDet, section 3).
 PLAIN_DIVISORS = {"res2": 4, "res3": 2, "res4": 1, "res5": 1}
 
@@ -85,6 +90,7 @@ class TimmBackbone(Backbone):
         if activation_checkpointing:
             checkpoint_activations(name, model)
         freeze(model, stages, freeze_at, freeze_norm)
+        pad_before_shift(model)
 
         self._out_features = list(out_features)
         self._out_feature_strides = {feature: 2 ** int(feature[3:]) for feature in out_features}
