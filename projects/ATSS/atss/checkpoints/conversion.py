@@ -87,10 +87,10 @@ def rename(path, weights):
         titles = ", ".join(format.title for format in FORMATS)
         raise InputError(f"{path}: not a checkpoint of one of {titles}; its keys are {some(weights)}")
     names = {key: format.rename(key) for key in weights}
-    unknown = [key for key, ours in names.items() if ours == key and key.startswith(format.parts)]
+    unknown = [key for key, ours in names.items() if ours == "" and key.startswith(format.parts)]
     if unknown:
         raise InputError(f"{path}: not an ATSS model of {format.title}: no place here for {some(unknown)}")
-    return format, {key: ours for key, ours in names.items() if ours not in (None, key)}
+    return format, {key: ours for key, ours in names.items() if ours}
 
 
 def join_scales(weights):
@@ -114,6 +114,8 @@ def architecture_of(weights, format):
         "MODEL.RESNETS.NUM_GROUPS": groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": grouped.shape[0] // groups,
     }
+    if "backbone.fpn_output3.weight" in weights:
+        settings["MODEL.FPN.OUT_CHANNELS"] = len(weights["backbone.fpn_output3.weight"])
     if not format.whole:
         return settings
     names = [f"{BOTTOM_UP}res{stage}.0.conv2_offset.bias" for stage in range(2, 6)]
@@ -127,7 +129,6 @@ def architecture_of(weights, format):
         raise ValueError(f"{num_classes} classes")
     return {
         **settings,
-        "MODEL.FPN.OUT_CHANNELS": weights["head.class_logits.weight"].shape[1],
         "MODEL.ATSS.USE_DCN_IN_TOWER": any(re.match(r"head\.class_tower\.\d\.offset", key) for key in weights),
         "MODEL.ATSS.NUM_CLASSES": num_classes,
     }
@@ -150,9 +151,7 @@ def settle_classes(path, cfg, num_classes, names, own_datasets):
 def complete(path, weights, cfg, format):
     """Fill in `Format.absent`, in place, and check that the weights are complete; return the filled keys."""
     needed = shapes_of(cfg)
-    if not format.whole:
-        # ImageNet weights have no offsets, which are initialised to 0.
-        needed = {key: s for key, s in needed.items() if key.startswith(BOTTOM_UP) and "conv2_offset" not in key}
+    needed = {key: shape for key, shape in needed.items() if re.fullmatch(format.provides, key)}
     # num_batches_tracked: of batch normalisations that are not frozen.
     values = {
         key: number
