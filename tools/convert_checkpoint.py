@@ -4,9 +4,9 @@
     python tools/convert_checkpoint.py ATSS_R_50_FPN_1x.pth --output converted/
     python train_net.py --config-file converted/config.yaml --eval-only
 
-It reads models of the paper's repository and of mmdetection (2.x and 3.x), and ImageNet weights of torchvision and MSRA
-for the backbone, and never runs code that a file may hold. The architecture is read off the weights. `keys.txt` lists
-every key that it mapped, left or filled in.
+It reads models of the paper's repository and of mmdetection (2.x and 3.x); to train from, backbone and pyramid of
+Detectron2's RetinaNet and FCOS, and the ResNets of torchvision, timm and MSRA (ImageNet). It never runs code that a
+file may hold. The architecture is read off the weights. `keys.txt` lists every key that it mapped, left or filled in.
 """
 
 import argparse
@@ -48,6 +48,8 @@ def main(args):
         f"{args.checkpoint}: of {conversion.format.title}; {len(conversion.mapped)} keys mapped, "
         f"{len(conversion.left)} left, {len(conversion.filled)} filled in (keys.txt lists them)"
     )
+    if not conversion.format.whole:
+        print("These are weights to train from (MODEL.WEIGHTS): the head, and what else they lack, starts anew")
     if not conversion.format.whole and conversion.cfg.MODEL.RESNETS.NUM_GROUPS > 1:
         print(
             f"MODEL.PIXEL_STD is {conversion.cfg.MODEL.PIXEL_STD}; ResNeXts differ in it: add it to the command if the "

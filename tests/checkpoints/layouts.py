@@ -232,3 +232,29 @@ def caffe2(a):
     weights = {name[:-1] + "s" if name.endswith("bn_w") else name: value.numpy() for name, value in weights.items()}
     extra = {"fc1000_w": (1000, 2048), "fc1000_b": (1000,), "conv1_b": (64,), "conv1_w_momentum": (64, 3, 7, 7)}
     return {**weights, **{name: torch.zeros(shape).numpy() for name, shape in extra.items()}}
+
+
+def detectron2(a, head="retinanet", num_classes=80):
+    """A checkpoint of Detectron2's RetinaNet or FCOS, as its trainer writes it."""
+    c, anchors = a.channels, 9 if head == "retinanet" else 1
+    places = {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"}
+    places |= {f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)} | {f"conv{i}": f"conv{i}" for i in (1, 2, 3)}
+    shapes = {}
+    for name, shape in resnet(a).items():
+        *block, layer, kind = name.split(".")
+        stage = f"res{int(block[0][5]) + 1}.{block[1]}." if block else ""
+        layer = f"downsample.{layer}" if "downsample" in block else layer
+        shapes[f"backbone.bottom_up.{stage or 'stem.'}{places[layer]}.{kind}"] = shape
+    for i in (3, 4, 5):
+        shapes |= convolution(f"backbone.fpn_lateral{i}", c, 64 * 2**i, 1)
+        shapes |= convolution(f"backbone.fpn_output{i}", c, c)
+    shapes |= convolution("backbone.top_block.p6", c, 2048 if head == "retinanet" else c)
+    shapes |= convolution("backbone.top_block.p7", c, c)
+    for tower in ("cls_subnet", "bbox_subnet"):
+        for i in range(4):
+            shapes |= convolution(f"head.{tower}.{2 * i}", c, c)
+    shapes |= convolution("head.cls_score", anchors * num_classes, c) | convolution("head.bbox_pred", anchors * 4, c)
+    shapes |= convolution("head.ctrness", 1, c) if head == "fcos" else {}
+    shapes |= {f"anchor_generator.cell_anchors.{i}": (anchors, 4) for i in range(5)}
+    shapes |= {"pixel_mean": (3, 1, 1), "pixel_std": (3, 1, 1)}
+    return {"model": filled(shapes), "iteration": 90000}

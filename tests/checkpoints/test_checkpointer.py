@@ -104,7 +104,7 @@ REFUSED = {
     "weights alone": (layouts.mmdetection(SMALL, light=True)["state_dict"], CONVERTIBLE.format("mmdetection")),
     "torchvision": (
         {"model": layouts.filled(layouts.resnet(SMALL), light=True)},
-        CONVERTIBLE.format("torchvision's ResNets"),
+        CONVERTIBLE.format("torchvision's or timm's ResNets"),
     ),
     "another model": ({"model": torch.nn.Linear(2, 2).state_dict()}, "checkpoint of another model"),
     "keys are numbers": ({"model": {1: torch.zeros(2)}}, NO_WEIGHTS),

@@ -204,6 +204,36 @@ def test_imagenet_weights_become_a_backbone(tmp_path, origin, a):
     Checkpointer(build_model(found.cfg), needed=is_pretrained).load(str(path))
 
 
+@pytest.mark.parametrize("head", ["retinanet", "fcos"])
+def test_detectron2s_detectors_give_backbone_and_pyramid_to_train_from(tmp_path, head):
+    content = layouts.detectron2(SMALL, head)
+    path = saved(tmp_path, content)
+
+    found = convert(path, base())
+
+    assert set(found.mapped) | set(found.left) == set(content["model"])
+    assert all(torch.equal(values, content["model"][key]) for key, values in found.weights.items())
+    missing = set(shapes_of(found.cfg)) - set(found.weights)
+    assert {key.partition(".")[0] for key in missing} == ({"head"} if head == "fcos" else {"head", "backbone"})
+    assert all(key.startswith(("head.", "backbone.top_block.")) for key in missing)
+    assert found.cfg.MODEL.FPN.OUT_CHANNELS == 64 and found.cfg.MODEL.RESNETS.STRIDE_IN_1X1
+    assert found.cfg.MODEL.PIXEL_MEAN == [103.53, 116.28, 123.675]
+    torch.save({"model": found.weights}, tmp_path / "ours.pth")
+    Checkpointer(build_model(found.cfg), needed=is_pretrained).load(str(tmp_path / "ours.pth"))
+    with pytest.raises(InputError, match=r"a checkpoint of Detectron2's (RetinaNet|FCOS); .*convert_checkpoint"):
+        Checkpointer(build_model(found.cfg), needed=is_pretrained).load(str(path))
+
+
+def test_safetensors_files_are_read(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(layouts.torchvision(SMALL), tmp_path / "r50.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "r50.safetensors").read_bytes()[:5000])
+
+    assert len(convert(tmp_path / "r50.safetensors", base()).mapped) == 265
+    assert "truncated, or not a checkpoint" in refused(tmp_path / "cut.safetensors")
+
+
 def test_a_torchvision_resnet_gives_the_same_features(tmp_path):
     """The real thing: torchvision's model beside its converted weights."""
     from torchvision.models import resnet50

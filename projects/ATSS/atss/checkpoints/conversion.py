@@ -158,6 +158,8 @@ def resnet_of(weights, whole):
         "MODEL.RESNETS.NUM_GROUPS": groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": grouped.shape[0] // groups,
     }
+    if "backbone.fpn_output3.weight" in weights:
+        settings["MODEL.FPN.OUT_CHANNELS"] = len(weights["backbone.fpn_output3.weight"])
     if not whole:
         return settings
     names = [f"{BOTTOM_UP}res{stage}.0.conv2_offset.bias" for stage in range(2, 6)]
@@ -205,9 +207,7 @@ def settle_classes(path, cfg, num_classes, names, own_datasets):
 def complete(path, weights, cfg, format):
     """Fill in `Format.absent`, in place, and check that the weights are complete; return the filled keys."""
     needed = shapes_of(cfg)
-    if not format.whole:
-        # ImageNet weights have no offsets, which are initialised to 0.
-        needed = {key: s for key, s in needed.items() if key.startswith(BOTTOM_UP) and "conv2_offset" not in key}
+    needed = {key: shape for key, shape in needed.items() if re.fullmatch(format.provides, key)}
     # num_batches_tracked: of batch normalisations that are not frozen.
     values = {
         key: number

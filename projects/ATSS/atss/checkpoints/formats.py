@@ -26,6 +26,7 @@ MSRA_INPUT = {
     "MODEL.PIXEL_MEAN": [102.9801, 115.9465, 122.7717],
     "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
 }
+DETECTRON2_INPUT = {**MSRA_INPUT, "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]}
 TORCHVISION_INPUT = {
     "INPUT.FORMAT": "RGB",
     "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
@@ -44,9 +45,14 @@ class Format(NamedTuple):
     stride_in_1x1: bool = False  # whether its ResNets (of one group) have the stride in a block's first convolution
     batch_norm_eps: float = 1e-5  # epsilon of its batch normalisation
     absent: tuple = ()  # patterns of our keys that its models lack, with the value to fill in
-    whole: bool = True  # False for a backbone alone
+    provides: str = ".*"  # pattern of our keys that a file has, all of them; a whole model unless given
     reproduced: dict | None = None  # settings of its models with 1x1 predictors, which follow DynamicHead
     arrange: Callable | None = None  # function that changes the order of values in renamed weights, in place
+
+    @property
+    def whole(self):
+        """Whether a file is a whole model, not only weights to train from."""
+        return self.provides == ".*"
 
 
 def first_match(*rules):
@@ -157,7 +163,6 @@ PAPER = Format(
 )
 
 
-DETECTRON2_INPUT = {**MSRA_INPUT, "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]}
 DYNAMIC_HEAD_CONVENTIONS = {
     "INPUT.RESIZE_LIKE": "detectron2",
     "MODEL.ATSS.PIXEL_EXTENT": 0,
@@ -254,13 +259,37 @@ MMDETECTION_SWIN = MMDETECTION._replace(
     arrange=order_merging,
 )
 
+# ImageNet weights have no offsets, which are initialised to 0.
+RESNET = re.escape(BOTTOM_UP) + "(?!.*conv2_offset).*"
+# Detectron2's models have our names; FCOS has our whole pyramid, but RetinaNet's P6 is computed from C5.
+PYRAMID = r"backbone\.fpn_(?:lateral|output)\d\..*"
+PYRAMID_TO_P7 = PYRAMID + r"|backbone\.top_block\..*"
+REST_OF_DETECTRON2 = r"(?:backbone\.top_block|head|anchor_generator)\..*|pixel_mean|pixel_std"
+
+RETINANET = Format(
+    "Detectron2's RetinaNet",
+    (f"{BOTTOM_UP}stem.conv1.weight", "backbone.fpn_lateral3.weight", "head.cls_subnet.0.weight"),
+    first_match((f"({RESNET}|{PYRAMID})", r"\1"), (REST_OF_DETECTRON2, None)),
+    ("",),
+    DETECTRON2_INPUT,
+    stride_in_1x1=True,
+    provides=f"{RESNET}|{PYRAMID}",
+)
+
+FCOS = RETINANET._replace(
+    title="Detectron2's FCOS",
+    marks=(*RETINANET.marks, "head.ctrness.weight"),
+    rename=first_match((f"({RESNET}|{PYRAMID_TO_P7})", r"\1"), (REST_OF_DETECTRON2, None)),
+    provides=f"{RESNET}|{PYRAMID_TO_P7}",
+)
+
 TORCHVISION = Format(
-    "torchvision's ResNets",
+    "torchvision's or timm's ResNets",
     ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"),
     first_match(*resnet("", ""), (r"fc\.(weight|bias)", None)),
     ("",),
     TORCHVISION_INPUT,
-    whole=False,
+    provides=RESNET,
 )
 
 
@@ -281,10 +310,12 @@ MSRA = Format(
     batch_norm_eps=0.0,
     # Statistics are folded into weight and bias.
     absent=((r".*\.running_mean", 0.0), (r".*\.running_var", 1.0)),
-    whole=False,
+    provides=RESNET,
 )
 
-FORMATS = (PAPER, DYNAMIC_HEAD_SWIN, DYNAMIC_HEAD, MMDETECTION_SWIN, MMDETECTION, TORCHVISION, MSRA)
+FORMATS = (
+    PAPER, DYNAMIC_HEAD_SWIN, DYNAMIC_HEAD, MMDETECTION_SWIN, MMDETECTION, FCOS, RETINANET, TORCHVISION, MSRA
+)  # fmt: skip
 
 
 def format_of(weights):

@@ -118,7 +118,7 @@ def read_file(path, allow_pickle=False):
             "MODEL.ATSS.ALLOW_PICKLE True (--allow-pickle of tools/convert_checkpoint.py) reads its numbers"
         )
     try:
-        content = unpickle(path) if path.endswith(".pkl") else load(path)
+        content = READERS.get(os.path.splitext(path)[1], load)(path)
     except InputError:
         raise
     except Exception as error:  # damaged files raise all kinds
@@ -152,6 +152,18 @@ def load(path):
                 raise InputError(f"{path}: promises {promised} bytes in a file of {size}: not read")
     with torch.serialization.safe_globals([(value, name) for name, value in TORCH_GLOBALS.items()]):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_safetensors(path):
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise InputError(f"{path}: the package safetensors reads it, which is not installed") from error
+    return load_file(path)
+
+
+# By the file's extension; torch's format has any.
+READERS = {".pkl": unpickle, ".safetensors": load_safetensors}
 
 
 def read_weights(path, allow_pickle=False):

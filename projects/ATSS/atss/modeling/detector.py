@@ -121,12 +121,11 @@ class ATSS(nn.Module):
         sizes = [tuple(x["image"].shape[-2:]) for x in batched_inputs]
         multiple = self.size_divisibility
         shape = [-(-max(sides) // multiple) * multiple for sides in zip(*sizes, strict=True)]
-        padded = torch.empty(
-            len(sizes), len(self.pixel_mean), *shape, device=self.device, memory_format=self.memory_format
-        ).zero_()
+        mean, shape = self.pixel_mean, (len(sizes), len(self.pixel_mean), *shape)
+        padded = torch.empty(shape, dtype=mean.dtype, device=self.device, memory_format=self.memory_format).zero_()
         for x, (height, width), into in zip(batched_inputs, sizes, padded, strict=True):
             into = into[:, :height, :width]
-            torch.sub(moved(x["image"], self.device), self.pixel_mean, out=into).div_(self.pixel_std)
+            torch.sub(moved(x["image"], self.device), mean, out=into).div_(self.pixel_std)
         return ImageList(padded, sizes)
 
 
