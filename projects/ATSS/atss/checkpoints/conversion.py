@@ -125,8 +125,12 @@ def make_linear(weights):
 
 def architecture_of(weights, format):
     """Config keys and values for the architecture of renamed weights."""
-    is_swin = f"{BOTTOM_UP}model.patch_embed.proj.weight" in weights
-    settings = swin_of(weights) if is_swin else resnet_of(weights, format.whole)
+    if f"{BOTTOM_UP}model.patch_embed.proj.weight" in weights:
+        settings = swin_of(weights)
+    elif f"{BOTTOM_UP}stem.1.conv.2.weight" in weights:
+        settings = {"MODEL.BACKBONE.NAME": "build_mobilenetv2_fpn_backbone"}
+    else:
+        settings = resnet_of(weights, format.whole)
     if not format.whole:
         return settings
     num_anchors, predictor = len(weights["head.centerness.bias"]), weights["head.class_logits.weight"]

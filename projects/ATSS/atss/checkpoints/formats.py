@@ -97,6 +97,17 @@ def tower(m):
     return f"head.{name}_tower.{place // 3}.{('', 'norm.', 'relu.')[place % 3]}{m[3]}"
 
 
+MOBILENET_LAYERS = {
+    "conv1.conv": "0.0", "conv1.bn": "0.1", "conv2.conv": "1.0", "conv2.bn": "1.1", "conv3.conv": "2", "conv3.bn": "3",
+}  # fmt: skip
+
+
+def inverted_residual(m):
+    """Our name of a layer of pytorchcv's MobileNetV2, whose first stage is in our stem."""
+    place = f"stem.{m[2]}" if m[1] == "1" else f"res{m[1]}.{int(m[2]) - 1}"
+    return f"{BOTTOM_UP}{place}.conv.{MOBILENET_LAYERS[m[3]]}.{m[4]}"
+
+
 def dynamic_head(prefix, names):
     """Rules for a dynamic head whose blocks are numbered behind `prefix`; `names` maps the parts of a block to ours."""
     for theirs, ours in names.items():
@@ -214,6 +225,9 @@ MMDETECTION = Format(
     first_match(
         *resnet(r"backbone\.", ""),
         *swin(r"backbone\.", "stages", [(r"ffn\.layers\.0\.0", "mlp.fc1"), (r"ffn\.layers\.1", "mlp.fc2")]),
+        (r"backbone\.features\.init_block\.conv\.weight", BOTTOM_UP + "stem.0.0.weight"),
+        (r"backbone\.features\.init_block\.bn\.(\w+)", BOTTOM_UP + r"stem.0.1.\1"),
+        (r"backbone\.features\.stage(\d)\.unit(\d)\.(conv[1-3]\.(?:conv|bn))\.(\w+)", inverted_residual),
         (r"neck\.(?:0\.)?lateral_convs\.(\d)\.conv\.(weight|bias)", numbered("backbone.fpn_lateral", 3)),
         (r"neck\.(?:0\.)?fpn_convs\.([0-2])\.conv\.(weight|bias)", numbered("backbone.fpn_output", 3)),
         (r"neck\.(?:0\.)?fpn_convs\.([34])\.conv\.(weight|bias)", numbered("backbone.top_block.p", 3)),
@@ -257,6 +271,34 @@ MMDETECTION_SWIN = MMDETECTION._replace(
     settings={**MMDETECTION.settings, "INPUT.MIN_SIZE_TEST": 1200, "INPUT.MAX_SIZE_TEST": 2000},
     reproduced=DYNAMIC_HEAD_CONVENTIONS,
     arrange=order_merging,
+)
+
+# OpenVINO Training Extensions has mmdetection's names, behind "model." (2.x) or in a wrapper (1.x, see `weights_in`). It
+# stretches images to 992x800 pixels; here they keep their aspect ratio within that size.
+OTX = MMDETECTION._replace(
+    title="OpenVINO Training Extensions",
+    marks=("model.bbox_head.atss_cls.weight", "model.backbone.conv1.weight"),
+    rename=lambda key: MMDETECTION.rename(key.removeprefix("model.")),
+    parts=("model.",),
+    settings={
+        **MMDETECTION.settings,
+        "MODEL.PIXEL_MEAN": [0.0, 0.0, 0.0],
+        "MODEL.PIXEL_STD": [255.0, 255.0, 255.0],
+        "MODEL.ATSS.RELU_BEFORE_P7": True,
+        "INPUT.MIN_SIZE_TRAIN": (800,),
+        "INPUT.MAX_SIZE_TRAIN": 992,
+        "INPUT.MIN_SIZE_TEST": 800,
+        "INPUT.MAX_SIZE_TEST": 992,
+    },
+    reproduced=None,
+)
+OTX_MOBILENET = OTX._replace(
+    marks=("model.bbox_head.atss_cls.weight", "model.backbone.features.init_block.conv.weight"),
+    settings={**OTX.settings, "MODEL.BACKBONE.FREEZE_AT": 0},
+)
+# Its published MobileNetV2-ATSS has neither. Its ResNeXt101-ATSS would be mmdetection's by its names.
+OTX_PUBLISHED = OTX_MOBILENET._replace(
+    marks=("bbox_head.atss_cls.weight", "backbone.features.init_block.conv.weight"), parts=MMDETECTION.parts
 )
 
 # ImageNet weights have no offsets, which are initialised to 0.
@@ -314,7 +356,8 @@ MSRA = Format(
 )
 
 FORMATS = (
-    PAPER, DYNAMIC_HEAD_SWIN, DYNAMIC_HEAD, MMDETECTION_SWIN, MMDETECTION, FCOS, RETINANET, TORCHVISION, MSRA
+    PAPER, DYNAMIC_HEAD_SWIN, DYNAMIC_HEAD, MMDETECTION_SWIN, MMDETECTION, OTX, OTX_MOBILENET, OTX_PUBLISHED, FCOS,
+    RETINANET, TORCHVISION, MSRA,
 )  # fmt: skip
 
 

@@ -76,8 +76,13 @@ for core in ("numpy.core", "numpy._core"):
     ARRAYS[f"{core}.multiarray.scalar"] = scalar
     ARRAYS[f"{core}.numeric._frombuffer"] = from_buffer
 
-# mmengine's log of losses, whose methods are pickled as attributes of the class.
-TORCH_GLOBALS = {**ARRAYS, "mmengine.logging.history_buffer.HistoryBuffer": Inert, "builtins.getattr": Inert}
+TORCH_GLOBALS = {
+    **ARRAYS,
+    # mmengine's log of losses, whose methods are pickled as attributes of the class.
+    "mmengine.logging.history_buffer.HistoryBuffer": Inert,
+    "builtins.getattr": Inert,
+    "otx.types.task.OTXTaskType": Inert,  # among the settings of a model of OpenVINO Training Extensions 2.6
+}
 PICKLE_GLOBALS = {
     **ARRAYS,
     "collections.OrderedDict": dict,
@@ -196,23 +201,42 @@ def read_weights(path, allow_pickle=False):
         if not finite:
             raise InputError(f"{path}: {shown(name)} holds numbers that are not finite")
         tensors[name.removeprefix(prefix)] = value
-    return tensors, class_names(content.get("meta"))
+    return tensors, class_names(content)
 
 
 def weights_in(content):
-    """The dict of weights in a checkpoint, which may be the checkpoint itself."""
+    """The dict of weights in a checkpoint, which may be the checkpoint itself.
+
+    OpenVINO Training Extensions 1.x wraps a checkpoint of mmdetection; its keys get the prefix that 2.x gives them.
+    """
     for key in ("model", "state_dict", "blobs"):
         if isinstance(content.get(key), dict):
+            wrapped = content[key].get("state_dict")
+            if isinstance(wrapped, dict):
+                return {f"model.{name}": value for name, value in wrapped.items()}
             return content[key]
     return content
 
 
-def class_names(meta):
-    """Class names in the metadata of mmdetection: CLASSES in 2.x, dataset_meta in 3.x."""
-    meta = meta if isinstance(meta, dict) else {}
-    dataset = meta.get("dataset_meta")
-    names = dataset.get("classes", dataset.get("CLASSES")) if isinstance(dataset, dict) else meta.get("CLASSES")
-    return list(names) if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names) else []
+# Where checkpoints have them: mmdetection 3.x and 2.x, OpenVINO Training Extensions 2.x and 1.x.
+CLASS_NAMES = (
+    ("meta", "dataset_meta", "classes"),
+    ("meta", "dataset_meta", "CLASSES"),
+    ("meta", "CLASSES"),
+    ("hyper_parameters", "label_info", "label_names"),
+    ("labels",),
+)
+
+
+def class_names(content):
+    """Class names in a checkpoint, or []."""
+    for keys in CLASS_NAMES:
+        names = content
+        for key in keys:
+            names = names.get(key) if isinstance(names, dict) else None
+        if names and isinstance(names, (list, tuple, dict)) and all(isinstance(name, str) for name in names):
+            return list(names)
+    return []
 
 
 def shown(name):
