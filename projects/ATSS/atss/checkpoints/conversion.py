@@ -98,7 +98,7 @@ def rename(path, weights):
     if not format:
         if any(key.startswith((BOTTOM_UP, "stem.")) for key in weights):
             raise InputError(f"{path}: has Detectron2's names already; use it as it is (MODEL.WEIGHTS)")
-        titles = ", ".join(format.title for format in FORMATS)
+        titles = ", ".join(dict.fromkeys(format.title for format in FORMATS))
         raise InputError(f"{path}: not a checkpoint of one of {titles}; its keys are {some(weights)}")
     names = {key: format.rename(key) for key in weights}
     unknown = [key for key, ours in names.items() if ours == "" and key.startswith(format.parts)]
@@ -237,5 +237,6 @@ def shapes_of(cfg):
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
+    cfg.MODEL.TIMM.PRETRAINED, cfg.MODEL.TIMM.FILE = False, ""
     with torch.device("meta"):
         return {key: value.shape for key, value in build_model(cfg).state_dict().items()}
