@@ -113,6 +113,62 @@ def test_every_key_of_a_dynamic_head_is_mapped(tmp_path, layout, a, conventions,
     assert atss.DYHEAD_BLOCKS == theirs.DYHEAD_BLOCKS == 6
 
 
+@pytest.mark.parametrize(
+    "layout, a, name, order_of_scores",
+    [
+        (layouts.dynamichead, layouts.SWIN_T, "swin_T_FPN_dyhead_2x", True),
+        (layouts.mmdetection, layouts.SWIN_L, "swin_L_FPN_dyhead_2x", False),
+    ],
+    ids=["DynamicHead", "mmdetection"],
+)
+def test_every_key_of_a_swin_transformer_is_mapped(tmp_path, layout, a, name, order_of_scores):
+    content, zoo = layout(a, light=True), load_config(f"configs/atss_{name}.yaml", CPU)
+
+    found = convert(saved(tmp_path, content), base())
+
+    assert set(found.mapped) | set(found.left) == set(content.get("model") or content["state_dict"])
+    assert all(key.endswith("relative_position_index") for key in found.left)
+    assert set(found.weights) == set(shapes_of(found.cfg))
+    cfg = found.cfg
+    assert zoo.MODEL.TIMM.NAME.startswith(f"{cfg.MODEL.TIMM.NAME}.") and cfg.MODEL.TIMM.NORM_FEATURES
+    for key in (
+        "RELU_BEFORE_P7",
+        "SIZE_DIVISIBILITY",
+        "DYHEAD_BLOCKS",
+        "NUM_CONVS",
+        "PREDICTOR_KERNEL",
+        "ANCHOR_OFFSET",
+    ):
+        assert cfg.MODEL.ATSS[key] == zoo.MODEL.ATSS[key], key
+    for key in ("FORMAT", "MIN_SIZE_TEST", "MAX_SIZE_TEST", "RESIZE_LIKE"):
+        assert cfg.INPUT[key] == zoo.INPUT[key], key
+    assert (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == (zoo.MODEL.PIXEL_MEAN, zoo.MODEL.PIXEL_STD)
+    assert cfg.MODEL.ATSS.TOPK_BY_CENTERNESS is order_of_scores and cfg.MODEL.ATSS.SCORE_ROOT is False
+    convert(saved(tmp_path, content), zoo, own_model=True)
+
+
+def test_inputs_of_mergings_change_their_order(tmp_path):
+    """mmdetection: channel, row, column; timm, as the original: column, row, channel; and a stage later."""
+    content = layouts.mmdetection(layouts.Architecture(channels=64, blocks=1, kernel=1, swin=(96, 6, 3, 7)))
+    theirs = content["state_dict"]
+
+    ours = convert(saved(tmp_path, content), base()).weights
+
+    for name, ending in (("norm.bias", ()), ("reduction.weight", (7,))):
+        before = theirs[f"backbone.stages.1.downsample.{name}"]
+        after = ours[f"{BOTTOM_UP}model.layers.2.downsample.{name}"]
+        for channel, row, column in ((0, 0, 0), (5, 0, 1), (191, 1, 0), (100, 1, 1)):
+            place = (*ending, (2 * column + row) * 192 + channel)
+            assert after[place] == before[(*ending, 4 * channel + 2 * row + column)]
+    expected = {
+        "model.patch_embed.proj.bias": "patch_embed.projection.bias",
+        "model.layers.2.blocks.5.attn.qkv.weight": "stages.2.blocks.5.attn.w_msa.qkv.weight",
+        "model.layers.3.blocks.1.mlp.fc1.bias": "stages.3.blocks.1.ffn.layers.0.0.bias",
+        "norms.res3.weight": "norm1.weight",
+    }
+    assert all(torch.equal(ours[BOTTOM_UP + a], theirs[f"backbone.{b}"]) for a, b in expected.items())
+
+
 PAPER_KEYS = {
     "backbone.bottom_up.stem.conv1.weight": "backbone.body.stem.conv1.weight",
     "backbone.bottom_up.res2.0.shortcut.norm.bias": "backbone.body.layer1.0.downsample.1.bias",

@@ -241,5 +241,6 @@ def shapes_of(cfg):
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
+    cfg.MODEL.TIMM.PRETRAINED, cfg.MODEL.TIMM.FILE = False, ""
     with torch.device("meta"):
         return {key: value.shape for key, value in build_model(cfg).state_dict().items()}

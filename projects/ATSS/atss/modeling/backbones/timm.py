@@ -17,6 +17,7 @@ from .swin import pad_before_shift
 
 # Arguments by which models that are built for one size of images take others, too.
 ANY_SIZE = (
+    {"dynamic_img_size": True, "always_partition": True},
     {"dynamic_img_size": True},
     {"strict_img_size": False, "always_partition": True},
     {"strict_img_size": False},
