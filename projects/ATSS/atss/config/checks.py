@@ -38,7 +38,8 @@ def _is_range(value):
 # Values that a key may have; those of a registry when the check runs.
 CHOICES = {
     "MODEL.ATSS.BOX_LOSS": ("giou", "smooth_l1"),
-    "MODEL.ATSS.BOX_CODING": ("box", "point"),
+    "MODEL.ATSS.CLASS_LOSS": ("focal", "quality_focal"),
+    "MODEL.ATSS.BOX_CODING": ("box", "point", "distribution"),
     "MODEL.ATSS.ASSIGNER": ASSIGNER_REGISTRY,
     "MODEL.ATSS.ASSIGNER_BACKEND": BACKENDS,
     "MODEL.ATSS.LOSS_BACKEND": BACKENDS,
@@ -62,6 +63,7 @@ NUMBERS = {
     "MODEL.ATSS.SCALES_PER_OCTAVE": (_is_positive, "positive numbers"),
     "MODEL.ATSS.ANCHOR_SCALE": (_is_positive, "positive numbers"),
     "MODEL.ATSS.NUM_CONVS": (_is_positive, "positive numbers"),
+    "MODEL.ATSS.MAX_DISTANCE": (_is_positive, "a number of strides"),
     "MODEL.ATSS.IOU_THRESHOLDS": (
         lambda pair: len(pair) == 2 and _are_positive(pair) and pair[0] <= pair[1] <= 1,
         "[negative, positive], 0 < negative <= positive <= 1",
@@ -94,6 +96,7 @@ def check_config(cfg: CfgNode) -> None:
     except KeyError:
         norm = cfg.MODEL.ATSS.NORM
         raise InputError(f"MODEL.ATSS.NORM: Detectron2 has no normalisation {norm!r}; 'GN', say, or ''") from None
+    _check_class_loss(cfg.MODEL.ATSS)
     _check_rule(cfg.MODEL.ATSS)
     sizes, ranges = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.BOX_RANGES
     if not all(map(_is_range, ranges)) or (ranges and len(ranges) != len(sizes)):
@@ -133,12 +136,29 @@ def check_compiler(cfg: CfgNode) -> None:
         )
 
 
+def _check_class_loss(atss):
+    """Check that class loss, centerness, box loss and box coding fit each other."""
+    if atss.CLASS_LOSS == "focal":
+        if atss.BOX_CODING == "distribution":
+            raise InputError("MODEL.ATSS.BOX_CODING 'distribution' needs MODEL.ATSS.CLASS_LOSS 'quality_focal'")
+        return
+    if atss.CENTERNESS:
+        raise InputError(
+            "MODEL.ATSS.CLASS_LOSS 'quality_focal' takes the place of centerness: set MODEL.ATSS.CENTERNESS False"
+        )
+    for key, values in (("BOX_LOSS", ("giou",)), ("LOSS_BACKEND", ("auto", "torch"))):
+        if atss[key] not in values:
+            raise InputError(
+                f"MODEL.ATSS.CLASS_LOSS 'quality_focal' has no MODEL.ATSS.{key} {atss[key]!r}, only {values[-1]!r}"
+            )
+
+
 def _check_rule(atss):
     """Check that label assignment, anchors and box coding fit each other."""
     num_anchors = len(atss.ASPECT_RATIOS) * atss.SCALES_PER_OCTAVE
-    if atss.BOX_CODING == "point" and num_anchors != 1:
+    if atss.BOX_CODING != "box" and num_anchors != 1:
         raise InputError(
-            "MODEL.ATSS.BOX_CODING 'point' regresses from a location, which has one anchor then, but "
+            f"MODEL.ATSS.BOX_CODING {atss.BOX_CODING!r} regresses from a location, which has one anchor then, but "
             f"MODEL.ATSS.ASPECT_RATIOS {atss.ASPECT_RATIOS} and MODEL.ATSS.SCALES_PER_OCTAVE {atss.SCALES_PER_OCTAVE} "
             f"make {num_anchors}"
         )

@@ -36,8 +36,10 @@ class DistributionCoding:
 
     def decode(self, logits: Tensor, anchors: Tensor) -> Tensor:
         """Boxes (..., 4) from `logits` (..., 4 (n + 1)), side by side in the order left, top, right, bottom."""
-        distances = torch.arange(self.max_distance + 1, dtype=logits.dtype, device=logits.device)
-        return self.points.decode(logits.unflatten(-1, (4, -1)).softmax(-1) @ distances, anchors)
+        numbers = torch.arange(self.max_distance + 1, device=logits.device)
+        # Not a product of matrices, which mixed precision would round.
+        distances = (logits.unflatten(-1, (4, -1)).softmax(-1) * numbers).sum(-1)
+        return self.points.decode(distances, anchors)
 
 
 def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
