@@ -96,8 +96,8 @@ def paper(a, num_classes=80, light=False):
     return {"model": weights, "optimizer": {"state": {}, "param_groups": []}, "scheduler": {}, "iteration": 90000}
 
 
-def mmdetection(a, classes=80, version=3, light=False):
-    """A checkpoint of mmdetection."""
+def mmdetection(a, classes=80, version=3, light=False, gfl=False):
+    """A checkpoint of an ATSS or a GFL model of mmdetection."""
     c = a.channels
     shapes = resnet(a, "backbone.")
     shapes |= {name.replace("weight", "num_batches_tracked"): () for name in shapes if "bn1.weight" in name}
@@ -109,8 +109,12 @@ def mmdetection(a, classes=80, version=3, light=False):
         for i in range(4):
             shapes |= convolution(f"bbox_head.{tower}.{i}.conv", c, c, bias=False)
             shapes |= {f"bbox_head.{tower}.{i}.gn.{s}": (c,) for s in ("weight", "bias")}
-    shapes |= convolution("bbox_head.atss_cls", classes, c) | convolution("bbox_head.atss_reg", 4, c)
-    shapes |= convolution("bbox_head.atss_centerness", 1, c)
+    if gfl:
+        shapes |= convolution("bbox_head.gfl_cls", classes, c) | convolution("bbox_head.gfl_reg", 4 * 17, c)
+        shapes |= {"bbox_head.integral.project": (17,)}
+    else:
+        shapes |= convolution("bbox_head.atss_cls", classes, c) | convolution("bbox_head.atss_reg", 4, c)
+        shapes |= convolution("bbox_head.atss_centerness", 1, c)
     shapes |= {f"bbox_head.scales.{i}.scale": () for i in range(5)}
     names = [f"thing {i}" for i in range(classes)]
     meta = {"CLASSES": tuple(names)} if version == 2 else {"dataset_meta": {"classes": tuple(names)}}

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..errors import InputError, first_line
-from .formats import BOTTOM_UP, FORMATS, Format, format_of
+from .formats import BOTTOM_UP, FORMATS, MMDETECTION_GFL, Format, format_of
 from .reading import read_weights, some
 
 EPS = 1e-5  # epsilon of Detectron2's FrozenBatchNorm2d
@@ -121,7 +121,18 @@ def architecture_of(weights, format):
     offsets = [weights[name] for name in names if name in weights]
     if offsets:
         settings["MODEL.RESNETS.DEFORM_MODULATED"] = any(len(offset) == 27 for offset in offsets)
-    num_anchors = len(weights["head.centerness.bias"])
+    if format is MMDETECTION_GFL:
+        num_anchors, num_values = 1, len(weights["head.box_deltas.weight"])
+        if num_values % 4 or num_values < 8:
+            raise ValueError(f"{num_values} numbers for the distributions of four distances")
+        settings |= {
+            "MODEL.ATSS.CLASS_LOSS": "quality_focal",
+            "MODEL.ATSS.CENTERNESS": False,
+            "MODEL.ATSS.BOX_CODING": "distribution",
+            "MODEL.ATSS.MAX_DISTANCE": num_values // 4 - 1,
+        }
+    else:
+        num_anchors = len(weights["head.centerness.bias"])
     num_classes = len(weights["head.class_logits.weight"]) // num_anchors
     if not 0 < num_classes <= MAX_CLASSES:
         raise ValueError(f"{num_classes} classes")

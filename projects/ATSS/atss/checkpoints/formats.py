@@ -127,10 +127,11 @@ MMDETECTION = Format(
         (r"bbox_head\.reg_convs\.(\d)\.conv\.(weight|bias)", r"head.box_tower.\1.\2"),
         (r"bbox_head\.cls_convs\.(\d)\.gn\.(weight|bias)", r"head.class_tower.\1.norm.\2"),
         (r"bbox_head\.reg_convs\.(\d)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
-        (r"bbox_head\.atss_cls\.(\w+)", r"head.class_logits.\1"),
-        (r"bbox_head\.atss_reg\.(\w+)", r"head.box_deltas.\1"),
+        (r"bbox_head\.(?:atss|gfl)_cls\.(\w+)", r"head.class_logits.\1"),
+        (r"bbox_head\.(?:atss|gfl)_reg\.(\w+)", r"head.box_deltas.\1"),
         (r"bbox_head\.atss_centerness\.(\w+)", r"head.centerness.\1"),
         (r"bbox_head\.scales\.(\d)\.scale", r"head.scales.\1"),
+        (r"bbox_head\.integral\.project", None),  # 0, 1, ..., n
     ),
     ("backbone.", "neck.", "bbox_head."),
     {
@@ -144,6 +145,10 @@ MMDETECTION = Format(
     },
     # Its convolutions have no bias before a normalisation.
     absent=((r"head\.(class|box)_tower\.\d\.bias", 0.0),),
+)
+
+MMDETECTION_GFL = MMDETECTION._replace(
+    title="mmdetection's GFL", marks=("bbox_head.gfl_cls.weight", "backbone.conv1.weight")
 )
 
 TORCHVISION = Format(
@@ -176,7 +181,7 @@ MSRA = Format(
     whole=False,
 )
 
-FORMATS = (PAPER, MMDETECTION, TORCHVISION, MSRA)
+FORMATS = (PAPER, MMDETECTION, MMDETECTION_GFL, TORCHVISION, MSRA)
 
 
 def format_of(weights):
