@@ -388,7 +388,7 @@ def test_quality_focal_loss_needs_no_centerness_and_gives_final_scores(box_codin
     logits, deltas, _ = predictions.by_anchor(box_coding.num_values)
     assert deltas.shape == (2, len(grid), box_coding.num_values)
     best = logits[0].amax(1).argmax()
-    assert found.scores[0] == logits[0, best].max().sigmoid()
+    assert found.scores[0].item() == pytest.approx(logits[0, best].max().sigmoid().item())
     box = box_coding.decode(deltas[0, best], grid.boxes()[best])
     torch.testing.assert_close(found.boxes[0], box.clamp(min=0).minimum(torch.tensor([96.0, 64, 96, 64])))
 
