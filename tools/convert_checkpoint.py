@@ -4,9 +4,10 @@
     python tools/convert_checkpoint.py ATSS_R_50_FPN_1x.pth --output converted/
     python train_net.py --config-file converted/config.yaml --eval-only
 
-It reads models of the paper's repository and of mmdetection (2.x and 3.x); to train from, backbone and pyramid of
-Detectron2's RetinaNet and FCOS, and the ResNets of torchvision, timm and MSRA (ImageNet). It never runs code that a
-file may hold. The architecture is read off the weights. `keys.txt` lists every key that it mapped, left or filled in.
+It reads models of the paper's repository, of DynamicHead, of OpenVINO Training Extensions (1.x and 2.x) and of
+mmdetection (2.x and 3.x: ATSS, also with a dynamic head, and GFL); to train from, backbone and pyramid of Detectron2's
+RetinaNet and FCOS, and the ResNets of torchvision, timm and MSRA (ImageNet). It never runs code that a file may hold.
+The architecture is read off the weights. `keys.txt` lists every key that it mapped, left or filled in.
 """
 
 import argparse

@@ -179,8 +179,8 @@ def dynamichead(a, num_classes=80, light=False):
     return {"model": filled(shapes, light), "optimizer": {"state": {}, "param_groups": []}, "iteration": 89999}
 
 
-def mmdetection(a, classes=80, version=3, light=False):
-    """A checkpoint of mmdetection."""
+def mmdetection(a, classes=80, version=3, light=False, gfl=False):
+    """A checkpoint of an ATSS or a GFL model of mmdetection."""
     c, neck = a.channels, "neck.0" if a.blocks else "neck"
     if a.swin:
         names = {"layers": "stages", "fc1": "ffn.layers.0.0", "fc2": "ffn.layers.1", "proj": "projection"}
@@ -199,10 +199,13 @@ def mmdetection(a, classes=80, version=3, light=False):
         for i in range(0 if a.blocks else 4):
             shapes |= convolution(f"bbox_head.{tower}.{i}.conv", c, c, bias=False)
             shapes |= {f"bbox_head.{tower}.{i}.gn.{s}": (c,) for s in ("weight", "bias")}
-    shapes |= convolution("bbox_head.atss_cls", classes, c, a.kernel) | convolution(
-        "bbox_head.atss_reg", 4, c, a.kernel
-    )
-    shapes |= convolution("bbox_head.atss_centerness", 1, c, a.kernel)
+    if gfl:
+        shapes |= convolution("bbox_head.gfl_cls", classes, c) | convolution("bbox_head.gfl_reg", 4 * 17, c)
+        shapes |= {"bbox_head.integral.project": (17,)}
+    else:
+        shapes |= convolution("bbox_head.atss_cls", classes, c, a.kernel)
+        shapes |= convolution("bbox_head.atss_reg", 4, c, a.kernel)
+        shapes |= convolution("bbox_head.atss_centerness", 1, c, a.kernel)
     shapes |= {f"bbox_head.scales.{i}.scale": () for i in range(5)}
     names = [f"thing {i}" for i in range(classes)]
     meta = {"CLASSES": tuple(names)} if version == 2 else {"dataset_meta": {"classes": tuple(names)}}

@@ -169,6 +169,42 @@ def test_inputs_of_mergings_change_their_order(tmp_path):
     assert all(torch.equal(ours[BOTTOM_UP + a], theirs[f"backbone.{b}"]) for a, b in expected.items())
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_every_key_of_mmdetections_gfl_is_mapped(tmp_path, version):
+    content = layouts.mmdetection(layouts.Architecture(), version=version, light=True, gfl=True)
+
+    found = convert(saved(tmp_path, content), base())
+
+    assert set(found.mapped) | set(found.left) == set(content["state_dict"])
+    left = {key for key in found.left if not key.endswith("num_batches_tracked")}
+    assert left == {"bbox_head.integral.project"}
+    assert found.filled == [f"head.{t}_tower.{i}.bias" for t in ("box", "class") for i in range(4)]
+    assert set(found.weights) == set(shapes_of(found.cfg))
+    conventions = (0, 0.0, False, False, False, "mmdetection", "RGB", [58.395, 57.12, 57.375])
+    check_config(found.cfg, "atss_R_50_FPN_gfl_1x", conventions)
+    atss, zoo = found.cfg.MODEL.ATSS, load_config("configs/atss_R_50_FPN_gfl_1x.yaml", CPU).MODEL.ATSS
+    for key in ("CLASS_LOSS", "CENTERNESS", "BOX_CODING", "MAX_DISTANCE"):
+        assert atss[key] == zoo[key], key
+
+
+def test_gfl_and_atss_do_not_fit_each_others_config(tmp_path):
+    of_gfl, of_atss = (layouts.mmdetection(SMALL, light=True, gfl=gfl) for gfl in (True, False))
+    configs = [load_config(f"configs/atss_R_50_FPN_{name}.yaml", SMALL_CFG) for name in ("gfl_1x", "1x")]
+
+    message = refused(saved(tmp_path, of_gfl), configs[1], own_model=True, own_datasets=True)
+    assert "a model with MODEL.ATSS.CLASS_LOSS quality_focal, but the config has focal" in message
+    assert "has no place for head.centerness" in refused(saved(tmp_path, of_atss), configs[0], own_model=True)
+    convert(saved(tmp_path, of_gfl), configs[0], own_model=True, own_datasets=True)
+
+
+@pytest.mark.parametrize("number", [4, 66])
+def test_distributions_of_an_impossible_size_are_refused(tmp_path, number):
+    content = layouts.mmdetection(SMALL, light=True, gfl=True)
+    content["state_dict"]["bbox_head.gfl_reg.weight"] = torch.zeros(number, 64, 3, 3)
+
+    assert f"{number} numbers for the distributions of four distances" in refused(saved(tmp_path, content))
+
+
 PAPER_KEYS = {
     "backbone.bottom_up.stem.conv1.weight": "backbone.body.stem.conv1.weight",
     "backbone.bottom_up.res2.0.shortcut.norm.bias": "backbone.body.layer1.0.downsample.1.bias",

@@ -124,6 +124,8 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         ("MODEL.ATSS.DYHEAD_BLOCKS -1", ["MODEL.ATSS.DYHEAD_BLOCKS", "got -1"]),
         ("MODEL.ATSS.DYHEAD_BLOCKS 1 MODEL.FPN.OUT_CHANNELS 40", ["MODEL.FPN.OUT_CHANNELS is 40", "multiple of 16"]),
         ("MODEL.ATSS.PIXEL_EXTENT 2", ["MODEL.ATSS.PIXEL_EXTENT", "2 is not one of 0, 1"]),
+        ("MODEL.ATSS.MAX_DISTANCE 0", ["MODEL.ATSS.MAX_DISTANCE", "strides", "got 0"]),
+        ("MODEL.ATSS.CLASS_LOSS qfl", ["MODEL.ATSS.CLASS_LOSS", "'focal', 'quality_focal'"]),
         ("MODEL.ATSS.BOX_LOSS l2", ["MODEL.ATSS.BOX_LOSS", "'giou', 'smooth_l1'"]),
         ("MODEL.ATSS.IOU_THRESHOLDS ['a','b']", ["MODEL.ATSS.IOU_THRESHOLDS", "[negative, positive]"]),
         ("MODEL.ATSS.IOU_THRESHOLDS [0.5,0.4]", ["MODEL.ATSS.IOU_THRESHOLDS", "negative <= positive", "[0.5, 0.4]"]),
@@ -132,6 +134,22 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         (
             "MODEL.ATSS.BOX_CODING point MODEL.ATSS.ASPECT_RATIOS [0.5,1.0,2.0] MODEL.ATSS.SCALES_PER_OCTAVE 3",
             ["MODEL.ATSS.BOX_CODING", "MODEL.ATSS.ASPECT_RATIOS", "MODEL.ATSS.SCALES_PER_OCTAVE", "9"],
+        ),
+        (
+            "MODEL.ATSS.CLASS_LOSS quality_focal",
+            ["MODEL.ATSS.CLASS_LOSS 'quality_focal'", "MODEL.ATSS.CENTERNESS False"],
+        ),
+        (
+            "MODEL.ATSS.CLASS_LOSS quality_focal MODEL.ATSS.CENTERNESS False MODEL.ATSS.BOX_LOSS smooth_l1",
+            ["MODEL.ATSS.CLASS_LOSS 'quality_focal'", "MODEL.ATSS.BOX_LOSS 'smooth_l1'", "'giou'"],
+        ),
+        (
+            "MODEL.ATSS.CLASS_LOSS quality_focal MODEL.ATSS.CENTERNESS False MODEL.ATSS.LOSS_BACKEND triton",
+            ["MODEL.ATSS.CLASS_LOSS 'quality_focal'", "MODEL.ATSS.LOSS_BACKEND 'triton'", "'torch'"],
+        ),
+        (
+            "MODEL.ATSS.BOX_CODING distribution",
+            ["MODEL.ATSS.BOX_CODING 'distribution'", "MODEL.ATSS.CLASS_LOSS 'quality_focal'"],
         ),
         (
             "MODEL.ATSS.BOX_CODING point MODEL.ATSS.SCALES_PER_OCTAVE 2",

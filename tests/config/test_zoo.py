@@ -43,7 +43,7 @@ BLOCKS = {50: {"2": 3, "3": 4, "4": 6, "5": 3}, 101: {"2": 3, "3": 4, "4": 23, "
 def test_the_zoo_is_complete():
     names = {path.stem.removeprefix("atss_") for path in ROOT.glob("configs/atss_[RX]_[51]0*.yaml")}
 
-    assert names - {"R_10_FPN_demo", "R_10_FPN_study", *DYHEAD} == set(ZOO)
+    assert names - {"R_10_FPN_demo", "R_10_FPN_study", "R_50_FPN_gfl_1x", *DYHEAD} == set(ZOO)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -77,6 +77,26 @@ def test_a_config_with_a_dynamic_head(name):
     assert len(model.neck.blocks) == 6 and len(model.head.class_tower) == 0
     assert model.head.class_logits.kernel_size == (1, 1) and model.size_divisibility == DYHEAD[name][3]
     assert DYHEAD[name][:3] == (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.INPUT.MIN_SIZE_TRAIN)
+
+    takes_a_step_and_finds_boxes(cfg, model)
+
+
+def test_generalized_focal_loss():
+    """mmdetection's recipe: torchvision's ResNet-50, 1x, plain SGD at 0.01 after a linear warmup."""
+    cfg = load_config(
+        "configs/atss_R_50_FPN_gfl_1x.yaml", ["MODEL.DEVICE", "cpu", "MODEL.ATSS.SCORE_THRESH_TEST", "0.0"]
+    )
+    model = build_model(cfg)
+
+    assert model.backbone.bottom_up.res3[0].conv1.stride == (1, 1), "as torchvision's"
+    head = model.head
+    assert head.centerness is None and len(head.class_logits.bias) == 80 and len(head.box_deltas.bias) == 4 * 17
+    assert (head.class_loss, head.focal_loss_gamma) == ("quality_focal", 2.0)
+    assert (head.box_loss_weight, head.distribution_loss_weight) == (2.0, 0.25)
+    solver = cfg.SOLVER
+    assert (solver.MAX_ITER, solver.STEPS, solver.IMS_PER_BATCH) == (90000, (60000, 80000), 16)
+    groups = Trainer.build_optimizer(cfg, model).param_groups
+    assert {(group["lr"], group["weight_decay"]) for group in groups} == {(0.01, 0.0001)}
 
     takes_a_step_and_finds_boxes(cfg, model)
 

@@ -8,6 +8,7 @@ import torch
 from atss.export import ExportedATSS, suppress
 from atss.export.verification import match, pick, side_by_side, without_suppression
 from atss.modeling.box_coding import BoxCoding, PointCoding
+from atss.modeling.distribution_coding import DistributionCoding
 from atss.modeling.inference import Detections
 from tests.export.two_levels import make_detector
 
@@ -17,6 +18,11 @@ VARIANTS = {
     "no centerness": {"centerness": False},
     "no level scalars, no normalisation": {"level_scalars": False, "norm": ""},
     "points": {"box_coding": PointCoding(3.0)},
+    "distributions": {
+        "box_coding": DistributionCoding(3.0),
+        "class_loss": "quality_focal",
+        "centerness": False,
+    },
     "boxes that end with their last pixel": {"box_coding": BoxCoding(pixel_extent=1)},
     "points that end with their last pixel": {"box_coding": PointCoding(3.0, pixel_extent=1)},
     "anchors at the corners of cells": {"anchor_offset": 0.0},

@@ -10,6 +10,7 @@ from atss import add_atss_config
 from atss.modeling.anchors import make_cell_anchors
 from atss.modeling.assigners import ASSIGNER_REGISTRY, ATSSAssigner, IoUAssigner
 from atss.modeling.box_coding import BoxCoding, PointCoding
+from atss.modeling.distribution_coding import DistributionCoding
 from atss.modeling.head import ATSSHead, Predictions, build_assigner
 from atss.modeling.inference import BoxSelector
 from atss.modeling.losses import centerness_targets, giou_loss
@@ -200,8 +201,11 @@ def test_predictions_that_do_not_fit_the_grid_or_the_objects_are_named():
         head.losses(grid, predictions, [gt_boxes[0], gt_boxes[1][:, :2]], gt_classes)
 
 
-def test_mixed_precision_gives_losses_in_full_precision():
-    head = make_head()
+@pytest.mark.parametrize(
+    "options", [{}, {"class_loss": "quality_focal", "centerness": False, "box_coding": DistributionCoding()}]
+)
+def test_mixed_precision_gives_losses_in_full_precision(options):
+    head = make_head(**options)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         grid, predictions = head(features())
@@ -367,6 +371,41 @@ def test_a_deformable_tower_ends_with_a_deformable_layer():
     assert last.conv.weight.std().item() == pytest.approx(0.01, rel=0.2) and (last.offset.bias == 0).any()
 
 
-def test_a_box_loss_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"box_loss.*'giou' or 'smooth_l1'.*'iou'"):
-        make_head(box_loss="iou")
+@pytest.mark.parametrize("box_coding", [BoxCoding(), PointCoding(), DistributionCoding()])
+def test_quality_focal_loss_needs_no_centerness_and_gives_final_scores(box_coding):
+    head = make_head(box_coding, class_loss="quality_focal", centerness=False)
+    grid, predictions = head(features())
+
+    losses = head.losses(grid, predictions, *objects(3, 5))
+    sum(losses.values()).backward()
+
+    of_distributions = {"loss_distribution"} if isinstance(box_coding, DistributionCoding) else set()
+    assert set(losses) == {"loss_cls", "loss_box"} | of_distributions
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+    assert head.box_deltas.weight.grad.abs().max() > 0 and head.class_logits.weight.grad.abs().max() > 0
+    head.box_selector.score_threshold = 0.0
+    (found, _) = head.detect(grid, predictions, [(64, 96)] * 2)
+    logits, deltas, _ = predictions.by_anchor(box_coding.num_values)
+    assert deltas.shape == (2, len(grid), box_coding.num_values)
+    best = logits[0].amax(1).argmax()
+    assert found.scores[0].item() == pytest.approx(logits[0, best].max().sigmoid().item())
+    box = box_coding.decode(deltas[0, best], grid.boxes()[best])
+    torch.testing.assert_close(found.boxes[0], box.clamp(min=0).minimum(torch.tensor([96.0, 64, 96, 64])))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"box_loss": "iou"}, r"box_loss.*'giou' or 'smooth_l1'.*'iou'"),
+        ({"class_loss": "hinge"}, r"class_loss.*'focal' or 'quality_focal'.*'hinge'"),
+        ({"class_loss": "quality_focal"}, r"class_loss: 'quality_focal' needs centerness=False"),
+        (
+            {"class_loss": "quality_focal", "centerness": False, "box_loss": "smooth_l1"},
+            r"class_loss: 'quality_focal' needs .*box_loss='giou'",
+        ),
+        ({"box_coding": DistributionCoding()}, r"box_coding: distributions need class_loss='quality_focal'"),
+    ],
+)
+def test_losses_that_do_not_exist_or_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_head(**options)

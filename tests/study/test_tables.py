@@ -31,6 +31,7 @@ def test_the_papers_figures():
     assert aps(5) == [39.0, 39.2, 39.3, 39.3, 38.9] and [row.x for row in TABLES[5].rows] == [5, 6, 7, 8, 9]
     assert aps(6) == [39.1, 39.0, 39.3, 39.3, 39.1] and [row.x for row in TABLES[6].rows] == [1 / 4, 1 / 2, 1, 2, 4]
     assert aps(7) == [36.3, 38.4, 39.2, 39.3, 39.2, 39.3]
+    assert aps(8) == [39.2, 39.9, 40.2]
     full = {"AP": 39.3, "AP50": 57.5, "AP75": 42.8, "APs": 24.3, "APm": 43.3, "APl": 51.3}
     assert row(3, "RetinaNet (#A=1) + ATSS").paper == full
 
@@ -62,6 +63,15 @@ def test_table_7_varies_the_anchors_of_a_location():
     assert numbers == [9, 9, 9, 3, 3, 1]
 
 
+def test_table_8_adds_one_loss_at_a_time_to_the_papers_model():
+    rows = [row.settings for row in TABLES[8].rows]
+
+    changed = [{key for key in a if a[key] != b[key]} for a, b in pairwise(rows)]
+
+    assert rows[0] == row(3, "RetinaNet (#A=1) + ATSS").settings
+    assert changed == [{"MODEL.ATSS.CLASS_LOSS", "MODEL.ATSS.CENTERNESS"}, {"MODEL.ATSS.BOX_CODING"}]
+
+
 @pytest.mark.parametrize("row", SYSTEMS, ids=[row.name for row in SYSTEMS])
 def test_every_system_builds_and_takes_a_training_step(tiny_config, row):
     model = build_model(tiny_config(row.settings)).train()
@@ -74,7 +84,11 @@ def test_every_system_builds_and_takes_a_training_step(tiny_config, row):
     sum(losses.values()).backward()
     optimizer.step()
 
-    centerness = {"loss_centerness"} if row.settings["MODEL.ATSS.CENTERNESS"] else set()
-    assert set(losses) == {"loss_cls", "loss_box"} | centerness and all(loss.isfinite() for loss in losses.values())
+    optional = {
+        "loss_centerness": row.settings["MODEL.ATSS.CENTERNESS"],
+        "loss_distribution": row.settings["MODEL.ATSS.BOX_CODING"] == "distribution",
+    }
+    assert set(losses) == {"loss_cls", "loss_box", *(name for name, used in optional.items() if used)}
+    assert all(loss.isfinite() for loss in losses.values())
     assert losses["loss_box"] > 0, "some anchor is positive"
     assert any(not torch.equal(a, b) for a, b in zip(before, model.head.parameters(), strict=True))

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..errors import InputError, first_line
-from .formats import BOTTOM_UP, FORMATS, Format, format_of
+from .formats import BOTTOM_UP, FORMATS, MMDETECTION_GFL, Format, format_of
 from .reading import read_weights, some
 
 EPS = 1e-5  # epsilon of Detectron2's FrozenBatchNorm2d
@@ -133,7 +133,19 @@ def architecture_of(weights, format):
         settings = resnet_of(weights, format.whole)
     if not format.whole:
         return settings
-    num_anchors, predictor = len(weights["head.centerness.bias"]), weights["head.class_logits.weight"]
+    predictor = weights["head.class_logits.weight"]
+    if format is MMDETECTION_GFL:
+        num_anchors, num_values = 1, len(weights["head.box_deltas.weight"])
+        if num_values % 4 or num_values < 8:
+            raise ValueError(f"{num_values} numbers for the distributions of four distances")
+        settings |= {
+            "MODEL.ATSS.CLASS_LOSS": "quality_focal",
+            "MODEL.ATSS.CENTERNESS": False,
+            "MODEL.ATSS.BOX_CODING": "distribution",
+            "MODEL.ATSS.MAX_DISTANCE": num_values // 4 - 1,
+        }
+    else:
+        num_anchors = len(weights["head.centerness.bias"])
     num_classes = len(predictor) // num_anchors
     if not 0 < num_classes <= MAX_CLASSES:
         raise ValueError(f"{num_classes} classes")

@@ -247,10 +247,11 @@ MMDETECTION = Format(
         (r"bbox_head\.reg_convs\.(\d)\.conv\.(weight|bias)", r"head.box_tower.\1.\2"),
         (r"bbox_head\.cls_convs\.(\d)\.gn\.(weight|bias)", r"head.class_tower.\1.norm.\2"),
         (r"bbox_head\.reg_convs\.(\d)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
-        (r"bbox_head\.atss_cls\.(\w+)", r"head.class_logits.\1"),
-        (r"bbox_head\.atss_reg\.(\w+)", r"head.box_deltas.\1"),
+        (r"bbox_head\.(?:atss|gfl)_cls\.(\w+)", r"head.class_logits.\1"),
+        (r"bbox_head\.(?:atss|gfl)_reg\.(\w+)", r"head.box_deltas.\1"),
         (r"bbox_head\.atss_centerness\.(\w+)", r"head.centerness.\1"),
         (r"bbox_head\.scales\.(\d)\.scale", r"head.scales.\1"),
+        (r"bbox_head\.integral\.project", None),  # 0, 1, ..., n
     ),
     ("backbone.", "neck.", "bbox_head."),
     {
@@ -325,6 +326,10 @@ FCOS = RETINANET._replace(
     provides=f"{RESNET}|{PYRAMID_TO_P7}",
 )
 
+MMDETECTION_GFL = MMDETECTION._replace(
+    title="mmdetection's GFL", marks=("bbox_head.gfl_cls.weight", "backbone.conv1.weight")
+)
+
 TORCHVISION = Format(
     "torchvision's or timm's ResNets",
     ("conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight"),
@@ -356,8 +361,8 @@ MSRA = Format(
 )
 
 FORMATS = (
-    PAPER, DYNAMIC_HEAD_SWIN, DYNAMIC_HEAD, MMDETECTION_SWIN, MMDETECTION, OTX, OTX_MOBILENET, OTX_PUBLISHED, FCOS,
-    RETINANET, TORCHVISION, MSRA,
+    PAPER, DYNAMIC_HEAD_SWIN, DYNAMIC_HEAD, MMDETECTION_SWIN, MMDETECTION, MMDETECTION_GFL, OTX, OTX_MOBILENET,
+    OTX_PUBLISHED, FCOS, RETINANET, TORCHVISION, MSRA,
 )  # fmt: skip
 
 

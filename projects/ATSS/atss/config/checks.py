@@ -39,7 +39,8 @@ def _is_range(value):
 # Values that a key may have; those of a registry when the check runs.
 CHOICES = {
     "MODEL.ATSS.BOX_LOSS": ("giou", "smooth_l1"),
-    "MODEL.ATSS.BOX_CODING": ("box", "point"),
+    "MODEL.ATSS.CLASS_LOSS": ("focal", "quality_focal"),
+    "MODEL.ATSS.BOX_CODING": ("box", "point", "distribution"),
     "MODEL.ATSS.ASSIGNER": ASSIGNER_REGISTRY,
     "MODEL.ATSS.ASSIGNER_BACKEND": BACKENDS,
     "MODEL.ATSS.LOSS_BACKEND": BACKENDS,
@@ -66,6 +67,7 @@ NUMBERS = {
     "MODEL.ATSS.NUM_CONVS": (lambda n: n >= 0, "0 or a number of convolutions"),
     "MODEL.ATSS.DYHEAD_BLOCKS": (lambda n: n >= 0, "0 or a number of blocks"),
     "MODEL.ATSS.SIZE_DIVISIBILITY": (lambda n: n >= 1, "a number of pixels"),
+    "MODEL.ATSS.MAX_DISTANCE": (_is_positive, "a number of strides"),
     "MODEL.ATSS.IOU_THRESHOLDS": (
         lambda pair: len(pair) == 2 and _are_positive(pair) and pair[0] <= pair[1] <= 1,
         "[negative, positive], 0 < negative <= positive <= 1",
@@ -108,6 +110,7 @@ def check_config(cfg: CfgNode) -> None:
             "MODEL.ATSS.DYHEAD_BLOCKS normalises 16 groups of channels, but MODEL.FPN.OUT_CHANNELS is "
             f"{cfg.MODEL.FPN.OUT_CHANNELS}, not a multiple of 16"
         )
+    _check_class_loss(cfg.MODEL.ATSS)
     _check_rule(cfg.MODEL.ATSS)
     if cfg.MODEL.BACKBONE.NAME == "build_timm_fpn_backbone":
         record_of(cfg.MODEL.TIMM.NAME)
@@ -151,12 +154,29 @@ def check_compiler(cfg: CfgNode) -> None:
         )
 
 
+def _check_class_loss(atss):
+    """Check that class loss, centerness, box loss and box coding fit each other."""
+    if atss.CLASS_LOSS == "focal":
+        if atss.BOX_CODING == "distribution":
+            raise InputError("MODEL.ATSS.BOX_CODING 'distribution' needs MODEL.ATSS.CLASS_LOSS 'quality_focal'")
+        return
+    if atss.CENTERNESS:
+        raise InputError(
+            "MODEL.ATSS.CLASS_LOSS 'quality_focal' takes the place of centerness: set MODEL.ATSS.CENTERNESS False"
+        )
+    for key, values in (("BOX_LOSS", ("giou",)), ("LOSS_BACKEND", ("auto", "torch"))):
+        if atss[key] not in values:
+            raise InputError(
+                f"MODEL.ATSS.CLASS_LOSS 'quality_focal' has no MODEL.ATSS.{key} {atss[key]!r}, only {values[-1]!r}"
+            )
+
+
 def _check_rule(atss):
     """Check that label assignment, anchors and box coding fit each other."""
     num_anchors = len(atss.ASPECT_RATIOS) * atss.SCALES_PER_OCTAVE
-    if atss.BOX_CODING == "point" and num_anchors != 1:
+    if atss.BOX_CODING != "box" and num_anchors != 1:
         raise InputError(
-            "MODEL.ATSS.BOX_CODING 'point' regresses from a location, which has one anchor then, but "
+            f"MODEL.ATSS.BOX_CODING {atss.BOX_CODING!r} regresses from a location, which has one anchor then, but "
             f"MODEL.ATSS.ASPECT_RATIOS {atss.ASPECT_RATIOS} and MODEL.ATSS.SCALES_PER_OCTAVE {atss.SCALES_PER_OCTAVE} "
             f"make {num_anchors}"
         )

@@ -82,10 +82,12 @@ def add_atss_config(cfg: CfgNode) -> None:
     # True to ignore anchors without a match in crowd regions (iscrowd). The paper trains them as background.
     atss.IGNORE_CROWD = False
 
-    # Box regression: "box" for deltas from the anchor, "point" for distances from its centre (section 3.1); and the
-    # weights of the deltas.
+    # Box regression: "box" for deltas from the anchor, "point" for distances from its centre (section 3.1),
+    # "distribution" for distributions of these distances (GFL, arXiv 2006.04388); and the weights of the deltas.
     atss.BOX_CODING = "box"
     atss.BOX_CODING_WEIGHTS = [10.0, 10.0, 5.0, 5.0]
+    # Distributions: the largest distance, in strides (GFL: n).
+    atss.MAX_DISTANCE = 16
 
     # Speed: True for feature maps in PyTorch's channels_last memory format, which most devices convolve faster. Results
     # differ by rounding.
@@ -104,10 +106,15 @@ def add_atss_config(cfg: CfgNode) -> None:
     # The losses (section 4.1 and the paper's code).
     atss.FOCAL_LOSS_ALPHA = 0.25
     atss.FOCAL_LOSS_GAMMA = 2.0
+    # Class loss: "focal", or "quality_focal" to train the score of a class to be the IoU of the box (GFL), in the place
+    # of centerness. It has no alpha, and gamma is its beta.
+    atss.CLASS_LOSS = "focal"
+    # Weight of the distribution focal loss, with BOX_CODING "distribution" (GFL).
+    atss.DISTRIBUTION_LOSS_WEIGHT = 0.25
     # Difference at which smooth L1 turns from quadratic to linear.
     atss.SMOOTH_L1_BETA = 0.11
     # Implementation of the losses: "torch" for every device, "triton" for CUDA GPUs, "auto" for the faster one on the
-    # device. They are equal up to rounding.
+    # device. They are equal up to rounding. There is only "torch" with CLASS_LOSS "quality_focal".
     atss.LOSS_BACKEND = "auto"
 
     # Inference (the paper's code): minimum class score, boxes per level, IoU threshold of non-maximum suppression.

@@ -90,7 +90,8 @@ def compare(detector, model, batches, suppressed):
         for i, size in enumerate(padded.image_sizes):
             exported = pick(outputs, i)
             exported = pick(exported, exported.scores > 0)
-            of_image = [None if values is None else values[i] for values in predictions.by_anchor()]
+            by_anchor = predictions.by_anchor(head.box_coding.num_values)
+            of_image = [None if values is None else values[i] for values in by_anchor]
             comparison.add(exported, expected[i], *candidates_of(head, grid, of_image, size), selector)
     return comparison
 

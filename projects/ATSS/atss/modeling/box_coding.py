@@ -1,7 +1,7 @@
 """Box regression: boxes to deltas and back (section 3.1, "regression starting status").
 
-Both codings have the methods `encode` and `decode` on tensors of any leading shape, boxes being x1 y1 x2 y2 in pixels,
-and `initial_bias`, the initial bias of the box prediction.
+Both codings have the methods `encode` and `decode` on tensors of any leading shape, boxes being x1 y1 x2 y2 in pixels;
+`num_values`, how many numbers code a box; and `initial_bias`, the initial bias of the box prediction.
 
 Boxes always end at x2 and y2. A `pixel_extent` of 1 means that the last pixel of the model's boxes is at x2 and y2 and
 their width is x2 - x1 + 1, as in the paper's code: their centre is half a pixel less.
@@ -26,6 +26,7 @@ class BoxCoding:
         pixel_extent: 0, or 1 for deltas of boxes whose last pixel is at x2 and y2.
     """
 
+    num_values = 4
     initial_bias = 0.0
 
     def __init__(self, weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0), pixel_extent: int = 0):
@@ -68,6 +69,7 @@ class PointCoding:
         pixel_extent: 0, or 1 for distances to the last pixel on the right and below.
     """
 
+    num_values = 4
     # Four strides: half of the usual anchor.
     initial_bias = 4.0
 

@@ -17,8 +17,8 @@ from .assigners.matches import IGNORED
 from .box_coding import BoxCoding, PointCoding
 from .losses import GIOU_EPS, centerness_targets, smooth_l1_loss
 
-# Logits that are worked on at once: few enough for a core's cache.
-BLOCK = 1 << 16
+# Logits that are worked on at once: few enough for a core's cache, many enough for a GPU.
+BLOCK, GPU_BLOCK = 1 << 16, 1 << 24
 # Beyond, exp() overflows in float32, and softplus(x) is x.
 MAX_EXPONENT = 88
 # sigmoid(x) and softplus(x) of this are 0, in float16 too.
@@ -262,7 +262,8 @@ def level_losses(predicted, gradients, targets, box_coding, alpha, gamma, smooth
 
 def focal_sweep(logits, gradient, weight, gamma):
     """Sum of the focal loss of all logits as negatives; writes its gradient, a tensor of the same shape."""
-    logits, gradient = flat(logits).split(BLOCK), flat(gradient).split(BLOCK)
+    block = BLOCK if logits.is_cpu else GPU_BLOCK
+    logits, gradient = flat(logits).split(block), flat(gradient).split(block)
     buffers = [torch.empty_like(gradient[0]) for _ in range(3)]
     sums = []
     for x, slope in zip(logits, gradient, strict=True):

@@ -17,9 +17,11 @@ from .anchors import AnchorGrid, make_cell_anchors
 from .assigners import ASSIGNER_REGISTRY, Assigner
 from .backbones.deformable import DeformableConv2d, ModulatedDeformConv
 from .box_coding import BoxCoding, PointCoding
+from .distribution_coding import DistributionCoding
 from .fused_losses import fused_losses
 from .inference import BoxSelector, Detections, in_full
 from .losses import normalizers
+from .quality_losses import quality_losses
 
 ATSS_HEAD_REGISTRY = Registry("ATSS_HEAD")
 ATSS_HEAD_REGISTRY.__doc__ = """
@@ -32,7 +34,7 @@ class Predictions(NamedTuple):
     """Predictions for N images, one feature map per level, finest level first.
 
     logits: (N, A * C, H, W), class scores before the sigmoid.
-    deltas: (N, A * 4, H, W), boxes in the head's box coding.
+    deltas: (N, A * 4, H, W), boxes in the head's box coding, of which `num_values` may differ from 4.
     centerness: (N, A, H, W), before the sigmoid; None for a head without centerness.
     """
 
@@ -40,9 +42,9 @@ class Predictions(NamedTuple):
     deltas: list[Tensor]
     centerness: list[Tensor] | None
 
-    def by_anchor(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def by_anchor(self, num_values: int = 4) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits (N, R, C), deltas (N, R, 4), centerness (N, R) in the order of `AnchorGrid`, in float32 or better."""
-        num_anchors = self.deltas[0].shape[1] // 4
+        num_anchors = self.deltas[0].shape[1] // num_values
         logits, deltas = joined(self.logits, num_anchors), joined(self.deltas, num_anchors)
         return logits, deltas, joined(self.centerness, num_anchors).squeeze(-1) if self.centerness else None
 
@@ -60,7 +62,7 @@ class ATSSHead(nn.Module):
         cell_anchors: one (A, 4) tensor per level, see `AnchorGrid`.
         anchor_offset: position of a cell's centre, in strides.
         assigner: label assignment rule, see `assigners`.
-        box_coding: `BoxCoding` or `PointCoding`.
+        box_coding: `BoxCoding`, `PointCoding`, or `DistributionCoding` with "quality_focal".
         box_selector: post-processing at inference.
         num_convs: number of 3x3 convolutions per tower; 0 for none, after a dynamic head.
         norm: normalisation in the towers, by Detectron2's name; "" for none.
@@ -69,14 +71,16 @@ class ATSSHead(nn.Module):
         level_scalars: True for a learnable factor of the box prediction per level.
         predictor_kernel: side of the convolutions that predict, an odd number.
         prior_prob: initial score of every class.
-        focal_loss_alpha, focal_loss_gamma: see `focal_loss`.
+        class_loss: "focal", or "quality_focal" for `quality_losses`, without centerness and with the GIoU loss.
+        focal_loss_alpha, focal_loss_gamma: see `focal_loss`; gamma is also beta of `quality_focal_loss`.
         box_loss: "giou" of the decoded boxes, or "smooth_l1" of the deltas.
         box_loss_weight: factor of the box loss.
+        distribution_loss_weight: factor of the distribution focal loss.
         smooth_l1_beta: see `smooth_l1_loss`.
         loss_backend: "auto", "torch" or "triton", see `fused_losses`.
 
     Raises:
-        ValueError: unknown `box_loss`.
+        ValueError: unknown `box_loss` or `class_loss`, or one that the other arguments do not fit.
     """
 
     @configurable
@@ -89,7 +93,7 @@ class ATSSHead(nn.Module):
         cell_anchors: Sequence[Tensor],
         anchor_offset: float,
         assigner: Assigner,
-        box_coding: BoxCoding | PointCoding,
+        box_coding: BoxCoding | PointCoding | DistributionCoding,
         box_selector: BoxSelector,
         num_convs: int = 4,
         norm: str = "GN",
@@ -98,26 +102,36 @@ class ATSSHead(nn.Module):
         level_scalars: bool = True,
         predictor_kernel: int = 3,
         prior_prob: float = 0.01,
+        class_loss: str = "focal",
         focal_loss_alpha: float = 0.25,
         focal_loss_gamma: float = 2.0,
         box_loss: str = "giou",
         box_loss_weight: float = 2.0,
+        distribution_loss_weight: float = 0.25,
         smooth_l1_beta: float = 0.11,
         loss_backend: str = "auto",
     ):
         super().__init__()
         if box_loss not in ("giou", "smooth_l1"):
             raise ValueError(f"box_loss: expected 'giou' or 'smooth_l1', got {box_loss!r}")
+        if class_loss not in ("focal", "quality_focal"):
+            raise ValueError(f"class_loss: expected 'focal' or 'quality_focal', got {class_loss!r}")
+        if class_loss == "quality_focal" and (centerness or box_loss != "giou"):
+            raise ValueError("class_loss: 'quality_focal' needs centerness=False and box_loss='giou'")
+        if class_loss == "focal" and isinstance(box_coding, DistributionCoding):
+            raise ValueError("box_coding: distributions need class_loss='quality_focal'")
         self.strides = list(strides)
         self.num_classes = num_classes
         self.anchor_offset = anchor_offset
         self.assigner = assigner
         self.box_coding = box_coding
         self.box_selector = box_selector
+        self.class_loss = class_loss
         self.focal_loss_alpha = focal_loss_alpha
         self.focal_loss_gamma = focal_loss_gamma
         self.box_loss = box_loss
         self.box_loss_weight = box_loss_weight
+        self.distribution_loss_weight = distribution_loss_weight
         self.smooth_l1_beta = smooth_l1_beta
         self.loss_backend = loss_backend
         self.cell_anchors = BufferList(cell_anchors)
@@ -127,7 +141,7 @@ class ATSSHead(nn.Module):
         self.box_tower = self._tower(in_channels, num_convs, norm, deformable)
         kernel = {"kernel_size": predictor_kernel, "padding": predictor_kernel // 2}
         self.class_logits = nn.Conv2d(in_channels, num_anchors * num_classes, **kernel)
-        self.box_deltas = nn.Conv2d(in_channels, num_anchors * 4, **kernel)
+        self.box_deltas = nn.Conv2d(in_channels, num_anchors * box_coding.num_values, **kernel)
         self.centerness = nn.Conv2d(in_channels, num_anchors, **kernel) if centerness else None
         self.scales = nn.Parameter(torch.ones(len(self.strides))) if level_scalars else None
 
@@ -145,8 +159,10 @@ class ATSSHead(nn.Module):
         strides = [shape.stride for shape in input_shape]
         if atss.BOX_CODING == "box":
             box_coding = BoxCoding(atss.BOX_CODING_WEIGHTS, atss.PIXEL_EXTENT)
-        else:
+        elif atss.BOX_CODING == "point":
             box_coding = PointCoding(atss.ANCHOR_SCALE, atss.PIXEL_EXTENT)
+        else:
+            box_coding = DistributionCoding(atss.ANCHOR_SCALE, atss.PIXEL_EXTENT, atss.MAX_DISTANCE)
         return {
             "in_channels": input_shape[0].channels,
             "strides": strides,
@@ -170,10 +186,12 @@ class ATSSHead(nn.Module):
             "level_scalars": atss.LEVEL_SCALARS,
             "predictor_kernel": atss.PREDICTOR_KERNEL,
             "prior_prob": atss.PRIOR_PROB,
+            "class_loss": atss.CLASS_LOSS,
             "focal_loss_alpha": atss.FOCAL_LOSS_ALPHA,
             "focal_loss_gamma": atss.FOCAL_LOSS_GAMMA,
             "box_loss": atss.BOX_LOSS,
             "box_loss_weight": atss.BOX_LOSS_WEIGHT,
+            "distribution_loss_weight": atss.DISTRIBUTION_LOSS_WEIGHT,
             "smooth_l1_beta": atss.SMOOTH_L1_BETA,
             "loss_backend": atss.LOSS_BACKEND,
         }
@@ -225,7 +243,8 @@ class ATSSHead(nn.Module):
 
         Returns:
             dict of scalars `loss_cls`, `loss_box` and, with centerness, `loss_centerness`. They are normalised by the
-            average over all processes. Without centerness all positives have the same weight in `loss_box`.
+            average over all processes. Without centerness all positives have the same weight in `loss_box`. With
+            "quality_focal" see `quality_losses`.
 
         Raises:
             TypeError, ValueError: an argument of the wrong type, shape or device; the message names it.
@@ -234,6 +253,9 @@ class ATSSHead(nn.Module):
         # The centre of a box that ends with its last pixel is half a pixel less.
         shift = self.box_coding.pixel_extent / 2
         matches = self.assigner(grid, shifted(gt_boxes, shift), shifted(ignore_boxes, shift))
+        if self.class_loss == "quality_focal":
+            factors = self.focal_loss_gamma, self.box_loss_weight, self.distribution_loss_weight
+            return quality_losses(*predictions[:2], matches, gt_boxes, gt_classes, grid, self.box_coding, *factors)
         sums, positives = fused_losses(
             *predictions,
             matches,

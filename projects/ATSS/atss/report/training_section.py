@@ -7,7 +7,7 @@ from .words import counted
 
 TITLES = {
     "total_loss": "total loss", "loss_cls": "classification loss", "loss_box": "box loss",
-    "loss_centerness": "centerness loss",
+    "loss_centerness": "centerness loss", "loss_distribution": "distribution loss",
 }  # fmt: skip
 
 
