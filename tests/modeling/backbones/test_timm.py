@@ -15,7 +15,7 @@ from atss.config import load_config
 from atss.engine import Trainer
 from atss.engine.optimizers import build_optimizer
 from atss.errors import InputError
-from atss.modeling.backbones.timm import TimmBackbone
+from atss.modeling.backbones.timm import TimmBackbone, stages_of
 from tests.helpers import DEMO_CONFIG, TINY, pairs, paper_config
 
 # The smallest model of each family, with the channels of its feature maps of strides 8, 16 and 32.
@@ -25,7 +25,7 @@ FAMILIES = {
     "swin_tiny_patch4_window7_224": (192, 384, 768),
     "mobilenetv3_small_050": (16, 24, 288),
     "efficientnet_lite0": (40, 112, 320),
-    "hgnetv2_b0": (512, 1024, 1024),
+    "hgnetv2_b0": (256, 512, 1024),
     "vit_tiny_patch16_224": (96, 192, 192),
 }
 THREE = ["res3", "res4", "res5"]
@@ -366,15 +366,25 @@ def test_a_name_that_does_not_exist_gets_the_three_nearest(config, name, nearest
 @pytest.mark.parametrize(
     "name, keys, expected",
     [
-        ("convit_tiny", {}, "MODEL.TIMM.NAME: convit_tiny gives no feature maps"),
-        ("vit_small_patch14_dinov2", {}, "gives no feature maps of strides 4 to 32, but of 14"),
-        ("coat_tiny", {"ACTIVATION_CHECKPOINTING": True}, "MODEL.TIMM.ACTIVATION_CHECKPOINTING: coat_tiny"),
+        (
+            "convmixer_768_32",
+            {},
+            "MODEL.TIMM.NAME: convmixer_768_32 gives no feature maps of strides 4 to 32, but of 7",
+        ),
+        ("cspresnet50", {"ACTIVATION_CHECKPOINTING": True}, "MODEL.TIMM.ACTIVATION_CHECKPOINTING: cspresnet50"),
         ("vgg11", {"DROP_PATH_RATE": 0.1}, "MODEL.TIMM.DROP_PATH_RATE: vgg11 has no paths to drop"),
-        ("levit_128s", {}, "levit_128s takes images of 224x224 pixels alone"),
+        ("levit_128s", {}, "levit_128s does not take images of any size"),
+        ("inception_v3", {}, "feature maps of inception_v3 have no fixed stride"),
     ],
 )
 def test_a_model_that_does_not_fit_is_named(name, keys, expected):
     assert expected in refused(build_backbone, backbone_config(name, **keys))
+
+
+def test_a_model_without_feature_maps_is_named():
+    assert refused(stages_of, "tabular", nn.Linear(2, 2)) == (
+        "MODEL.TIMM.NAME: tabular gives no feature maps; choose another model"
+    )
 
 
 def test_feature_maps_that_the_model_lacks_are_named():
