@@ -273,8 +273,8 @@ MMDETECTION_SWIN = MMDETECTION._replace(
     arrange=order_merging,
 )
 
-# OpenVINO Training Extensions has mmdetection's names, behind "model." (2.x) or in a wrapper (1.x, see `weights_in`). It
-# stretches images to 992x800 pixels; here they keep their aspect ratio within that size.
+# OpenVINO Training Extensions has mmdetection's names, behind "model." (2.x) or in a wrapper (1.x, see `weights_in`).
+# It stretches images to 992x800 pixels; here they keep their aspect ratio within that size.
 OTX = MMDETECTION._replace(
     title="OpenVINO Training Extensions",
     marks=("model.bbox_head.atss_cls.weight", "model.backbone.conv1.weight"),
