@@ -4,9 +4,10 @@
     python tools/convert_checkpoint.py ATSS_R_50_FPN_1x.pth --output converted/
     python train_net.py --config-file converted/config.yaml --eval-only
 
-It reads models of the paper's repository and of mmdetection (2.x and 3.x); to train from, backbone and pyramid of
-Detectron2's RetinaNet and FCOS, and the ResNets of torchvision, timm and MSRA (ImageNet). It never runs code that a
-file may hold. The architecture is read off the weights. `keys.txt` lists every key that it mapped, left or filled in.
+It reads models of the paper's repository, of mmdetection (2.x and 3.x), DynamicHead and OpenVINO Training Extensions
+(1.x, 2.4 and later); to train from, backbone and pyramid of Detectron2's RetinaNet and FCOS, and the ResNets of
+torchvision, timm and MSRA (ImageNet). It never runs code that a file may hold. The architecture is read off the
+weights. `keys.txt` lists every key that it mapped, left or filled in.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import torch
 
 from atss.checkpoints.conversion import convert
 from atss.checkpoints.files import reason
+from atss.checkpoints.formats import MMDETECTION
 from atss.config import load_config, parse_with_opts
 from atss.errors import InputError, one_line_errors
 
@@ -54,6 +56,11 @@ def main(args):
         print(
             f"MODEL.PIXEL_STD is {conversion.cfg.MODEL.PIXEL_STD}; ResNeXts differ in it: add it to the command if the "
             "file's source says otherwise"
+        )
+    if conversion.format is MMDETECTION and conversion.cfg.MODEL.RESNETS.NUM_GROUPS > 1:
+        print(
+            "A ResNeXt that OpenVINO Training Extensions has published to train from looks the same: if it is one, add "
+            "MODEL.ATSS.RELU_BEFORE_P7 True MODEL.PIXEL_MEAN [0,0,0] MODEL.PIXEL_STD [255,255,255] to the command"
         )
     print(f"Written: {args.output}: config.yaml, model.pth")
 

@@ -1,6 +1,7 @@
 """Checkpoints of other codebases: every key is mapped, values keep their meaning, and other models are refused."""
 
 import pickle
+import re
 import sys
 from enum import Enum
 from types import SimpleNamespace
@@ -249,6 +250,21 @@ DYNAMIC_HEAD_KEYS = {
     "head.class_logits.weight": "head.cls_logits.weight",
     "head.centerness.weight": "head.centerness.weight",
 }
+
+
+def test_a_published_resnext_comes_with_advice(tmp_path, capsys):
+    """Nothing in the file of OpenVINO Training Extensions tells it from one of mmdetection."""
+    path = saved(tmp_path, layouts.otx(layouts.Architecture(50, 32, 4, channels=64), version=0, light=True))
+    parser, output = convert_checkpoint.get_parser(), tmp_path / "converted"
+
+    convert_checkpoint.main(parser.parse_args([str(path), "--output", str(output)]))
+
+    said = capsys.readouterr().out
+    assert "of mmdetection; " in said and "OpenVINO" in said
+    advice = re.search(r"add (MODEL.* \[255,255,255\])", said)[1].split()
+    cfg = convert(path, base([*CPU, *advice]), keep=advice[::2]).cfg
+    assert cfg.MODEL.ATSS.RELU_BEFORE_P7
+    assert (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == ([0, 0, 0], [255, 255, 255])
 
 
 MOBILENET_KEYS = {
