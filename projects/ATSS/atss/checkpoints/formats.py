@@ -211,6 +211,7 @@ DYNAMIC_HEAD = Format(
         **DYNAMIC_HEAD_CONVENTIONS,
         "MODEL.ATSS.RELU_BEFORE_P7": True,
         "MODEL.ATSS.TOPK_BY_CENTERNESS": True,
+        "MODEL.ATSS.CLIP_BEFORE_NMS": False,
     },
     stride_in_1x1=True,
 )
