@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=["atss.checkpoints", "zipfile"]):
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests/checkpoints"))
-from layouts import Architecture, caffe2, mmdetection, paper, torchvision  # noqa: E402
+from layouts import MOBILENETV2, Architecture, caffe2, mmdetection, otx, paper, torchvision  # noqa: E402
 
 # Not all of torch, which would take minutes at every start.
 Unpickler.load = atheris.instrument_func(Unpickler.load)
@@ -50,6 +50,7 @@ deformable = Architecture(channels=64, deformable_stages=(2, 3, 4), deformable_t
 layouts = [
     paper(A, light=True)["model"], paper(deformable, light=True)["model"],
     mmdetection(A, light=True)["state_dict"], torchvision(A), caffe2(A),
+    otx(MOBILENETV2, light=True)["state_dict"],
 ]  # fmt: skip
 
 # Models are built for their shapes, which takes longer than all else.

@@ -22,6 +22,7 @@ import torch
 
 from atss.checkpoints.conversion import convert
 from atss.checkpoints.files import reason
+from atss.checkpoints.formats import MMDETECTION
 from atss.config import load_config, parse_with_opts
 from atss.errors import InputError, one_line_errors
 
@@ -55,6 +56,11 @@ def main(args):
         print(
             f"MODEL.PIXEL_STD is {conversion.cfg.MODEL.PIXEL_STD}; ResNeXts differ in it: add it to the command if the "
             "file's source says otherwise"
+        )
+    if conversion.format is MMDETECTION and conversion.cfg.MODEL.RESNETS.NUM_GROUPS > 1:
+        print(
+            "A ResNeXt that OpenVINO Training Extensions has published to train from looks the same: if it is one, add "
+            "MODEL.ATSS.RELU_BEFORE_P7 True MODEL.PIXEL_MEAN [0,0,0] MODEL.PIXEL_STD [255,255,255] to the command"
         )
     print(f"Written: {args.output}: config.yaml, model.pth")
 

@@ -5,6 +5,8 @@ import re
 import torch
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+# Channels of the units of MobileNetV2, by stage.
+MOBILENET = ((16,), (24,) * 2, (32,) * 3, (64,) * 4 + (96,) * 3, (160,) * 3 + (320,))
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -12,20 +14,22 @@ class Architecture:
     """What a published model is made of.
 
     Width of a group, groups, stages with deformable layers of its ResNet; or channels of the first stage, blocks of the
-    third one, heads of the first one and side of a window of its Swin Transformer; blocks of the dynamic head, which
-    replaces the towers; and side of the predictors.
+    third one, heads of the first one and side of a window of its Swin Transformer; or True for a MobileNetV2; blocks of
+    the dynamic head, which replaces the towers; and side of the predictors.
     """
 
     def __init__(
         self, depth=50, groups=1, width=64, deformable_stages=(), deformable_tower=False, channels=256, blocks=0,
-        kernel=3, swin=None,
+        kernel=3, swin=None, mobile=False,
     ):  # fmt: skip
         self.depth, self.groups, self.width = depth, groups, width
         self.deformable_stages, self.deformable_tower, self.channels = deformable_stages, deformable_tower, channels
-        self.blocks, self.kernel, self.swin = blocks, kernel, swin
+        self.blocks, self.kernel, self.swin, self.mobile = blocks, kernel, swin, mobile
 
     def stage_channels(self, level):
         """Channels of the feature map under P3, P4 or P5."""
+        if self.mobile:
+            return MOBILENET[level - 1][-1]
         return (self.swin[0] if self.swin else 128) * 2 ** (level - 2) * (1 if self.swin else 2)
 
 
@@ -44,6 +48,7 @@ MMDETECTION = {"atss_R_50_FPN_1x": Architecture(), "atss_R_101_FPN_1x": Architec
 # mmdetection's own R-50 model with a dynamic head; its reproduction of DynamicHead's, and that one.
 DYHEAD, DYHEAD_1X1 = Architecture(blocks=6), Architecture(blocks=6, kernel=1)
 SWIN_T = Architecture(blocks=6, kernel=1, swin=(96, 6, 3, 7))
+MOBILENETV2 = Architecture(channels=64, mobile=True)
 SWIN_L = Architecture(blocks=6, kernel=1, swin=(192, 18, 6, 12))
 
 
@@ -111,6 +116,24 @@ def swin(a, prefix, inner="", **names):
             norms[f"norm{stage}"] = width
     shapes |= {f"{name}.{s}": (width,) for name, width in norms.items() for s in ("weight", "bias")}
     return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def mobilenet(prefix):
+    """Shapes of pytorchcv's MobileNetV2 up to its last feature map."""
+    layers, in_channels = {"init_block": (32, 3, 3)}, 32
+    for stage, units in enumerate(MOBILENET, 1):
+        for i, out_channels in enumerate(units, 1):
+            unit, middle = f"stage{stage}.unit{i}", in_channels * (1 if stage == 1 else 6)
+            layers[f"{unit}.conv1"] = (middle, in_channels, 1)
+            layers[f"{unit}.conv2"] = (middle, 1, 3)
+            layers[f"{unit}.conv3"] = (out_channels, middle, 1)
+            in_channels = out_channels
+    shapes = {}
+    for name, sides in layers.items():
+        shapes |= convolution(f"{prefix}{name}.conv", *sides, bias=False)
+        shapes |= {f"{prefix}{name}.bn.{s}": sides[:1] for s in STATISTICS}
+        shapes[f"{prefix}{name}.bn.num_batches_tracked"] = ()
+    return shapes
 
 
 def convolution(name, out_channels, in_channels, size=3, bias=True):
@@ -185,6 +208,8 @@ def mmdetection(a, classes=80, version=3, light=False, gfl=False):
     if a.swin:
         names = {"layers": "stages", "fc1": "ffn.layers.0.0", "fc2": "ffn.layers.1", "proj": "projection"}
         shapes = swin(a, "backbone.", "w_msa.", **names)
+    elif a.mobile:
+        shapes = mobilenet("backbone.features.")
     else:
         shapes = resnet(a, "backbone.")
         shapes |= {name.replace("weight", "num_batches_tracked"): () for name in shapes if "bn1.weight" in name}
@@ -210,6 +235,19 @@ def mmdetection(a, classes=80, version=3, light=False, gfl=False):
     names = [f"thing {i}" for i in range(classes)]
     meta = {"CLASSES": tuple(names)} if version == 2 else {"dataset_meta": {"classes": tuple(names)}}
     return {"meta": meta, "state_dict": filled(shapes, light)}
+
+
+def otx(a, version=2, classes=80, light=False):
+    """A checkpoint of OpenVINO Training Extensions: of version 1 or 2, or 0 for a published one to train from."""
+    published = mmdetection(a, classes, light=light)
+    names, weights = published["meta"]["dataset_meta"]["classes"], published["state_dict"]
+    if version == 0:
+        return {"state_dict": weights}
+    if version == 1:
+        return {"model": {"meta": {}, "state_dict": weights}, "labels": dict.fromkeys(names, (0, 0, 0)), "VERSION": 1}
+    settings = {"model_name": "atss", "label_info": {"label_names": list(names)}}
+    weights = {f"model.{name}": value for name, value in weights.items()}
+    return {"state_dict": weights, "callbacks": {}, "hyper_parameters": settings, "otx_version": "2.6.0"}
 
 
 def torchvision(a):

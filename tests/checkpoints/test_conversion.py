@@ -1,6 +1,10 @@
 """Checkpoints of other codebases: every key is mapped, values keep their meaning, and other models are refused."""
 
 import pickle
+import re
+import sys
+from enum import Enum
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -205,6 +209,34 @@ def test_distributions_of_an_impossible_size_are_refused(tmp_path, number):
     assert f"{number} numbers for the distributions of four distances" in refused(saved(tmp_path, content))
 
 
+X_101 = layouts.PAPER["atss_X_101_64x4d_FPN_2x"]
+
+
+@pytest.mark.parametrize(
+    "a, version, name",
+    [(layouts.MOBILENETV2, v, "atss_mobilenetv2_FPN") for v in (0, 1, 2)]
+    + [(X_101, v, "atss_X_101_64x4d_FPN_2x") for v in (1, 2)],
+)
+def test_every_key_of_openvino_training_extensions_is_mapped(tmp_path, a, version, name):
+    """What it writes around the weights tells its ResNeXt from mmdetection's."""
+    content = layouts.otx(a, version, light=True)
+
+    found = convert(saved(tmp_path, content), base())
+
+    weights = content["model"]["state_dict"] if version == 1 else content["state_dict"]
+    prefix = "model." if version == 1 else ""
+    assert set(found.mapped) | set(found.left) == {prefix + key for key in weights}
+    assert all(key.endswith("num_batches_tracked") for key in found.left)
+    biases = [f"head.{t}_tower.{i}.bias" for t in ("box", "class") for i in range(4)]
+    assert [key for key in found.filled if not key.endswith("num_batches_tracked")] == biases
+    assert set(found.weights) == set(shapes_of(found.cfg))
+    conventions = (0, 0.0, True, False, False, "mmdetection", "RGB", [255.0, 255.0, 255.0])
+    check_config(found.cfg, name, conventions, STRIDE_IN_1X1=False)
+    assert (a.channels, [0.0, 0.0, 0.0]) == (found.cfg.MODEL.FPN.OUT_CHANNELS, found.cfg.MODEL.PIXEL_MEAN)
+    assert (0 if a.mobile else 2) == found.cfg.MODEL.BACKBONE.FREEZE_AT
+    assert found.cfg.MODEL.ATSS.CLASS_NAMES[1] == ("thing 1" if version else "bicycle")
+
+
 PAPER_KEYS = {
     "backbone.bottom_up.stem.conv1.weight": "backbone.body.stem.conv1.weight",
     "backbone.bottom_up.res2.0.shortcut.norm.bias": "backbone.body.layer1.0.downsample.1.bias",
@@ -254,6 +286,61 @@ DYNAMIC_HEAD_KEYS = {
     "head.class_logits.weight": "head.cls_logits.weight",
     "head.centerness.weight": "head.centerness.weight",
 }
+
+
+def test_a_published_resnext_comes_with_advice(tmp_path, capsys):
+    """Nothing in the file of OpenVINO Training Extensions tells it from one of mmdetection."""
+    path = saved(tmp_path, layouts.otx(layouts.Architecture(50, 32, 4, channels=64), version=0, light=True))
+    parser, output = convert_checkpoint.get_parser(), tmp_path / "converted"
+
+    convert_checkpoint.main(parser.parse_args([str(path), "--output", str(output)]))
+
+    said = capsys.readouterr().out
+    assert "of mmdetection; " in said and "OpenVINO" in said
+    advice = re.search(r"add (MODEL.* \[255,255,255\])", said)[1].split()
+    cfg = convert(path, base([*CPU, *advice]), keep=advice[::2]).cfg
+    assert cfg.MODEL.ATSS.RELU_BEFORE_P7
+    assert (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == ([0, 0, 0], [255, 255, 255])
+
+
+MOBILENET_KEYS = {
+    "stem.0.0.weight": "init_block.conv.weight",
+    "stem.0.1.running_var": "init_block.bn.running_var",
+    "stem.1.conv.0.0.weight": "stage1.unit1.conv1.conv.weight",
+    "stem.1.conv.2.weight": "stage1.unit1.conv3.conv.weight",
+    "res2.0.conv.1.1.bias": "stage2.unit1.conv2.bn.bias",
+    "res4.6.conv.1.0.weight": "stage4.unit7.conv2.conv.weight",
+    "res5.3.conv.3.running_mean": "stage5.unit4.conv3.bn.running_mean",
+}
+
+
+def test_values_of_a_mobilenet_get_their_keys(tmp_path):
+    content = layouts.otx(layouts.MOBILENETV2)
+
+    ours = convert(saved(tmp_path, content), base()).weights
+
+    for key, other in MOBILENET_KEYS.items():
+        theirs = content["state_dict"][f"model.backbone.features.{other}"]
+        assert torch.equal(ours[BOTTOM_UP + key], theirs), key
+    for key, other in MMDETECTION_KEYS.items():
+        assert torch.equal(ours[key], content["state_dict"][f"model.{other}"]), key
+
+
+def test_settings_that_are_no_plain_data_are_not_read(tmp_path, monkeypatch):
+    """OpenVINO Training Extensions writes an enum among them, which is not imported."""
+
+    class OTXTaskType(str, Enum):
+        DETECTION = "DETECTION"
+
+    OTXTaskType.__module__, OTXTaskType.__qualname__ = "otx.types.task", "OTXTaskType"
+    content = layouts.otx(layouts.MOBILENETV2, classes=3, light=True)
+    content["hyper_parameters"]["task"] = OTXTaskType.DETECTION
+    with monkeypatch.context() as patch:
+        for name in ("otx", "otx.types", "otx.types.task"):
+            patch.setitem(sys.modules, name, SimpleNamespace(OTXTaskType=OTXTaskType))
+        path = saved(tmp_path, content)
+
+    assert convert(path, base()).cfg.MODEL.ATSS.CLASS_NAMES == ["thing 0", "thing 1", "thing 2"]
 
 
 # Detectron2 adds its epsilon to the variance, the paper's code none.
@@ -378,6 +465,26 @@ def test_files_with_missing_or_unknown_keys_are_refused(tmp_path):
         ({"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}, "Detectron2's names already"),
     ):
         assert message in refused(saved(tmp_path, {"model": weights}))
+
+
+@pytest.mark.parametrize(
+    "key, shape, message",
+    [
+        ("stage4.unit7.conv2.conv.weight", None, "lacks backbone.bottom_up.res4.6.conv.1.0.weight"),
+        ("stage1.unit1.conv1.conv.weight", None, "lacks backbone.bottom_up.stem.1.conv.0.0.weight"),
+        ("stage2.unit3.conv1.conv.weight", (1,), "no place for backbone.bottom_up.res2.2.conv.0.0.weight"),
+        ("stage1.unit2.conv1.conv.weight", (1,), "no place for backbone.bottom_up.stem.2.conv.0.0.weight"),
+        ("stage3.unit1.conv1.conv.weight", (72, 12, 1, 1), "res3.0.conv.0.0.weight is (72, 12, 1, 1), not (144, 24"),
+        ("final_block.conv.weight", (1280, 320, 1, 1), "no place here for model.backbone.features.final_block.conv"),
+    ],
+)
+def test_mobilenets_of_another_architecture_are_refused(tmp_path, key, shape, message):
+    content = layouts.otx(layouts.MOBILENETV2, light=True)
+    content["state_dict"].pop(f"model.backbone.features.{key}", None)
+    if shape:
+        content["state_dict"][f"model.backbone.features.{key}"] = torch.zeros(shape)
+
+    assert message in refused(saved(tmp_path, content))
 
 
 def test_a_config_that_does_not_fit_is_refused_with_both_values(tmp_path):

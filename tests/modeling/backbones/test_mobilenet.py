@@ -1,12 +1,15 @@
 """MobileNetV2: its feature maps, its first block, and what of it learns."""
 
+import pytest
 import torch
-from detectron2.modeling import build_backbone
+from detectron2.modeling import build_backbone, build_model
+from detectron2.structures import Boxes, Instances
 from torch import nn
 from torchvision.models import mobilenet_v2
 
+from atss.config import load_config
 from atss.modeling.backbones.mobilenet import MobileNetV2
-from tests.helpers import paper_config
+from tests.helpers import DEMO_CONFIG, TINY, pairs, paper_config
 
 
 def test_feature_maps_of_strides_4_to_32():
@@ -17,11 +20,23 @@ def test_feature_maps_of_strides_4_to_32():
     }  # fmt: skip
 
 
+@pytest.mark.slow
+def test_a_detector_on_it_trains(shapes):
+    backbone = {"MODEL.BACKBONE.NAME": "build_mobilenetv2_fpn_backbone", "MODEL.BACKBONE.FREEZE_AT": 0}
+    cfg = load_config(DEMO_CONFIG, pairs({**TINY, **shapes, **backbone}))
+    model = build_model(cfg).train()
+    instances = Instances((64, 96), gt_boxes=Boxes(torch.tensor([[5.0, 8, 60, 50]])), gt_classes=torch.tensor([3]))
+
+    sum(model([{"image": torch.rand(3, 64, 96) * 255, "instances": instances}] * 2).values()).backward()
+
+    assert all(p.grad is not None for p in model.parameters())
+    assert model.backbone.bottom_up.stem[0][1].running_mean.abs().sum() > 0
+
+
 def test_without_its_first_convolution_it_is_torchvisions():
     ours, theirs = MobileNetV2().eval(), mobilenet_v2().features[:-1].eval()
     del ours.stem[1].conv[0]
-    names = dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True))
-    ours.load_state_dict(names)
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
     x = torch.randn(1, 3, 64, 64)
 
     torch.testing.assert_close(ours(x)["res5"], theirs(x))

@@ -211,6 +211,7 @@ DYNAMIC_HEAD = Format(
         **DYNAMIC_HEAD_CONVENTIONS,
         "MODEL.ATSS.RELU_BEFORE_P7": True,
         "MODEL.ATSS.TOPK_BY_CENTERNESS": True,
+        "MODEL.ATSS.CLIP_BEFORE_NMS": False,
     },
     stride_in_1x1=True,
 )
@@ -274,8 +275,8 @@ MMDETECTION_SWIN = MMDETECTION._replace(
     arrange=order_merging,
 )
 
-# OpenVINO Training Extensions has mmdetection's names, behind "model." (2.x) or in a wrapper (1.x, see `weights_in`). It
-# stretches images to 992x800 pixels; here they keep their aspect ratio within that size.
+# OpenVINO Training Extensions has mmdetection's names, behind "model." (2.x) or in a wrapper (1.x, see `weights_in`).
+# It stretches images to 992x800 pixels; here they keep their aspect ratio within that size.
 OTX = MMDETECTION._replace(
     title="OpenVINO Training Extensions",
     marks=("model.bbox_head.atss_cls.weight", "model.backbone.conv1.weight"),

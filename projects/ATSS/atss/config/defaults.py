@@ -127,6 +127,9 @@ def add_atss_config(cfg: CfgNode) -> None:
     # mmdetection.
     atss.TOPK_BY_CENTERNESS = True
     atss.SCORE_ROOT = True
+    # True to clip boxes to the image before non-maximum suppression, as in the paper's code and mmdetection, False to
+    # do so at last, as in Detectron2 and DynamicHead.
+    atss.CLIP_BEFORE_NMS = True
 
     cfg.MODEL.TIMM = timm = CfgNode()
 

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from ..modeling import for_inference
 from ..modeling.detector import network
-from ..modeling.inference import best
 from ..predictor import class_names_of
 
 
@@ -41,11 +40,13 @@ class ExportedATSS(nn.Module):
         selector, coding = head.box_selector, head.box_coding
         grid, predictions = network(self.detector, self.prepare(images, sizes))
         boxes, scores, classes = selector.candidates(grid, predictions, coding)
-        boxes, scores = selector.clipped(boxes, scores, sizes.flip(1).to(boxes.dtype), coding.pixel_extent)
-        if self.suppress is not None:
-            number = selector.max_detections
-            kept = self.suppress(boxes, scores, classes, selector.nms_threshold, head.num_classes, number)
-            boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, number)
+        limits = sizes.flip(1).to(boxes.dtype), coding.pixel_extent
+        if self.suppress is None:
+            boxes, scores = selector.clipped(boxes, scores, *limits)
+        else:
+            options = {"suppress": self.suppress, "num_classes": head.num_classes}
+            found = boxes, scores, classes
+            boxes, scores, classes = selector.selected(*found, *limits, selector.max_detections, **options)
         used = scores > 0
         return boxes.where(used[..., None], 0), scores, classes.where(used, -1)
 

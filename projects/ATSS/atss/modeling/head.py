@@ -178,6 +178,7 @@ class ATSSHead(nn.Module):
                 max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
                 topk_by_centerness=atss.TOPK_BY_CENTERNESS,
                 score_root=atss.SCORE_ROOT,
+                clip_before_nms=atss.CLIP_BEFORE_NMS,
             ),
             "num_convs": atss.NUM_CONVS,
             "norm": atss.NORM,

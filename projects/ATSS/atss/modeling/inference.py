@@ -38,6 +38,8 @@ class BoxSelector:
         max_detections: maximum number of boxes per image.
         topk_by_centerness: False to rank the boxes of a level by class score alone.
         score_root: False to use the product without the square root.
+        clip_before_nms: False to clip boxes to the image at last, as Detectron2 does; those without area in the image
+            then take part in everything before.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class BoxSelector:
         max_detections: int = 100,
         topk_by_centerness: bool = True,
         score_root: bool = True,
+        clip_before_nms: bool = True,
     ):
         self.score_threshold = score_threshold
         self.topk_per_level = topk_per_level
@@ -55,6 +58,7 @@ class BoxSelector:
         self.max_detections = max_detections
         self.topk_by_centerness = topk_by_centerness
         self.score_root = score_root
+        self.clip_before_nms = clip_before_nms
 
     @torch.no_grad()
     def __call__(self, grid: AnchorGrid, predictions, box_coding, image_sizes) -> list[Detections]:
@@ -66,18 +70,15 @@ class BoxSelector:
             box_coding: decodes the deltas.
             image_sizes: N pairs (height, width) in pixels, without padding.
         """
-        boxes, scores, classes = self.candidates(grid, predictions, box_coding)
-        limits = torch.tensor([size[::-1] for size in image_sizes]).to(boxes, non_blocking=True)
-        boxes, scores = self.clipped(boxes, scores, limits, box_coding.pixel_extent)
-        if settle_backend("auto", boxes.device) == "triton":
+        found = self.candidates(grid, predictions, box_coding)
+        limits = torch.tensor([size[::-1] for size in image_sizes]).to(found[0], non_blocking=True)
+        function, options = suppress, {"num_classes": predictions.logits[0].shape[1] // grid.num_per_cell}
+        if settle_backend("auto", limits.device) == "triton":
             from .kernels.suppression import suppress_with_triton
 
-            kept = suppress_with_triton(boxes, scores, classes, self.nms_threshold, self.max_detections)
-        else:
-            num_classes = predictions.logits[0].shape[1] // grid.num_per_cell
-            kept = suppress(boxes, scores, classes, self.nms_threshold, num_classes, self.max_detections)
-        number = min(self.max_detections, kept.shape[1])
-        boxes, scores, classes = best(boxes, scores * kept, classes, number)
+            function, options = suppress_with_triton, {}
+        number = min(self.max_detections, found[1].shape[1])
+        boxes, scores, classes = self.selected(*found, limits, box_coding.pixel_extent, number, function, **options)
         detections = zip(boxes, scores, classes, (scores > 0).sum(1).tolist(), strict=True)
         return [Detections(*(values[:number] for values in found)) for *found, number in detections]
 
@@ -120,6 +121,24 @@ class BoxSelector:
         boxes = box_coding.decode(deltas.mT, anchors)
         return boxes.flatten(1, 2), scores.flatten(1), classes.flatten(1)
 
+    def selected(self, boxes, scores, classes, limits, pixel_extent, number, suppress, **options):
+        """The best `number` of boxes (N, B, 4), clipped to the images after non-maximum suppression or before it.
+
+        Args:
+            boxes, scores, classes: result of `candidates`.
+            limits, pixel_extent: see `clipped`.
+            number: how many boxes to return, padded with score 0.
+            suppress: a function like `suppress`, and further arguments for it.
+        """
+        if self.clip_before_nms:
+            boxes, scores = self.clipped(boxes, scores, limits, pixel_extent)
+        kept = suppress(boxes, scores, classes, iou_threshold=self.nms_threshold, number=self.max_detections, **options)
+        boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, number)
+        if not self.clip_before_nms:
+            boxes, scores = self.clipped(boxes, scores, limits, pixel_extent)
+            boxes, scores, classes = best(boxes, scores, classes, number)
+        return boxes, scores, classes
+
     @staticmethod
     def clipped(boxes, scores, limits, pixel_extent):
         """Boxes (N, B, 4) in images of width and height `limits` (N, 2); scores (N, B), 0 where no area is left."""
@@ -152,7 +171,7 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
     """Non-maximum suppression per image and class.
 
     Args:
-        boxes: (N, B, 4), x1 y1 x2 y2 in pixels, not negative.
+        boxes: (N, B, 4), x1 y1 x2 y2 in pixels.
         scores: (N, B); a score of 0 means no box.
         classes: (N, B) int64, below `num_classes`.
         iou_threshold: of two boxes with a greater IoU the one with the lower score is suppressed.
@@ -166,7 +185,8 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
     valid = (scores.flatten() > 0).nonzero().squeeze(1)
     group = torch.add(classes, image, alpha=num_classes).flatten()[valid]
     # Move the boxes of every class and image apart, in float64 so that they lose no digit.
-    apart = boxes.flatten(0, 1)[valid] + (group * (boxes.nan_to_num().amax().double() + 1))[:, None]
+    low, high = boxes.nan_to_num().aminmax()
+    apart = boxes.flatten(0, 1)[valid] + (group * (high.double() - low + 1))[:, None]
     kept = valid[nms(apart, scores.flatten()[valid].double(), iou_threshold)]
     return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill(0, kept, True).view_as(scores)
 
