@@ -94,16 +94,11 @@ def compare(detector, model, batches, suppressed):
         for i, size in enumerate(padded.image_sizes):
             exported = pick(outputs, i)
             exported = pick(exported, exported.scores > 0)
-<<<<<<< HEAD
             by_anchor = predictions.by_anchor(head.box_coding.num_values)
             of_image = [None if values is None else values[i] for values in by_anchor]
-            comparison.add(exported, expected[i], *candidates_of(head, grid, of_image, size), selector)
-=======
-            of_image = [None if values is None else values[i] for values in predictions.by_anchor()]
             candidates, margins = candidates_of(head, grid, of_image, size)
             clipped = clip(candidates.boxes, candidates.boxes.new_tensor(size[::-1]), head.box_coding.pixel_extent)
             comparison.add(exported, expected[i], candidates, margins, selector, clipped)
->>>>>>> wt-dyhead
     return comparison
 
 
