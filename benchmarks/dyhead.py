@@ -2,8 +2,8 @@
 
     python benchmarks/dyhead.py --size 800 1344 --blocks 1 --repeat 5
 
-Both get the same feature maps and weights, use torchvision's deformable convolution, and run in turns. Their outputs and
-gradients are compared first.
+Both get the same feature maps and weights, use torchvision's deformable convolution, and run in turns. Their outputs
+and gradients are compared first.
 """
 
 import argparse
@@ -41,8 +41,8 @@ def main():
     for _ in range(args.repeat):
         for name, head in heads.items():
             seconds[name].append(run(head, features)[0])
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.device}; {args.batch} x "
-          f"{args.size[0]}x{args.size[1]}, {args.blocks} blocks, forward and backward, best of {args.repeat}")  # fmt: skip
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.device}; {args.blocks} blocks, "
+          f"{args.batch} x {args.size[0]}x{args.size[1]}, forward and backward, best of {args.repeat}")  # fmt: skip
     for name, times in seconds.items():
         print(f"{name:>14} {min(times):8.3f} s")
 
@@ -71,7 +71,6 @@ def run(head, features):
 
 def mmdetection(num_blocks):
     """mmdetection's dynamic head, with torchvision's operator in place of mmcv's, which must be compiled."""
-    import mmcv.cnn
     import mmdet
 
     # The packages' initialisation needs mmcv's compiled part.
