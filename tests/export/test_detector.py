@@ -21,6 +21,7 @@ VARIANTS = {
     "points that end with their last pixel": {"box_coding": PointCoding(3.0, pixel_extent=1)},
     "anchors at the corners of cells": {"anchor_offset": 0.0},
     "chosen by class score": {"selector": {"topk_by_centerness": False, "score_root": False}},
+    "clipped at last": {"selector": {"clip_before_nms": False}},
     "few a level": {"selector": {"topk_per_level": 7}},
     "fewer than wanted": {"selector": {"topk_per_level": 7, "max_detections": 50}},
     "another threshold": {"selector": {"nms_threshold": 0.2, "score_threshold": 0.3}},

@@ -147,10 +147,14 @@ def plain_selection(selector, grid, predictions, box_coding, image_sizes):
             scores.append(products[chosen].sqrt() if is_root else products[chosen])
             classes.append(label[chosen])
         boxes, scores, classes = map(torch.cat, (boxes, scores, classes))
+        whole = boxes
         boxes = clip(boxes, torch.tensor([width, height]))
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        boxes, scores, classes = boxes[has_area], scores[has_area], classes[has_area]
-        keep = batched_nms(boxes, scores, classes, selector.nms_threshold)[: selector.max_detections]
+        if selector.clip_before_nms:
+            whole, boxes, scores, classes = boxes[has_area], boxes[has_area], scores[has_area], classes[has_area]
+            has_area = has_area[has_area]
+        keep = batched_nms(whole, scores, classes, selector.nms_threshold)[: selector.max_detections]
+        keep = keep[has_area[keep]]
         detections.append(Detections(boxes[keep], scores[keep], classes[keep]))
     return detections
 
@@ -158,7 +162,14 @@ def plain_selection(selector, grid, predictions, box_coding, image_sizes):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("aspect_ratios", [(1.0,), (0.5, 1.0, 2.0)])
 @pytest.mark.parametrize(
-    "options", [{}, {"topk_by_centerness": False}, {"score_root": False}, {"topk_per_level": 50, "max_detections": 20}]
+    "options",
+    [
+        {},
+        {"topk_by_centerness": False},
+        {"score_root": False},
+        {"topk_per_level": 50, "max_detections": 20},
+        {"clip_before_nms": False},
+    ],
 )
 def test_a_batch_equals_its_images_one_by_one(seed, aspect_ratios, options):
     generator, strides = torch.Generator().manual_seed(seed), [8, 16, 32]

@@ -37,10 +37,11 @@ class Comparison:
             f"{self.box_difference:.1e} pixels, scores {self.score_difference:.1e}"
         )
 
-    def add(self, exported, expected, candidates, margins, selector):
+    def add(self, exported, expected, candidates, margins, selector, clipped=None):
         """Compare the `Detections` of an image.
 
         `candidates` and `margins` are those of `candidates_of`, `selector` is the `BoxSelector` of the PyTorch model.
+        `clipped` are the boxes of the candidates, clipped to the image; None if they are.
         """
         self.num_images += 1
         partner = match(exported, expected)
@@ -56,7 +57,10 @@ class Comparison:
         missed[partner] = False
         if common.all() and not missed.any():
             return
-        undecided = pick(candidates, find_undecided(candidates, margins, selector))
+        undecided = find_undecided(candidates, margins, selector)
+        if clipped is not None:
+            candidates, undecided = candidates._replace(boxes=clipped), undecided | is_thin(clipped)
+        undecided = pick(candidates, undecided)
         rest = {"exported": pick(exported, ~common), "PyTorch": pick(expected, missed)}
         for name, detections in rest.items():
             excused = match(detections, undecided) >= 0
@@ -91,7 +95,9 @@ def compare(detector, model, batches, suppressed):
             exported = pick(outputs, i)
             exported = pick(exported, exported.scores > 0)
             of_image = [None if values is None else values[i] for values in predictions.by_anchor()]
-            comparison.add(exported, expected[i], *candidates_of(head, grid, of_image, size), selector)
+            candidates, margins = candidates_of(head, grid, of_image, size)
+            clipped = clip(candidates.boxes, candidates.boxes.new_tensor(size[::-1]), head.box_coding.pixel_extent)
+            comparison.add(exported, expected[i], candidates, margins, selector, clipped)
     return comparison
 
 
@@ -157,10 +163,15 @@ def candidates_of(head, grid, predictions, size):
     if centerness is not None and selector.score_root:
         scores = scores.sqrt()
     boxes = coding.decode(deltas[anchor], grid.boxes()[anchor])
-    boxes = clip(boxes, boxes.new_tensor(size[::-1]), coding.pixel_extent)
-    # Rounding decides whether a box of almost no area has any.
-    thin = (boxes[:, 2:] - boxes[:, :2]).amin(1) < MAX_BOX_DIFFERENCE
-    return Detections(boxes, scores, label), margins.where(~thin, margins.clamp(max=NEAR))
+    if selector.clip_before_nms:
+        boxes = clip(boxes, boxes.new_tensor(size[::-1]), coding.pixel_extent)
+        margins = margins.where(~is_thin(boxes), margins.clamp(max=NEAR))
+    return Detections(boxes, scores, label), margins
+
+
+def is_thin(boxes):
+    """Whether rounding decides if boxes (B, 4), which are clipped, have any area: (B,) bool."""
+    return (boxes[:, 2:] - boxes[:, :2]).amin(1) < MAX_BOX_DIFFERENCE
 
 
 def margins_of(key, above, number):
