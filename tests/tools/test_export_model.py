@@ -301,3 +301,25 @@ def test_a_dozen_images_of_all_shapes_are_compared():
 @pytest.mark.parametrize("number, sizes", [(12, [1, 2, 3, 1, 2, 3]), (8, [1, 2, 3, 1, 1]), (2, [1, 2]), (1, [1, 2])])
 def test_batches_are_of_one_and_of_more(number, sizes):
     assert [len(batch) for batch in tool.batches(range(number))] == sizes
+
+
+def test_a_dynamic_head_is_exported(config, tmp_path, capsys):
+    """Trained, it would have offsets; images have all sizes, and their boxes are clipped at last."""
+    settings = {
+        **config, "MODEL.ATSS.IN_FEATURES": ["p3", "p4", "p5"], "MODEL.ATSS.DYHEAD_BLOCKS": 1,
+        "MODEL.ATSS.NUM_CONVS": 0, "MODEL.ATSS.PREDICTOR_KERNEL": 1, "MODEL.ATSS.SIZE_DIVISIBILITY": 64,
+        "MODEL.ATSS.CLIP_BEFORE_NMS": False, "MODEL.WEIGHTS": str(tmp_path / "model.pth"),
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = build_model(load_config(DEMO_CONFIG, pairs({**settings, "MODEL.WEIGHTS": ""})))
+    for layer, std in (
+        (model.head.class_logits, 0.5),
+        (model.head.box_deltas, 0.1),
+        (model.neck.blocks[0].offset, 0.1),
+    ):
+        torch.nn.init.normal_(layer.weight, std=std)
+    DetectionCheckpointer(model, str(tmp_path)).save("model")
+
+    main(settings, "--output", tmp_path / "out")
+
+    assert "They agree: " in capsys.readouterr().out
