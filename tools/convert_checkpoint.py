@@ -5,8 +5,8 @@
     python train_net.py --config-file converted/config.yaml --eval-only
 
 It reads models of the paper's repository, of DynamicHead and of mmdetection (2.x and 3.x), and ImageNet weights of
-torchvision and MSRA for the backbone, and never runs code that a file may hold. The architecture is read off the weights. `keys.txt` lists
-every key that it mapped, left or filled in.
+torchvision and MSRA for the backbone, and never runs code that a file may hold. The architecture is read off the
+weights. `keys.txt` lists every key that it mapped, left or filled in.
 """
 
 import argparse
