@@ -6,8 +6,8 @@ offsets and factors belong to the larger map, and the convolution reads the firs
 (microsoft/DynamicHead issue 25). Published weights depend on it. What the implementations do not share:
 
 - Deformable convolutions have a bias in DynamicHead, none in mmdetection (converted as 0).
-- Initial values: DynamicHead leaves those of offsets and dynamic ReLU to PyTorch, as here. mmdetection draws both with a
-  standard deviation of 0.01; its model with 43.3 AP begins with offsets of 0 (`zero_offsets`).
+- Initial values: DynamicHead leaves those of offsets and dynamic ReLU to PyTorch, as is done here. mmdetection draws
+  both with a standard deviation of 0.01; its model with 43.3 AP begins with offsets of 0 (`zero_offsets`).
 - Images are padded to multiples of 128 pixels in DynamicHead and in mmdetection's models with 1x1 predictors, which
   reproduce it, and of 32 in mmdetection's other model (MODEL.ATSS.SIZE_DIVISIBILITY). The averages of the attention
   include the padding.
