@@ -13,9 +13,9 @@ from torch import nn
 from atss.checkpoints import Checkpointer, is_pretrained
 from atss.config import load_config
 from atss.engine import Trainer
-from atss.engine.optimizers import build_optimizer
+from atss.engine.optimizers import build_optimizer, with_backbone_rates
 from atss.errors import InputError
-from atss.modeling.backbones.timm import TimmBackbone
+from atss.modeling.backbones.timm import TimmBackbone, stages_of
 from tests.helpers import DEMO_CONFIG, TINY, pairs, paper_config
 
 # The smallest model of each family, with the channels of its feature maps of strides 8, 16 and 32.
@@ -25,7 +25,7 @@ FAMILIES = {
     "swin_tiny_patch4_window7_224": (192, 384, 768),
     "mobilenetv3_small_050": (16, 24, 288),
     "efficientnet_lite0": (40, 112, 320),
-    "hgnetv2_b0": (512, 1024, 1024),
+    "hgnetv2_b0": (256, 512, 1024),
     "vit_tiny_patch16_224": (96, 192, 192),
 }
 THREE = ["res3", "res4", "res5"]
@@ -175,6 +175,7 @@ def test_without_network_the_error_says_which_file_to_fetch_and_where_to_name_it
     assert "no model 'resnet10t.nobody'" in message
 
 
+@pytest.mark.slow
 def test_imagenet_weights_need_not_have_the_layers_that_only_detectors_have(tmp_path):
     cfg = backbone_config("convnext_atto", NORM_FEATURES=True)
     cfg.MODEL.ATSS.NUM_CLASSES = 3
@@ -235,6 +236,7 @@ def test_all_norms_can_be_frozen():
     assert all(p.requires_grad for p in backbone.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnext_atto", "mobilenetv3_small_050"])
 def test_checkpointed_activations_change_no_gradient(name):
     torch.manual_seed(0)
@@ -274,11 +276,19 @@ def rates(name, settings, part="backbone.bottom_up."):
     }
 
 
-def test_the_rate_of_the_backbone_has_a_factor():
-    found = rates("resnet10t", {"SOLVER.BASE_LR": 1.0, "SOLVER.BACKBONE_MULTIPLIER": 0.1})
-    others = rates("resnet10t", {"SOLVER.BASE_LR": 1.0, "SOLVER.BACKBONE_MULTIPLIER": 0.1}, "backbone.fpn")
+@pytest.mark.parametrize("backbone", ["build_timm_fpn_backbone", "build_atss_small_resnet_fpn_backbone"])
+def test_the_rate_of_the_backbone_has_a_factor_and_that_of_the_pyramid_has_not(backbone):
+    resnet = {"MODEL.RESNETS.DEPTH": 10, "MODEL.RESNETS.RES2_OUT_CHANNELS": 16, "MODEL.RESNETS.NORM": "BN"}
+    settings = {"MODEL.BACKBONE.NAME": backbone, "SOLVER.BASE_LR": 1.0, "SOLVER.BACKBONE_MULTIPLIER": 0.1, **resnet}
 
-    assert {rate for rate, _ in found.values()} == {0.1} and {rate for rate, _ in others.values()} == {1.0}
+    assert {rate for rate, _ in rates("resnet10t", settings).values()} == {0.1}
+    assert {rate for rate, _ in rates("resnet10t", settings, "backbone.fpn").values()} == {1.0}
+
+
+def test_a_factor_without_such_a_backbone_is_refused():
+    message = refused(with_backbone_rates, [], nn.Linear(2, 2), multiplier=0.1, layer_decay=1.0)
+
+    assert message.startswith("SOLVER.BACKBONE_MULTIPLIER")
 
 
 def test_rates_fall_layer_by_layer_towards_the_image():
@@ -291,6 +301,7 @@ def test_rates_fall_layer_by_layer_towards_the_image():
     assert found["pyramid.res3.weight"][0] == 1.0
 
 
+@pytest.mark.slow
 def test_position_tables_and_norms_do_not_decay():
     settings = {"SOLVER.WEIGHT_DECAY": 0.05, "SOLVER.WEIGHT_DECAY_NORM": 0.0, "SOLVER.WEIGHT_DECAY_BIAS": 0.0}
     found = rates("swin_tiny_patch4_window7_224", settings)
@@ -367,15 +378,25 @@ def test_a_name_that_does_not_exist_gets_the_three_nearest(config, name, nearest
 @pytest.mark.parametrize(
     "name, keys, expected",
     [
-        ("convit_tiny", {}, "MODEL.TIMM.NAME: convit_tiny gives no feature maps"),
-        ("vit_small_patch14_dinov2", {}, "gives no feature maps of strides 4 to 32, but of 14"),
-        ("coat_tiny", {"ACTIVATION_CHECKPOINTING": True}, "MODEL.TIMM.ACTIVATION_CHECKPOINTING: coat_tiny"),
+        (
+            "convmixer_768_32",
+            {},
+            "MODEL.TIMM.NAME: convmixer_768_32 gives no feature maps of strides 4 to 32, but of 7",
+        ),
+        ("cspresnet50", {"ACTIVATION_CHECKPOINTING": True}, "MODEL.TIMM.ACTIVATION_CHECKPOINTING: cspresnet50"),
         ("vgg11", {"DROP_PATH_RATE": 0.1}, "MODEL.TIMM.DROP_PATH_RATE: vgg11 has no paths to drop"),
-        ("levit_128s", {}, "levit_128s takes images of 224x224 pixels alone"),
+        ("levit_128s", {}, "levit_128s does not take images of any size"),
+        pytest.param("inception_v3", {}, "feature maps of inception_v3 have no fixed stride", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_that_does_not_fit_is_named(name, keys, expected):
     assert expected in refused(build_backbone, backbone_config(name, **keys))
+
+
+def test_a_model_without_feature_maps_is_named():
+    assert refused(stages_of, "tabular", nn.Linear(2, 2)) == (
+        "MODEL.TIMM.NAME: tabular gives no feature maps; choose another model"
+    )
 
 
 def test_feature_maps_that_the_model_lacks_are_named():
@@ -389,6 +410,12 @@ def test_stages_that_the_model_lacks_are_named(name, known):
     message = refused(TimmBackbone, name, THREE, freeze_at=6)
 
     assert message == f"MODEL.BACKBONE.FREEZE_AT: expected one of {known}, got 6"
+
+
+def test_a_model_whose_stages_are_not_known_is_named():
+    message = refused(TimmBackbone, "twins_svt_small", THREE, freeze_at=1)
+
+    assert message == "MODEL.BACKBONE.FREEZE_AT: timm does not tell the stages of MODEL.TIMM.NAME; set it to 0"
 
 
 def test_without_timm_the_error_says_how_to_install_it(config, monkeypatch):

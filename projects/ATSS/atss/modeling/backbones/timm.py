@@ -1,10 +1,12 @@
 """Feature pyramids over models of timm (https://github.com/huggingface/pytorch-image-models), an optional package."""
 
+import copy
 import difflib
 import math
 import re
 from typing import NamedTuple
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -81,6 +83,7 @@ class TimmBackbone(Backbone):
         options = {"in_chans": in_channels, **({"drop_path_rate": drop_path_rate} if drop_path_rate else {})}
         model = create(name, options)
         stages = stages_of(name, model)
+        check_maps(name, model, stages, in_channels)
         missing = [feature for feature in out_features if feature not in stages]
         if missing:
             raise InputError(
@@ -94,7 +97,7 @@ class TimmBackbone(Backbone):
         pad_before_shift(model)
 
         self._out_features = list(out_features)
-        self._out_feature_strides = {feature: 2 ** int(feature[3:]) for feature in out_features}
+        self._out_feature_strides = {feature: stride_of(feature) for feature in out_features}
         self._out_feature_channels = {feature: stages[feature].channels for feature in out_features}
         indices = sorted({stages[feature].index for feature in out_features})
         # Without the layers behind the last feature map, whose parameters would never get a gradient.
@@ -186,11 +189,11 @@ def input_of(name: str, format: str = "RGB") -> dict[str, object]:
 
 
 def create(name, options, **weights):
-    """The model with random weights, or with `weights` of timm; it takes images of any size."""
-    record = record_of(name)
+    """The model with random weights, or with `weights` of timm; for images of any size if it has an option for that."""
+    sizes = (*ANY_SIZE, {}) if record_of(name).fixed_input_size else ({},)
     import timm
 
-    for size in ANY_SIZE if record.fixed_input_size else ({},):
+    for size in sizes:
         try:
             return timm.create_model(name, **options, **size, **weights)
         except TypeError as error:
@@ -198,8 +201,7 @@ def create(name, options, **weights):
                 raise InputError(f"MODEL.TIMM.DROP_PATH_RATE: {name} has no paths to drop; set it to 0.0") from error
             if not any(key in str(error) for key in size):
                 raise
-    height, width = record.input_size[1:]
-    raise InputError(f"MODEL.TIMM.NAME: {name} takes images of {height}x{width} pixels alone")
+    raise AssertionError("unreachable: the last one has no options for the size")
 
 
 def load(name, options, file):
@@ -246,6 +248,24 @@ def stages_of(name, model):
     return stages
 
 
+def check_maps(name, model, stages, in_channels):
+    """Raise an InputError unless the model takes images of any size, with feature maps of exact strides."""
+    image = torch.empty(1, in_channels, 128, 192, device="meta")
+    try:
+        maps = copy.deepcopy(model).to("meta").eval().forward_intermediates(image, intermediates_only=True)
+    except Exception as error:  # whatever the model raises
+        raise InputError(f"MODEL.TIMM.NAME: {name} does not take images of any size; choose another model") from error
+    for feature, stage in stages.items():
+        stride, (height, width) = 16 if is_plain(model) else stride_of(feature), maps[stage.index].shape[2:]
+        if (height * stride, width * stride) != (128, 192):
+            raise InputError(f"MODEL.TIMM.NAME: feature maps of {name} have no fixed stride; choose another model")
+
+
+def stride_of(feature):
+    """Stride of res2 and so on."""
+    return 2 ** int(feature[3:])
+
+
 def is_plain(model):
     """Whether all feature maps have stride 16, as those of a plain vision transformer with patches of that size."""
     return {info["reduction"] for info in model.feature_info} == {16}
@@ -289,8 +309,11 @@ def freeze(model, stages, freeze_at, freeze_norm):
 
     modules = dict(model.named_modules())
     names, end = list(modules), 0
+    if freeze_at and not all(stage.module in modules for stage in stages.values()):
+        raise InputError("MODEL.BACKBONE.FREEZE_AT: timm does not tell the stages of MODEL.TIMM.NAME; set it to 0")
     if freeze_at == 1:
-        first = re.match(r"\D*\d*", next(iter(stages.values())).module)[0]  # "blocks.1" of "blocks.1.1.conv_pwl"
+        module = next(iter(stages.values())).module
+        first = re.match(r"\D*\d*[^.]*", module)[0]  # "blocks.1" of "blocks.1.1.conv_pwl"
         end = names.index(first)
     elif freeze_at > 1:
         if f"res{freeze_at}" not in stages or is_plain(model):
