@@ -115,6 +115,7 @@ def test_every_key_of_a_dynamic_head_is_mapped(tmp_path, layout, a, conventions,
     atss, theirs = found.cfg.MODEL.ATSS, load_config("configs/atss_R_50_FPN_dyhead_1x.yaml", CPU).MODEL.ATSS
     assert (multiple, a.kernel) == (atss.SIZE_DIVISIBILITY, atss.PREDICTOR_KERNEL)
     assert atss.DYHEAD_BLOCKS == theirs.DYHEAD_BLOCKS == 6
+    assert atss.CLIP_BEFORE_NMS is (layout is layouts.mmdetection)
 
 
 @pytest.mark.parametrize(

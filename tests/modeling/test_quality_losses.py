@@ -14,7 +14,8 @@ from atss.modeling.quality_losses import quality_focal_terms, quality_losses
 from tests.modeling.test_fused_losses import STRIDES, Batch
 
 CODINGS = [BoxCoding(), BoxCoding(pixel_extent=1), PointCoding(4.0), DistributionCoding(4.0, 1, max_distance=5)]
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.slow, pytest.mark.gpu])]
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.slow, pytest.mark.gpu, NO_GPU])]
 FACTORS = 1.5, 0.4  # of box and distribution loss
 
 

@@ -210,6 +210,6 @@ def test_an_invalid_base_config_is_refused_before_the_first_run(go, tmp_path, op
     assert not (tmp_path / "study").exists()
 
 
-def test_there_are_seven_tables(go):
+def test_there_are_eight_tables(go):
     with pytest.raises(SystemExit):
-        go("--table", "8")
+        go("--table", "9")

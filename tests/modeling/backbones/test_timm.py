@@ -386,7 +386,7 @@ def test_a_name_that_does_not_exist_gets_the_three_nearest(config, name, nearest
         ("cspresnet50", {"ACTIVATION_CHECKPOINTING": True}, "MODEL.TIMM.ACTIVATION_CHECKPOINTING: cspresnet50"),
         ("vgg11", {"DROP_PATH_RATE": 0.1}, "MODEL.TIMM.DROP_PATH_RATE: vgg11 has no paths to drop"),
         ("levit_128s", {}, "levit_128s does not take images of any size"),
-        ("inception_v3", {}, "feature maps of inception_v3 have no fixed stride"),
+        pytest.param("inception_v3", {}, "feature maps of inception_v3 have no fixed stride", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_that_does_not_fit_is_named(name, keys, expected):
@@ -410,6 +410,12 @@ def test_stages_that_the_model_lacks_are_named(name, known):
     message = refused(TimmBackbone, name, THREE, freeze_at=6)
 
     assert message == f"MODEL.BACKBONE.FREEZE_AT: expected one of {known}, got 6"
+
+
+def test_a_model_whose_stages_are_not_known_is_named():
+    message = refused(TimmBackbone, "twins_svt_small", THREE, freeze_at=1)
+
+    assert message == "MODEL.BACKBONE.FREEZE_AT: timm does not tell the stages of MODEL.TIMM.NAME; set it to 0"
 
 
 def test_without_timm_the_error_says_how_to_install_it(config, monkeypatch):

@@ -45,12 +45,14 @@ class Levels(NamedTuple):
 
     sizes: (2, L) int64, number of columns and rows.
     strides: (L,) float32, in pixels.
+    num_cells: (L,) int64.
     first: (L,) int64, index of the level's first cell.
     cell_anchors: (A, 2, 2, L) float32: anchor, corner (x1 y1, x2 y2), axis; in pixels from the cell's centre.
     """
 
     sizes: Tensor
     strides: Tensor
+    num_cells: Tensor
     first: Tensor
     cell_anchors: Tensor
 
@@ -115,6 +117,7 @@ class AnchorGrid:
             self._levels = Levels(
                 torch.tensor([columns, rows]).to(device, non_blocking=True),
                 torch.tensor(self.strides, dtype=torch.float32).to(device, non_blocking=True),
+                torch.tensor(num_cells).to(device, non_blocking=True),
                 torch.tensor([0, *accumulate(num_cells[:-1])]).to(device, non_blocking=True),
                 torch.stack(self.cell_anchors, dim=1).float().unflatten(2, (2, 2)).permute(0, 2, 3, 1),
             )
@@ -132,7 +135,7 @@ class AnchorGrid:
     def boxes_at(self, places: Tensor) -> Tensor:
         """The anchors (N, L, K, 4) at places (N, L, K) of each level, counted by anchor of a cell, row and column."""
         levels = self.levels()
-        columns, cells = levels.sizes[0, :, None], levels.sizes.prod(0)[:, None]
+        columns, cells = levels.sizes[0, :, None], levels.num_cells[:, None]
         anchor, cell = places // cells, places % cells
         centers = torch.stack([cell % columns, cell // columns], -1)
         centers = (centers + self.offset) * levels.strides[:, None, None]

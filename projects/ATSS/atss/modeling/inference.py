@@ -101,7 +101,7 @@ class BoxSelector:
         keys, _ = self._rank(class_scores, centerness)
         # Padded, so that all levels have k.
         places = torch.stack([F.pad(key, (0, k)).topk(k).indices for key in keys.split(sizes, 1)], 1)  # (N, L, K)
-        exists = places < levels.sizes.prod(0)[:, None] * per_cell
+        exists = places < levels.num_cells[:, None] * per_cell
         places = places * exists
         logits, deltas = (
             in_full(torch.stack([take(values, place) for values, place in zip(maps, places.unbind(1), strict=True)], 1))

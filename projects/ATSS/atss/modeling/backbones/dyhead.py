@@ -1,16 +1,17 @@
 """The dynamic head (Dai et al. 2021, arXiv 2106.08322): attention over levels, places and channels after the pyramid.
 
-Both published implementations, microsoft/DynamicHead and mmdetection, compute the same, in which they differ from the
-paper's text: the deformable convolution of the next coarser level runs on that level's own, smaller map, before it is
-upsampled, but with the offsets and factors of the larger map, of which it reads the first values in memory
-(microsoft/DynamicHead issue 25). Published weights depend on it. The implementations differ elsewhere:
+The two published implementations, microsoft/DynamicHead and mmdetection, compute the same function. In one point it is
+not the paper's: the features of the next coarser level are convolved at their own size, and upsampled afterwards. The
+offsets and factors belong to the larger map, and the convolution reads the first values that lie in memory
+(microsoft/DynamicHead issue 25). Published weights depend on it. What the implementations do not share:
 
-- Deformable convolutions have a bias in DynamicHead, none in mmdetection.
-- DynamicHead initialises offsets and dynamic ReLU as PyTorch does; mmdetection draws them with a standard deviation of
-  0.01, and the offsets of its model with 43.3 AP are 0 (`zero_offsets`).
-- Images are padded to multiples of 128 pixels in DynamicHead and in the models of mmdetection that reproduce it, of 32
-  in its own (MODEL.ATSS.SIZE_DIVISIBILITY). The attention's means include the padding.
-- The predictors after it are 1x1 convolutions in the former, 3x3 in the latter (MODEL.ATSS.PREDICTOR_KERNEL).
+- Deformable convolutions have a bias in DynamicHead, none in mmdetection (converted as 0).
+- Initial values: DynamicHead leaves those of offsets and dynamic ReLU to PyTorch, as is done here. mmdetection draws
+  both with a standard deviation of 0.01; its model with 43.3 AP begins with offsets of 0 (`zero_offsets`).
+- Images are padded to multiples of 128 pixels in DynamicHead and in mmdetection's models with 1x1 predictors, which
+  reproduce it, and of 32 in mmdetection's other model (MODEL.ATSS.SIZE_DIVISIBILITY). The averages of the attention
+  include the padding.
+- The predictors behind it are 1x1 convolutions in the former, 3x3 in the latter (MODEL.ATSS.PREDICTOR_KERNEL).
 """
 
 import math

@@ -309,10 +309,10 @@ def freeze(model, stages, freeze_at, freeze_norm):
 
     modules = dict(model.named_modules())
     names, end = list(modules), 0
-    module = next(iter(stages.values())).module
-    if freeze_at and module not in modules:
+    if freeze_at and not all(stage.module in modules for stage in stages.values()):
         raise InputError("MODEL.BACKBONE.FREEZE_AT: timm does not tell the stages of MODEL.TIMM.NAME; set it to 0")
     if freeze_at == 1:
+        module = next(iter(stages.values())).module
         first = re.match(r"\D*\d*[^.]*", module)[0]  # "blocks.1" of "blocks.1.1.conv_pwl"
         end = names.index(first)
     elif freeze_at > 1:
