@@ -133,7 +133,7 @@ class BoxSelector:
         if self.clip_before_nms:
             boxes, scores = self.clipped(boxes, scores, limits, pixel_extent)
         kept = suppress(boxes, scores, classes, iou_threshold=self.nms_threshold, number=self.max_detections, **options)
-        boxes, scores, classes = best(boxes, scores.where(kept, 0), classes, number)
+        boxes, scores, classes = best(boxes, scores * kept, classes, number)
         if not self.clip_before_nms:
             boxes, scores = self.clipped(boxes, scores, limits, pixel_extent)
             boxes, scores, classes = best(boxes, scores, classes, number)
