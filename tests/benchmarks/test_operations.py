@@ -30,7 +30,7 @@ def test_operations_and_waits_do_not_depend_on_the_number_of_images():
 
         assert (losses.operations, losses.waits) == (11, 0)
         assert (backward.operations, backward.waits) == (15, 0)
-        assert (post_processing.operations, post_processing.waits) == (121, 2)
+        assert (post_processing.operations, post_processing.waits) == (119, 2)
 
 
 @pytest.mark.slow
