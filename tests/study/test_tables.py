@@ -63,13 +63,16 @@ def test_table_7_varies_the_anchors_of_a_location():
     assert numbers == [9, 9, 9, 3, 3, 1]
 
 
-def test_table_8_adds_one_loss_at_a_time_to_the_papers_model():
+def test_table_8_adds_one_loss_at_a_time_to_the_papers_model_and_then_the_dynamic_head_alone():
     rows = [row.settings for row in TABLES[8].rows]
 
     changed = [{key for key in a if a[key] != b[key]} for a, b in pairwise(rows)]
 
     assert rows[0] == row(3, "RetinaNet (#A=1) + ATSS").settings
-    assert changed == [{"MODEL.ATSS.CLASS_LOSS", "MODEL.ATSS.CENTERNESS"}, {"MODEL.ATSS.BOX_CODING"}]
+    assert changed[:2] == [{"MODEL.ATSS.CLASS_LOSS", "MODEL.ATSS.CENTERNESS"}, {"MODEL.ATSS.BOX_CODING"}]
+    assert rows[0].items() <= rows[3].items() and rows[3].keys() - rows[0].keys() == {
+        f"MODEL.ATSS.{key}" for key in ("DYHEAD_BLOCKS", "NUM_CONVS", "PREDICTOR_KERNEL")
+    }
 
 
 @pytest.mark.parametrize("row", SYSTEMS, ids=[row.name for row in SYSTEMS])
