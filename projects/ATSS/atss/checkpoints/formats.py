@@ -97,6 +97,16 @@ def tower(m):
     return f"head.{name}_tower.{place // 3}.{('', 'norm.', 'relu.')[place % 3]}{m[3]}"
 
 
+def predictors(prefix):
+    """Rules for the predictors of the paper's head, whose names DynamicHead keeps, behind `prefix`."""
+    return [
+        (prefix + r"cls_logits\.(\w+)", r"head.class_logits.\1"),
+        (prefix + r"bbox_pred\.(\w+)", r"head.box_deltas.\1"),
+        (prefix + r"centerness\.(\w+)", r"head.centerness.\1"),
+        (prefix + r"scales\.(\d)\.scale", r"head.scales.\1"),
+    ]
+
+
 MOBILENET_LAYERS = {
     "conv1.conv": "0.0", "conv1.bn": "0.1", "conv2.conv": "1.0", "conv2.bn": "1.1", "conv3.conv": "2", "conv3.bn": "3",
 }  # fmt: skip
@@ -153,10 +163,7 @@ PAPER = Format(
         (r"backbone\.fpn\.fpn_layer(\d)\.(weight|bias)", numbered("backbone.fpn_output", 1)),
         (r"backbone\.fpn\.top_blocks\.(p[67]\.\w+)", r"backbone.top_block.\1"),
         (r"rpn\.head\.(cls|bbox)_tower\.(\d+)\.((?:(?:offset|conv)\.)?(?:weight|bias))", tower),
-        (r"rpn\.head\.cls_logits\.(\w+)", r"head.class_logits.\1"),
-        (r"rpn\.head\.bbox_pred\.(\w+)", r"head.box_deltas.\1"),
-        (r"rpn\.head\.centerness\.(\w+)", r"head.centerness.\1"),
-        (r"rpn\.head\.scales\.(\d)\.scale", r"head.scales.\1"),
+        *predictors(r"rpn\.head\."),
         (r"rpn\.anchor_generator\.cell_anchors\.\d", None),
     ),
     ("backbone.", "rpn."),
@@ -199,10 +206,7 @@ DYNAMIC_HEAD = Format(
                 "relu.fc.2": "relu.expand",
             },
         ),
-        (r"head\.cls_logits\.(\w+)", r"head.class_logits.\1"),
-        (r"head\.bbox_pred\.(\w+)", r"head.box_deltas.\1"),
-        (r"head\.centerness\.(\w+)", r"head.centerness.\1"),
-        (r"head\.scales\.(\d)\.scale", r"head.scales.\1"),
+        *predictors(r"head\."),
         (r"anchor_generator\.cell_anchors\.\d", None),
     ),
     ("backbone.", "head."),

@@ -106,7 +106,7 @@ def fused_losses(
         ValueError: "triton" on a device without it.
     """
     backend = settle_backend(backend, matches.device)
-    first = torch.tensor([0, *map(len, gt_boxes)][:-1]).cumsum(0).to(matches.device, non_blocking=True)
+    first = first_boxes(gt_boxes, matches.device)
     of_points = isinstance(box_coding, PointCoding)
     targets = (
         matches,
@@ -125,6 +125,11 @@ def fused_losses(
         box_loss_weight,
     )
     return FusedLosses.apply(backend, targets, len(logits), *logits, *deltas, *(centerness or ()))
+
+
+def first_boxes(gt_boxes: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Index (N,) int64 of each image's first box among the boxes of all N images."""
+    return torch.tensor([0, *map(len, gt_boxes)][:-1]).cumsum(0).to(device, non_blocking=True)
 
 
 @torch.library.custom_op("atss::losses", mutates_args=())

@@ -15,7 +15,7 @@ from .anchors import AnchorGrid
 from .assigners.matches import IGNORED
 from .box_coding import BoxCoding, PointCoding
 from .distribution_coding import DistributionCoding, distribution_focal_loss
-from .fused_losses import MIN_LOGIT, focal_sweep, in_one_format
+from .fused_losses import MIN_LOGIT, first_boxes, focal_sweep, in_one_format
 from .losses import giou_loss, normalizers
 
 
@@ -68,7 +68,7 @@ def quality_losses(
         over all processes, and at least 1.
     """
     dtype, num_anchors = torch.promote_types(logits[0].dtype, torch.float32), grid.num_per_cell
-    first = torch.tensor([0, *map(len, gt_boxes)][:-1]).cumsum(0).to(matches.device, non_blocking=True)
+    first = first_boxes(gt_boxes, matches.device)
     gt_boxes, gt_classes = torch.cat([*gt_boxes]).to(dtype), torch.cat([*gt_classes])
     levels = zip(logits, deltas, matches.split(grid.level_sizes, 1), grid.boxes().split(grid.level_sizes), strict=True)
     ignored, positives, rows = [], [], []
