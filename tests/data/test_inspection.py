@@ -160,7 +160,7 @@ def test_boxes_of_both_modes_are_the_same(table_of):
     [
         (lambda c: c["images"][0].update(width=0), {"malformed images": 1}),
         (lambda c: c["images"].append(c["images"][0]), {"images with an id that another has": 1}),
-        (lambda c: c["annotations"].extend([None, {}, []]), {"malformed annotations": 3}),
+        (lambda c: c["annotations"].extend([None, {}, []]), {"malformed annotations": 2, "annotations of no image": 1}),
         (lambda c: c["annotations"][0].update(bbox=[0, 0, math.inf, 1]), {"malformed annotations": 1}),
         (lambda c: c["annotations"][0].update(area=None), {"malformed annotations": 1}),
         (lambda c: c["annotations"][0].update(iscrowd=2), {"malformed annotations": 1}),

@@ -47,18 +47,18 @@ PATHS = {
 }
 NAN, INFINITE = float("nan"), float("inf")
 VALUES = {
-    ("images", "id"): (None, "0", 1, 2**63, HUGE, [], NAN),
+    ("images", "id"): (None, "", "1", "\n", "0.0", 1, 1.0, 2**63, HUGE, [], NAN, INFINITE),
     ("images", "file_name"): (3, None, True, ["0.png"], {"a": 1}),
     ("images", "width"): (0, -64, 1.5, "64", None, True, HUGE, NAN, INFINITE, 10**9, [64]),
     ("images", "height"): (2**31, 2**63, 1_000_001),
     ("annotations", "bbox"): ([], [1, 2, 3], [1, 2, 3, 4, 5], "1 2 3 4", None, {}, [1, 2, 3, None], [1, 2, 3, "4"],
                               [[1], 2, 3, 4], [NAN] * 4, [0, 0, INFINITE, 5], [HUGE, 0, 5, 5], [-1e300, 0, 5, 5],
                               [True, 0, 5, 5]),
-    ("annotations", "image_id"): (None, "0", 0.5, True, [0], {}, 99, -1, 2**63, HUGE),
-    ("annotations", "category_id"): (None, "3", 3.5, [3], 99, 2**64),
+    ("annotations", "image_id"): (None, "00", "x", 0.5, True, [0], {}, 99, -1, 2**63, HUGE),
+    ("annotations", "category_id"): (None, "03", "cat", 3.5, [3], 99, 2**64),
     ("annotations", "area"): ("600", None, NAN, INFINITE, HUGE, []),
     ("annotations", "iscrowd"): (2, "0", None, [], HUGE),
-    ("categories", "id"): (None, "3", 7, 2**63, {}),
+    ("categories", "id"): (None, "cat", "7", 7, 2**63, {}),
     ("categories", "name"): (None, 3, ["a"], "\0", "\udfff", "a\nb", "\x1b[2J", "\u2028"),
 }  # fmt: skip
 CHANGES = {

@@ -161,7 +161,15 @@ def read_xml(path):
     reason, if it is malformed.
     """
     sources.check_file(path, sources.MAX_TEXT)
-    root = ElementTree.parse(path, ElementTree.XMLParser(target=WithoutDoctype())).getroot()
+    parser = ElementTree.XMLParser(target=WithoutDoctype())
+    encoding = sources.encoding_of(path)
+    if encoding.startswith("utf-16"):
+        # As text, because programs that save a file anew in UTF-16 do not change the encoding that it declares.
+        with open(path, encoding=encoding) as file:
+            parser.feed(file.read())
+        root = parser.close()
+    else:
+        root = ElementTree.parse(path, parser).getroot()
     if root.tag != "annotation":
         raise ValueError(f"expected <annotation>, got <{root.tag}>")
     try:

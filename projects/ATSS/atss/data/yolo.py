@@ -104,7 +104,7 @@ def find_yaml(folder, needed):
         path = os.path.join(folder, name)
         try:
             sources.check_file(path, MAX_YAML)
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding=sources.encoding_of(path)) as file:
                 config = yaml.load(file, yaml.BaseLoader)  # all values are text: a class may be called "no", or "1"
         except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, InputError) as error:
             if name in usual:
