@@ -26,8 +26,8 @@ def parts_of(path):
     return [part for part in with_slashes(path).split("/") if part not in ("", ".", "..")]
 
 
-def locate_images(paths, folder):
-    """Find images in a folder by their paths, a list of texts.
+def locate_images(paths, folder, taken=()):
+    """Find images in a folder by their paths, a list of texts; `taken` are those of others, which start from it.
 
     A path is used as it is if there is such a file, else with slashes for its backslashes. If that does not help, the
     image is the one at the longest end of the path, of two names or more, else the only one of its name in the folder
@@ -42,15 +42,16 @@ def locate_images(paths, folder):
         return stays_inside(path) and os.path.basename(path) in names_in(os.path.dirname(path))
 
     paths = list(dict.fromkeys(paths))
-    used = {path: path if is_there(path) else with_slashes(path) for path in paths}
-    lost = [path for path in paths if not is_there(used[path]) and parts_of(path)]
-    there = files_named({parts_of(path)[-1] for path in lost}, folder) if lost else {}
-    fitting = {path: candidates(path, there.get(parts_of(path)[-1], ())) for path in lost}
-    taken = Counter(os.path.normpath(used[path]) for path in set(paths).difference(lost))
+    written = {path: path if is_there(path) else with_slashes(path) for path in paths}
+    there = {path: other for path, other in written.items() if is_there(other)}
+    names = {path: parts_of(path)[-1] for path in paths if path not in there and parts_of(path)}
+    files = files_named(set(names.values()), folder) if names else {}
+    fitting = {path: candidates(path, files.get(name, ())) for path, name in names.items()}
+    taken = Counter([*taken, *map(os.path.normpath, there.values())])
     taken.update(files[0] for files in fitting.values() if len(files) == 1)
     found = {path: files[0] for path, files in fitting.items() if len(files) == 1 and taken[files[0]] == 1}
     unclear = [path for path, files in fitting.items() if files and path not in found]
-    slashed = {path: used[path] for path in paths if path != used[path] and path not in fitting}
+    slashed = {path: other for path, other in there.items() if path != other}
     moved = {**slashed, **found}
 
     def says(path):

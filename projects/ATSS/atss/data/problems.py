@@ -58,6 +58,10 @@ KINDS = {
     "classes without annotations": (
         "warning", "classes", "is the class intended? Without annotations it is neither learned nor evaluated",
     ),
+    "rare classes": (
+        "warning", "classes",
+        "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler shows their images more often, with this threshold",
+    ),
     "images without annotations": (
         "note", "images",
         "training skips them; with DATALOADER.FILTER_EMPTY_ANNOTATIONS False it learns from them, too",
