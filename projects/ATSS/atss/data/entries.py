@@ -59,9 +59,9 @@ def sound_content(coco):
     categories, category_problems = sound_entries("categories", coco.get("categories"))
     problems = image_problems + category_problems
     # Files of test images have no annotations.
-    given, sizes = coco.get("annotations", []), {unified(i["id"]): (i["height"], i["width"]) for i in images}
+    sizes = {unified(image["id"]): (image["height"], image["width"]) for image in images}
     complete = completion(ids_of(coco.get("images")), ids_of(coco.get("categories")), sizes)
-    annotations, found = sound_entries("annotations", given, complete)
+    annotations, found = sound_entries("annotations", coco.get("annotations", []), complete)
     if problems:
         # Problems of an image or class are not repeated for its annotations.
         labels = ids_of(categories)
@@ -69,14 +69,7 @@ def sound_content(coco):
             a for a in annotations if unified(a["image_id"]) in sizes and unified(a["category_id"]) in labels
         ]
     content, others = numbered({"images": images, "categories": categories, "annotations": annotations})
-    if isinstance(given, list):
-        boxless = [place_of("annotations", i, a) for i, a in enumerate(given) if type(a) is dict and is_boxless(a)]
-        others += problems_of("annotations with a segmentation alone", boxless, len(given))
     return content, problems + found + others
-
-
-def is_boxless(annotation):
-    return not annotation.get("bbox") and bool(annotation.get("segmentation"))
 
 
 def ids_of(entries):
@@ -100,7 +93,7 @@ def completion(images, categories, sizes):
         if not is_id(category) or category not in categories:
             what = f"no category has the id {SHORT.repr(category)}; there are {some}"
             return annotation, ("annotations of unknown classes", what)
-        if image in sizes and is_boxless(annotation):
+        if image in sizes and not annotation.get("bbox") and annotation.get("segmentation"):
             try:
                 annotation = {**annotation, "bbox": box_of(annotation["segmentation"], sizes[image])}
             except ValueError as error:
@@ -121,15 +114,17 @@ def sound_entries(key, entries, complete=lambda entry: (entry, None)):
         return [], problems_of("no dataset", [f"{key!r} is empty"], 1)
     sound, messages, seen = [], defaultdict(list), set()
     for i, entry in enumerate(entries):
-        error = id_error(key, entry, seen)
+        completed, error = entry, id_error(key, entry, seen)
         if not error:
-            entry, error = complete(entry)
-            error = error or value_error(key, entry)
+            completed, error = complete(entry)
+            error = error or value_error(key, completed)
         if error:
             kind, what = error
             messages[kind].append(f"{place_of(key, i, entry)}: {what}")
-        else:
-            sound.append(entry)
+            continue
+        sound.append(completed)
+        if completed is not entry:
+            messages["annotations with a segmentation alone"].append(place_of(key, i, entry))
     return sound, [problem for kind, found in messages.items() for problem in problems_of(kind, found, len(entries))]
 
 
