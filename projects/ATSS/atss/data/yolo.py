@@ -11,7 +11,7 @@ from ..errors import InputError, first_line
 from . import sources
 from .image_io import upright_size
 from .image_paths import locate_images, parts_of, with_slashes
-from .problems import errors_of, problems_of
+from .problems import SHORT, errors_of, problems_of
 
 # Files with one class name per line, used if no yaml file has the names.
 NAME_FILES = ("classes.txt", "obj.names")
@@ -41,9 +41,8 @@ def find_yolo_yaml(folder):
         found, problems, moved = [], [], []
         for entry in entries[split]:
             place = resolve(entry, bases)
-            if not place:
-                place = end_in(entry, folder)
-                moved.append(f"{entry} is {place}")
+            if not place and (place := end_in(entry, folder)):
+                moved.append(f"{SHORT.repr(entry)} is {place}")
             if not place:
                 what = f"{entry} does not exist" if isinstance(entry, str) else "an entry is not a path"
                 raise InputError(f"{path}: {split}: {what}; correct it: paths start from the yaml file's folder")
