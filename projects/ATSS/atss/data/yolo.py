@@ -44,7 +44,7 @@ def find_yolo_yaml(folder):
             if not place and (place := end_in(entry, folder)):
                 moved.append(f"{SHORT.repr(entry)} is {place}")
             if not place:
-                what = f"{entry} does not exist" if isinstance(entry, str) else "an entry is not a path"
+                what = f"{SHORT.repr(entry)} does not exist" if isinstance(entry, str) else "an entry is not a path"
                 raise InputError(f"{path}: {split}: {what}; correct it: paths start from the yaml file's folder")
             if os.path.isdir(place):
                 found += images_in(place)
@@ -192,7 +192,7 @@ def images_listed(path, bases):
     found |= {line: os.path.join(bases[-1], image) for line, image in moved.items()}
     for line, image in found.items():
         if not is_inside[line] and line not in moved:
-            raise InputError(f"{path}: lists {image}, which is outside of the dataset's folder")
+            raise InputError(f"{path}: lists {SHORT.repr(image)}, which is outside of the dataset's folder")
     return [found[line] for line in lines], problems
 
 
