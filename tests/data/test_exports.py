@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from pycocotools import mask
 from pycocotools.coco import COCO
 
-from atss.data import read_dataset, register_folder
+from atss.data import read_dataset, register_coco_format, register_folder
 from atss.evaluation.coco import RESULTS, BoxEvaluator
 from atss.report.boxes import load_dataset, load_detections
 from tests.helpers import TINY, train
@@ -110,6 +110,14 @@ def test_evaluation_and_report_are_those_of_the_plain_dataset_and_the_detections
         dataset = load_dataset(name)
         detections, notes = load_detections(str(tmp_path / name / RESULTS), dataset)
         assert (len(dataset.objects), len(detections), notes) == (3, 5, [])
+
+
+def test_the_report_reads_a_registered_file_as_training_does(messy):
+    register_coco_format("registered", str(messy / "annotations/train.json"), str(messy / "train"))
+
+    dataset = load_dataset("registered")
+
+    assert len(dataset.objects) == 3 and dataset.files == [str(messy / "train" / name) for name in ("a.png", "b.png")]
 
 
 def with_ids(messy, tmp_path):
