@@ -155,6 +155,7 @@ def test_texts_with_a_byte_order_mark_and_in_utf_16(tmp_path, encoding):
     for folder in ("coco", "yolo", "listed"):
         assert read(tmp_path / folder) == records()
     assert read(tmp_path / "unnamed") == {"train": records()["train"]}
+    assert len(BoxEvaluator("coco_train", str(tmp_path))._coco_api.anns) == 3
 
 
 @pytest.mark.parametrize(

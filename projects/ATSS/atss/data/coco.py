@@ -34,11 +34,11 @@ def content_of(coco, image_folder, annotation_file):
     `annotation_file` is the path of a file with the same content, None if there is none.
     """
     found, problems = locate_images([image["file_name"] for image in named_images(coco)], image_folder)
-    if found:
-        annotation_file = None
-        for image in named_images(coco):
-            image["file_name"] = found.get(image["file_name"], image["file_name"])
-    return sources.Content(coco, image_folder, problems, annotation_file)
+    for image in named_images(coco) if found else ():
+        image["file_name"] = found.get(image["file_name"], image["file_name"])
+    # Evaluators read UTF-8.
+    is_same = annotation_file and not found and sources.encoding_of(annotation_file) == "utf-8"
+    return sources.Content(coco, image_folder, problems, annotation_file if is_same else None)
 
 
 def named_images(coco):
