@@ -60,7 +60,8 @@ KINDS = {
     ),
     "rare classes": (
         "warning", "classes",
-        "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler shows their images more often, with this threshold",
+        "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler shows their images more often, with this threshold; "
+        "docs/own_data.md says what to expect",
     ),
     "images without annotations": (
         "note", "images",
