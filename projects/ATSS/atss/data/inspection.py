@@ -125,7 +125,7 @@ def rare_classes(tables):
     rare.sort(key=lambda k: images[k])
 
     def describe(k):
-        few = f"{objects[k]:,} object{'s' * (objects[k] != 1)} in {images[k]:,} of {num_images:,} images"
+        few = f"{objects[k]:,} object{'s' if objects[k] > 1 else ''} in {images[k]:,} of {num_images:,} images"
         return (
             f"{classes[k]}: {few}, and {classes[objects.argmax()]} has {most / objects[k]:.0f} times as many objects; "
             f"DATALOADER.REPEAT_THRESHOLD {threshold:.2g}"
