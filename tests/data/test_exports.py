@@ -71,6 +71,28 @@ def test_all_at_once_is_the_plain_dataset_and_every_change_is_one_line(messy, ca
     assert "annotations without an id of their own (2 of 3 annotations), such as annotations[1]: id 5" in lines[1]
 
 
+@pytest.mark.parametrize(
+    "annotations, images, prefix",
+    [
+        ("result.json", "images", "images\\"),
+        ("result.json", "images", "..\\..\\media\\upload\\4\\"),
+        ("annotations/coco.json", "images", "..\\label\\"),
+        ("coco.json", ".", "D:\\cells\\"),
+        ("coco.json", "pictures/all", "pictures\\all\\"),
+        ("coco.json", "pictures/all", "/home/someone/"),
+        ("train.json", "train", "cells\\train\\"),
+    ],
+)
+def test_paths_of_windows_and_of_other_folders_in_layouts_of_coco(tmp_path, annotations, images, prefix):
+    def change(content):
+        for image in content["images"]:
+            image["file_name"] = prefix + image["file_name"]
+
+    write_coco(tmp_path, annotations, images, {"train": IMAGES["train"]}, change)
+
+    assert read(tmp_path) == {"train": records()["train"]}
+
+
 def detections_of(dicts):
     """Outputs of a detector that finds all objects, a little displaced, and one more."""
     for record in dicts:
