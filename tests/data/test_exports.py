@@ -65,9 +65,7 @@ def test_all_at_once_is_the_plain_dataset_and_every_change_is_one_line(messy, ca
 
     lines = [line for line in caplog.messages if line.startswith("messy_train: ")]
     assert len(lines) == 2
-    assert (
-        "images found by their names (2 of 2 images), such as 'C:\\\\cells\\\\pictures\\\\a.png' is 'a.png'" in lines[0]
-    )
+    assert "images found by their names (2 of 2 images), such as 'C:\\cells\\pictures\\a.png' is 'a.png'" in lines[0]
     assert "annotations without an id of their own (2 of 3 annotations), such as annotations[1]: id 5" in lines[1]
 
 

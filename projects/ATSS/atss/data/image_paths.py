@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 from functools import cache
 
-from .problems import SHORT, problems_of
+from .problems import problems_of, quoted
 from .sources import list_folder, split_of
 
 DRIVE = re.compile("[a-zA-Z]:/")
@@ -55,11 +55,11 @@ def locate_images(paths, folder, taken=()):
     moved = {**slashed, **found}
 
     def says(path):
-        return f"{SHORT.repr(path)} is {SHORT.repr(moved[path])}"
+        return f"{quoted(path)} is {quoted(moved[path])}"
 
     def asks(path):
-        files = " or ".join(map(SHORT.repr, fitting[path][:2]))
-        return f"{SHORT.repr(path)} could be {files}" + (", as another path" if len(fitting[path]) == 1 else "")
+        files = " or ".join(map(quoted, fitting[path][:2]))
+        return f"{quoted(path)} could be {files}" + (", as another path" if len(fitting[path]) == 1 else "")
 
     return moved, [
         *problems_of("file names with backslashes", list(slashed), len(paths), says),

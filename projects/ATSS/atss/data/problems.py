@@ -96,6 +96,11 @@ KINDS = {
 }  # fmt: skip
 
 
+def quoted(path):
+    """A path in a message: in quotation marks, shortened, without characters that cannot be printed."""
+    return SHORT.repr(path).replace(r"\\", "\\")
+
+
 class Problem(NamedTuple):
     """A problem of a dataset; severity, things and remedy are those of its kind."""
 

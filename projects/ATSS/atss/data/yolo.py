@@ -11,7 +11,7 @@ from ..errors import InputError, first_line
 from . import sources
 from .image_io import upright_size
 from .image_paths import locate_images, parts_of, with_slashes
-from .problems import SHORT, errors_of, problems_of
+from .problems import errors_of, problems_of, quoted
 
 # Files with one class name per line, used if no yaml file has the names.
 NAME_FILES = ("classes.txt", "obj.names")
@@ -42,9 +42,9 @@ def find_yolo_yaml(folder):
         for entry in entries[split]:
             place = resolve(entry, bases)
             if not place and (place := end_in(entry, folder)):
-                moved.append(f"{SHORT.repr(entry)} is {place}")
+                moved.append(f"{quoted(entry)} is {place}")
             if not place:
-                what = f"{SHORT.repr(entry)} does not exist" if isinstance(entry, str) else "an entry is not a path"
+                what = f"{quoted(entry)} does not exist" if isinstance(entry, str) else "an entry is not a path"
                 raise InputError(f"{path}: {split}: {what}; correct it: paths start from the yaml file's folder")
             if os.path.isdir(place):
                 found += images_in(place)
@@ -192,7 +192,7 @@ def images_listed(path, bases):
     found |= {line: os.path.join(bases[-1], image) for line, image in moved.items()}
     for line, image in found.items():
         if not is_inside[line] and line not in moved:
-            raise InputError(f"{path}: lists {SHORT.repr(image)}, which is outside of the dataset's folder")
+            raise InputError(f"{path}: lists {quoted(image)}, which is outside of the dataset's folder")
     return [found[line] for line in lines], problems
 
 
