@@ -120,6 +120,39 @@ def test_missing_splits_are_a_warning(check, tmp_path):
     assert status == 0 and "pets: no split val or test, 1 of 1 datasets\n    it has train\n" in printed
 
 
+def test_rare_classes_are_a_warning_unless_their_images_are_repeated(check, tmp_path):
+    objects = [("cat", [x, 1, 5, 5]) for x in range(5)]
+    images = [(f"{i}.png", (64, 48), objects + [("dog", [30, 20, 9, 9])] * (i == 0)) for i in range(12)]
+    write_coco(tmp_path / "pets", splits={"train": images, "val": IMAGES["val"]})
+    repeating = {"DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD": 0.5}
+
+    _, printed = check(tmp_path / "pets", "--quick")
+    _, repeated = check(tmp_path / "pets", "--quick", *pairs(repeating))
+
+    assert "warning: pets_train: rare classes, 1 of 2 classes\n    dog: 1 object in 1 of 12 images" in printed
+    assert "DATALOADER.REPEAT_THRESHOLD 0.54" in printed and "rare classes" not in repeated
+
+
+def test_what_is_read_although_it_is_not_quite_coco_is_counted_and_no_error(check, tmp_path):
+    def change(content):
+        for image in content["images"]:
+            image |= {"id": str(image["id"]), "file_name": f"D:\\cells\\{image['file_name']}"}
+        for annotation in content["annotations"]:
+            annotation["id"] = 1
+
+    write_coco(tmp_path / "pets", change=change)
+
+    status, printed = check(tmp_path / "pets")
+
+    assert (
+        status == 0
+        and f"pets_train: {tmp_path}/pets/annotations/train.json, images in {tmp_path}/pets/train" in printed
+    )
+    assert "note: pets_train: ids of images that are no integers, 2 of 5 ids" in printed
+    assert "warning: pets_train: annotations without an id of their own, 2 of 3 annotations" in printed
+    assert "warning: pets_train: images found by their names, 2 of 2 images" in printed
+
+
 @pytest.mark.parametrize(
     "change",
     [

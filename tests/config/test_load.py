@@ -183,6 +183,10 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         ("TEST.AUG.MIN_SIZES ('a',)", ["TEST.AUG.MIN_SIZES", "('a',)"]),
         ("TEST.KEEP_BEST True", ["TEST.KEEP_BEST", "TEST.EVAL_PERIOD"]),
         ("SOLVER.EMA_DECAY 1.0", ["SOLVER.EMA_DECAY", "less than 1", "got 1.0"]),
+        (
+            "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler",
+            ["DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD", "such as 0.1"],
+        ),
         ("SOLVER.EARLY_STOP -1", ["SOLVER.EARLY_STOP", "got -1"]),
         ("SOLVER.EARLY_STOP 3", ["SOLVER.EARLY_STOP", "TEST.EVAL_PERIOD"]),
         ("SOLVER.OPTIMIZER Lion", ["SOLVER.OPTIMIZER", "Lion", "AdamW"]),

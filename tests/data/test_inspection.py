@@ -5,6 +5,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.structures import BoxMode
 from PIL import Image
@@ -12,7 +13,7 @@ from PIL import Image
 from atss.data.coco import classes_of, dicts_of
 from atss.data.entries import sound_content
 from atss.data.image_inspection import inspect_images
-from atss.data.inspection import Table, inspect, unnamed_images
+from atss.data.inspection import Table, inspect, rare_classes, unnamed_images
 
 W, OF_3, OF_4 = "warning", "1 of 3 annotations", "1 of 4 annotations"
 
@@ -110,6 +111,43 @@ def test_boxes_beyond_by_rounding_and_similar_objects_are_no_problems(table_of, 
     assert inspect([table_of(change)], ["animals"]) == []
 
 
+def classes_in(*numbers):
+    """A `Table` of 100 images, and of a class for each pair: its number of objects, in that many images."""
+    image = np.concatenate([np.arange(objects) % images for objects, images in numbers])
+    label = np.repeat(np.arange(len(numbers)), [objects for objects, _ in numbers])
+    names, files = [f"class {k}" for k in range(len(numbers))], [f"{i}.png" for i in range(100)]
+    sizes, boxes = np.full((100, 2), 64), np.ones((len(label), 4))
+    return Table("cells", names, files, sizes, image, label, boxes, np.zeros(len(label), dtype=bool))
+
+
+def test_rare_classes_are_named_with_the_key_and_the_ratio():
+    (problem,) = rare_classes([classes_in((400, 80), (90, 60), (8, 4))])
+
+    assert (problem.severity, problem.extent(), problem.where) == ("warning", "1 of 3 classes", "cells")
+    few = "class 2: 8 objects in 4 of 100 images, and class 0 has 50 times as many objects"
+    assert problem.examples == [f"{few}; DATALOADER.REPEAT_THRESHOLD 0.6"]
+    assert "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param([(400, 80), (90, 60), (50, 4)], id="a tenth of the objects is enough"),
+        pytest.param([(2400, 96), (210, 57), (210, 100)], id="repeating images of most kinds would change little"),
+        pytest.param([(400, 80), (90, 60), (0, 0)], id="nothing to repeat"),
+        pytest.param([(3, 2)], id="one class"),
+        pytest.param([(0, 0)], id="no objects"),
+    ],
+)
+def test_no_class_is_rare(numbers):
+    assert rare_classes([classes_in(*[(objects, max(images, 1)) for objects, images in numbers])]) == []
+    assert rare_classes([]) == []
+
+
+def test_classes_that_are_rare_in_one_of_the_datasets_to_train_on_are_not_rare():
+    assert rare_classes([classes_in((400, 80), (8, 4)), classes_in((40, 80), (80, 60))]) == []
+
+
 def test_images_that_no_entry_names(table_of, tmp_path):
     tables = [table_of(lambda c: (c["images"].pop(), c["annotations"].pop()))]
 
@@ -160,7 +198,7 @@ def test_boxes_of_both_modes_are_the_same(table_of):
     [
         (lambda c: c["images"][0].update(width=0), {"malformed images": 1}),
         (lambda c: c["images"].append(c["images"][0]), {"images with an id that another has": 1}),
-        (lambda c: c["annotations"].extend([None, {}, []]), {"malformed annotations": 3}),
+        (lambda c: c["annotations"].extend([None, {}, []]), {"malformed annotations": 2, "annotations of no image": 1}),
         (lambda c: c["annotations"][0].update(bbox=[0, 0, math.inf, 1]), {"malformed annotations": 1}),
         (lambda c: c["annotations"][0].update(area=None), {"malformed annotations": 1}),
         (lambda c: c["annotations"][0].update(iscrowd=2), {"malformed annotations": 1}),

@@ -99,7 +99,7 @@ def test_image_sizes_are_those_of_the_upright_images(folder):
         ("names: [", r"data\.yaml: not a yaml file"),
         ("names: cat\ntrain: images/train\n", r"data\.yaml: 'names' must be a list"),
         ("names: {a: cat}\ntrain: images/train\n", r"data\.yaml: 'names' must be a list"),
-        ("names: [cat]\ntrain: images/gone\n", r"data\.yaml: train: images/gone does not exist"),
+        ("names: [cat]\ntrain: images/gone\n", r"data\.yaml: train: .images/gone. does not exist"),
     ],
 )
 def test_malformed_yaml_files_are_named(folder, text, reason):
@@ -137,3 +137,36 @@ def test_label_files_without_images_and_images_without_any_labels_are_named(tmp_
     assert "images/train/a.png: the image cannot be read" in unreadable.examples[0]
     (error,) = problems(read(tmp_path, "val"), "error")
     assert error.kind == "no labels at all"
+
+
+@pytest.mark.parametrize("top", ["C:\\cells\\", "/home/someone/cells/", "..\\..\\cells\\", "cells/"])
+def test_paths_of_other_computers_in_the_yaml_file_and_in_lists(tmp_path, top):
+    separator = "\\" if "\\" in top else "/"
+    folders, listed = tmp_path / "folders", tmp_path / "listed"
+    write_yolo(folders, yaml=f"names: [cat, dog]\ntrain: {top}images{separator}train\nval: images{separator}val\n")
+    write_yolo(listed, yaml="names: [cat, dog]\ntrain: train.txt\nval: val.txt\n")
+    for split in ("train", "val"):
+        names = [f"{top}images{separator}{split}{separator}{name}\n" for name, *_ in IMAGES[split]]
+        write_text(listed / f"{split}.txt", "".join(names))
+
+    for folder, kind in ((folders, "folders found by their names"), (listed, "images found by their names")):
+        content = read(folder)
+        assert [image["file_name"] for image in content.coco["images"]] == ["images/train/a.png", "images/train/b.png"]
+        assert [problem.kind for problem in content.problems] == [kind]
+        assert len(content.coco["annotations"]) == 3
+
+
+def test_a_path_of_another_computer_is_not_shortened_to_another_split(folder):
+    write_text(folder / "data.yaml", YAML + "val: /home/someone/val/images/train\n")
+
+    with pytest.raises(InputError, match=r"data\.yaml: val: ./home/someone/val/images/train. does not exist"):
+        read(folder, "val")
+
+
+def test_images_of_the_same_name_in_a_list_of_another_computer_are_not_guessed(folder):
+    write_image(folder / "images/b/a.png", (64, 48))
+    write_text(folder / "train.txt", "D:\\a.png\nD:\\images\\b\\a.png\n")
+    write_text(folder / "data.yaml", "names: [cat, dog]\ntrain: train.txt\n")
+
+    with pytest.raises(InputError, match=r"train\.txt: lists 'D:/a\.png' could be .* \(1 of 2 images\)"):
+        read(folder)

@@ -1,5 +1,6 @@
 """Hostile annotations in the three formats, through train_net.py and tools/check_dataset.py."""
 
+import json
 import os
 from unittest.mock import Mock
 
@@ -46,19 +47,30 @@ PATHS = {
     "missing": "nowhere.png",
 }
 NAN, INFINITE = float("nan"), float("inf")
+SEGMENTATIONS = {
+    "size beyond any image": {"size": [10**9, 10**9], "counts": [10**18]},
+    "size that is a text": {"size": "48 64", "counts": [3072]},
+    "counts that are negative": {"size": [48, 64], "counts": [4000, -928]},
+    "counts that are huge": {"size": [48, 64], "counts": [HUGE]},
+    "counts that are too many": {"size": [48, 64], "counts": [1] * 100_000},
+    "text that does not end": {"size": [48, 64], "counts": "o" * 100_000},
+    "text of no code": {"size": [48, 64], "counts": "\xff\0\u2028\ud800"},
+    "deep lists": json.loads("[" * 900 + "]" * 900),
+    "points that are not numbers": [[5, 5, NAN, 5, INFINITE, 5]],
+}
 VALUES = {
-    ("images", "id"): (None, "0", 1, 2**63, HUGE, [], NAN),
+    ("images", "id"): (None, "", "1", "\n", "0.0", 1, 1.0, 2**63, HUGE, [], NAN, INFINITE),
     ("images", "file_name"): (3, None, True, ["0.png"], {"a": 1}),
     ("images", "width"): (0, -64, 1.5, "64", None, True, HUGE, NAN, INFINITE, 10**9, [64]),
     ("images", "height"): (2**31, 2**63, 1_000_001),
     ("annotations", "bbox"): ([], [1, 2, 3], [1, 2, 3, 4, 5], "1 2 3 4", None, {}, [1, 2, 3, None], [1, 2, 3, "4"],
                               [[1], 2, 3, 4], [NAN] * 4, [0, 0, INFINITE, 5], [HUGE, 0, 5, 5], [-1e300, 0, 5, 5],
                               [True, 0, 5, 5]),
-    ("annotations", "image_id"): (None, "0", 0.5, True, [0], {}, 99, -1, 2**63, HUGE),
-    ("annotations", "category_id"): (None, "3", 3.5, [3], 99, 2**64),
+    ("annotations", "image_id"): (None, "00", "x", 0.5, True, [0], {}, 99, -1, 2**63, HUGE),
+    ("annotations", "category_id"): (None, "03", "cat", 3.5, [3], 99, 2**64),
     ("annotations", "area"): ("600", None, NAN, INFINITE, HUGE, []),
     ("annotations", "iscrowd"): (2, "0", None, [], HUGE),
-    ("categories", "id"): (None, "3", 7, 2**63, {}),
+    ("categories", "id"): (None, "cat", "7", 7, 2**63, {}),
     ("categories", "name"): (None, 3, ["a"], "\0", "\udfff", "a\nb", "\x1b[2J", "\u2028"),
 }  # fmt: skip
 CHANGES = {
@@ -69,6 +81,8 @@ CHANGES = {
        if key not in ("height", "category_id", "area", "iscrowd")},
     **{f"{key} is {value!r}": replaced(key, value) for key in ("images", "annotations", "categories")
        for value in (None, 3, "text", {}, [None], [[]])},
+    **{f"segmentation with {name}": lambda content, value=value: content["annotations"][0].update(
+        bbox=None, segmentation=value) for name, value in SEGMENTATIONS.items()},
     "no images": replaced("images", []),
     "no classes": replaced("categories", []),
     "no objects": replaced("annotations", []),
@@ -314,6 +328,16 @@ def test_yolo_lists_cannot_name_images_outside_of_the_folder(doors, yolo, listed
     write_text(yolo / "data.yaml", "train: train.txt\nnames: [cat]")
 
     assert "outside of the dataset's folder" in folder_refused(doors, yolo)[0]
+
+
+@pytest.mark.parametrize("listed", ["x/../../secret.png", "{tmp_path}/secret.png", "C:\\pets\\secret.png"])
+def test_yolo_lists_find_images_by_their_names_in_the_folder_alone(doors, yolo, tmp_path, listed):
+    write_image(yolo.parent / "secret.png", (64, 48))
+    write_text(yolo / "train.txt", f"images/a.png\n{listed.format(tmp_path=tmp_path)}\n")
+    write_text(yolo / "data.yaml", "train: train.txt\nnames: [cat]")
+
+    line = folder_refused(doors, yolo)[0]
+    assert "outside of the dataset's folder" in line or "the image is missing" in line
 
 
 @pytest.mark.parametrize("named", ["../pets/images", "{tmp_path}/pets/images"])

@@ -51,6 +51,16 @@ GOOD = {
         for i in range(2)
     ],
 }
+# The same as programs on Windows export it.
+EXPORTED = {
+    "images": [{**image, "id": str(i), "file_name": f"C:\\x\\{i}.png"} for i, image in enumerate(GOOD["images"])],
+    "categories": [{"id": "cat", "name": "cat"}],
+    "annotations": [
+        {"id": 1, "image_id": "0", "category_id": "cat", "segmentation": [[5, 5, 9, 5, 9, 9.5]]},
+        {"id": 1, "image_id": 1, "category_id": "cat", "segmentation": {"size": [48, 64], "counts": "e7n0b000000[b2"}},
+        {"id": 1, "image_id": 1, "category_id": "cat", "segmentation": {"size": [48, 64], "counts": [245, 30, 2797]}},
+    ],
+}
 
 
 def places(content):
@@ -122,7 +132,7 @@ def used(read):
 
 
 @ONCE
-@given(content=st.one_of(mutated(), mutated(), JSON))
+@given(content=st.one_of(mutated(), mutated(), mutated(EXPORTED), mutated(EXPORTED), JSON))
 def test_annotation_files(folder, content):
     """Through the registry and the checks before training."""
     path = folder / "annotations.json"

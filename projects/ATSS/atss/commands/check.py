@@ -27,7 +27,7 @@ from ..data.entries import sound_content
 from ..data.folders import find_dataset
 from ..data.image_inspection import inspect_images
 from ..data.image_io import read_image
-from ..data.inspection import Table, inspect, unnamed_images
+from ..data.inspection import Table, inspect, rare_classes, unnamed_images
 from ..data.problems import errors_of, located, problems_of
 from ..errors import InputError, one_line_errors
 from ..study.positives import Geometry, on_cpu
@@ -73,6 +73,8 @@ def main(args):
             tables.append(table)
             records += dicts
     problems += inspect(tables, to_learn) + unnamed_images(tables)
+    if cfg.DATALOADER.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
+        problems += rare_classes([table for table in tables if table.name in to_learn])
     if not args.quick:
         # inspect_images finds shared images by their bytes.
         problems = [problem for problem in problems if problem.kind != "images in both"] + inspect_images(tables)
@@ -123,7 +125,7 @@ def read_one(name, source):
             return table_of(name, dicts), dicts, []
         content = source.read()
         if source.path != content.image_folder:
-            print(f"{name}: {content.file}, images in {content.image_folder}")
+            print(f"{name}: {source.path}, images in {content.image_folder}")
     except InputError as error:
         return None, [], problems_of("dataset that cannot be read", [error], 1)
     coco, problems = sound_content(content.coco)

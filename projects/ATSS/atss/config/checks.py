@@ -122,6 +122,11 @@ def check_config(cfg: CfgNode) -> None:
             f"TEST.AUG.BOX_RANGES: expected [from, to] in pixels for each of the {len(sizes)} scales of "
             f"TEST.AUG.MIN_SIZES, or none at all, got {ranges}"
         )
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler" and cfg.DATALOADER.REPEAT_THRESHOLD <= 0:
+        raise InputError(
+            "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler repeats the images of classes that less than "
+            "DATALOADER.REPEAT_THRESHOLD of the images have: set that to a fraction, such as 0.1"
+        )
     for key in ("TEST.KEEP_BEST", "SOLVER.EARLY_STOP"):
         if values[key] and cfg.TEST.EVAL_PERIOD < 1:
             raise InputError(f"{key} follows evaluations: set TEST.EVAL_PERIOD to the iterations between them")

@@ -90,7 +90,8 @@ def source_of(name):
 def load(name, source):
     """Dicts of a dataset in Detectron2's standard form, after checks that it can be used.
 
-    The names of the classes, and a json file in COCO format for evaluators, are stored in the dataset's metadata.
+    The names of the classes, a json file in COCO format for evaluators, and `own_ids` of `numbered` are stored in the
+    dataset's metadata.
     Raises InputError if annotation files are missing or malformed, or images are missing.
     """
     with no_garbage_collection():
@@ -100,13 +101,20 @@ def load(name, source):
         dicts = dicts_of(coco, content.image_folder)
     classes = classes_of(coco)
     refuse_errors(source, missing_images([record["file_name"] for record in dicts]))
-    for problem in content.problems:
+    for problem in content.problems + problems:
         warn(problem._replace(where=name))
-    MetadataCatalog.get(name).set(
+    # Evaluators read what was changed from another file, without what is missing in the first one: test images may have
+    # no annotations.
+    is_same = content.file and not problems
+    file = content.file if is_same else written(name, {key: coco[key] for key in coco if key in content.coco})
+    metadata = MetadataCatalog.get(name)
+    vars(metadata).pop("json_file", None)  # which cannot be changed otherwise
+    metadata.set(
         thing_classes=list(classes.values()),
         thing_dataset_id_to_contiguous_id={class_id: number for number, class_id in enumerate(classes)},
         image_root=content.image_folder,
-        json_file=content.file or written(name, content.coco),
+        json_file=file,
+        own_ids=coco.get("own_ids", {}),
     )
     return dicts
 

@@ -1,29 +1,25 @@
 """Validates the entries of a dataset in COCO format, as far as object detection needs them."""
 
 import re
-import reprlib
 from collections import defaultdict
 
-from .problems import problems_of
+from .ids import is_integer, numbered, unified
+from .image_paths import stays_inside
+from .problems import SHORT, problems_of
+from .segmentation import LARGEST, box_of
 
-# Coordinates of this size and more are not pixels.
-LARGEST = 1e9
 # Maximum pixels of an image's side.
 LARGEST_SIDE = 1_000_000
-DRIVE = re.compile("[a-zA-Z]:/")
 # Line separators, control characters of terminals, halves of surrogate pairs.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# Shortens values in messages, which can be anything that a json file can hold.
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 100
-
-
-def is_id(value):
-    return type(value) is int and abs(value) < 1 << 63
 
 
 def is_printable(value):
     return type(value) is str and not UNPRINTABLE.search(value)
+
+
+def is_id(value):
+    return is_integer(value) or (is_printable(value) and value != "")
 
 
 def is_side(value):
@@ -52,7 +48,9 @@ VALUES = {
 def sound_content(coco):
     """Validate the content, of any type, of a json file.
 
-    Returns a content in COCO format with the valid entries, and a list of `Problem`, all of them errors.
+    Returns a content in COCO format with the valid entries, as `numbered` returns it, with a box for each annotation;
+    and a list of `Problem`. If none of them is an error, all entries are valid, and other problems mean that some
+    entries were changed.
     """
     if not isinstance(coco, dict):
         what = "not in COCO format: the file must hold an object with images and categories"
@@ -61,41 +59,54 @@ def sound_content(coco):
     categories, category_problems = sound_entries("categories", coco.get("categories"))
     problems = image_problems + category_problems
     # Files of test images have no annotations.
-    find_error = reference_check(ids_of(coco.get("images")), ids_of(coco.get("categories")))
-    annotations, found = sound_entries("annotations", coco.get("annotations", []), find_error)
+    sizes = {unified(image["id"]): (image["height"], image["width"]) for image in images}
+    complete = completion(ids_of(coco.get("images")), ids_of(coco.get("categories")), sizes)
+    annotations, found = sound_entries("annotations", coco.get("annotations", []), complete)
     if problems:
         # Problems of an image or class are not repeated for its annotations.
-        known, labels = ids_of(images), ids_of(categories)
-        annotations = [a for a in annotations if a["image_id"] in known and a["category_id"] in labels]
-    return {"images": images, "categories": categories, "annotations": annotations}, problems + found
+        labels = ids_of(categories)
+        annotations = [
+            a for a in annotations if unified(a["image_id"]) in sizes and unified(a["category_id"]) in labels
+        ]
+    content, others = numbered({"images": images, "categories": categories, "annotations": annotations})
+    return content, problems + found + others
 
 
 def ids_of(entries):
     """Set of the valid ids in a list of entries of any type."""
-    entries = entries if isinstance(entries, list) else []
-    return {entry["id"] for entry in entries if type(entry) is dict and is_id(entry.get("id"))}
+    ids = (unified(entry.get("id")) for entry in entries if type(entry) is dict) if isinstance(entries, list) else ()
+    return {own for own in ids if is_id(own)}
 
 
-def reference_check(images, categories):
-    """Function of an annotation that returns its error if its ids are not in the sets `images`, `categories`."""
-    some = ", ".join(map(str, sorted(categories)[:10])) + (", ..." if len(categories) > 10 else "")
+def completion(images, categories, sizes):
+    """Function of an annotation that returns it with a box, and its error if its ids are unknown, or None.
 
-    def find_error(annotation):
-        image, category = annotation.get("image_id"), annotation.get("category_id")
+    `images` and `categories` are sets of ids; `sizes` is a dict from the ids of valid images to (height, width).
+    """
+    order = sorted(categories, key=lambda own: (type(own) is str, own))
+    some = ", ".join(map(str, order[:10])) + (", ..." if len(order) > 10 else "")
+
+    def complete(annotation):
+        image, category = unified(annotation.get("image_id")), unified(annotation.get("category_id"))
         if not is_id(image) or image not in images:
-            return "annotations of no image", f"no image has the id {SHORT.repr(image)}"
+            return annotation, ("annotations of no image", f"no image has the id {SHORT.repr(image)}")
         if not is_id(category) or category not in categories:
             what = f"no category has the id {SHORT.repr(category)}; there are {some}"
-            return "annotations of unknown classes", what
-        return None
+            return annotation, ("annotations of unknown classes", what)
+        if image in sizes and not annotation.get("bbox") and annotation.get("segmentation"):
+            try:
+                annotation = {**annotation, "bbox": box_of(annotation["segmentation"], sizes[image])}
+            except ValueError as error:
+                return annotation, ("malformed annotations", f"'segmentation' must {error}")
+        return annotation, None
 
-    return find_error
+    return complete
 
 
-def sound_entries(key, entries, find_error=lambda entry: None):
+def sound_entries(key, entries, complete=lambda entry: (entry, None)):
     """The valid entries of the list `key`, a value of any type, and a list of `Problem`.
 
-    `find_error` is a function of an entry with an id that returns its kind of error and a message, or None.
+    `complete` is a function of an entry that returns the entry to use, and its kind of error and a message, or None.
     """
     if not isinstance(entries, list):
         return [], problems_of("no dataset", [f"not in COCO format: no list {key!r}"], 1)
@@ -103,32 +114,42 @@ def sound_entries(key, entries, find_error=lambda entry: None):
         return [], problems_of("no dataset", [f"{key!r} is empty"], 1)
     sound, messages, seen = [], defaultdict(list), set()
     for i, entry in enumerate(entries):
-        error = id_error(key, entry, seen) or find_error(entry) or value_error(key, entry)
+        completed, error = entry, id_error(key, entry, seen)
+        if not error:
+            completed, error = complete(entry)
+            error = error or value_error(key, completed)
         if error:
             kind, what = error
             messages[kind].append(f"{place_of(key, i, entry)}: {what}")
-        else:
-            sound.append(entry)
+            continue
+        sound.append(completed)
+        if completed is not entry:
+            messages["annotations with a segmentation alone"].append(place_of(key, i, entry))
     return sound, [problem for kind, found in messages.items() for problem in problems_of(kind, found, len(entries))]
 
 
 def place_of(key, i, entry):
     """Where the owner of a dataset finds an entry."""
-    if isinstance(entry, dict) and "place" in entry:
+    if isinstance(entry, dict) and is_printable(entry.get("place")):
         return entry["place"]
-    has_id = key == "annotations" and isinstance(entry, dict) and is_id(entry.get("id"))
+    has_id = key == "annotations" and isinstance(entry, dict) and is_integer(entry.get("id"))
     return f"{key}[{i}]" + (f" (id {entry['id']})" if has_id else "")
 
 
 def id_error(key, entry, seen):
-    """Error of an entry of any type without an id of its own, or None; adds its id to the set `seen`."""
+    """Error of an entry of any type without an id of its own, or None; adds its id to the set `seen`.
+
+    Annotations need no ids.
+    """
     if type(entry) is not dict:
         return f"malformed {key}", "is not an object"
-    entry_id = entry.get("id")
+    if key == "annotations":
+        return None
+    entry_id = unified(entry.get("id"))
     if not is_id(entry_id):
-        return f"malformed {key}", f"'id' must be an integer, got {SHORT.repr(entry_id)}"
+        return f"malformed {key}", f"'id' must be an integer or a text, got {SHORT.repr(entry_id)}"
     if entry_id in seen:
-        return f"{key} with an id that another has", f"{key}: two entries have the same 'id' {entry_id}"
+        return f"{key} with an id that another has", f"{key}: two entries have the same 'id' {SHORT.repr(entry_id)}"
     seen.add(entry_id)
     return None
 
@@ -143,9 +164,3 @@ def value_error(key, entry):
             must = "start from the image folder and stay in it"
             return "images outside of their folder", f"{name!r} must {must}, got {SHORT.repr(value)}"
     return None
-
-
-def stays_inside(name):
-    """Whether a path of any operating system stays in the folder that it is relative to."""
-    name = name.replace("\\", "/")
-    return not (name.startswith("/") or DRIVE.match(name) or ".." in name.split("/"))

@@ -14,6 +14,9 @@ from .sources import EXTENSIONS, list_folder
 
 # Boxes may extend this far beyond their image, in pixels, because of rounding.
 ROUNDING = 0.5
+# A class is rare if the most frequent one has at least this many times its objects, and repeating images as often as
+# the class of median frequency suggests would show it at least twice as often.
+RARE, REPEATED = 10, 2
 
 
 class Table(NamedTuple):
@@ -97,6 +100,38 @@ def image_problems(table):
         *problems_of("classes without annotations", unused, num_classes),
         *problems_of("images without annotations", empty, num_images),
     ]
+
+
+def rare_classes(tables):
+    """Problem of classes with few objects in few images of all of a list of `Table` to train on together.
+
+    A RepeatFactorTrainingSampler repeats the images of a class sqrt(t / f) times on average, where f is the fraction of
+    the images that have the class and t is DATALOADER.REPEAT_THRESHOLD. The t in the messages is the median of f.
+    """
+    if not tables:
+        return []
+    classes, num_images = tables[0].classes, sum(len(table.file_names) for table in tables)
+    objects, images = np.zeros((2, len(classes)), dtype=np.int64)
+    for table in tables:
+        known = (table.label >= 0) & (table.label < len(classes))
+        objects += np.bincount(table.label[known], minlength=len(classes))
+        pairs = np.unique(np.stack([table.image[known], table.label[known]]), axis=1)
+        images += np.bincount(pairs[1], minlength=len(classes))
+    learned = np.flatnonzero(objects)
+    threshold = float(np.median(images[learned])) / num_images if len(learned) else 0
+    most = objects.max(initial=0)
+    is_rare = (objects * RARE <= most) & (images * REPEATED**2 <= threshold * num_images)
+    rare = [k for k in learned if is_rare[k]]
+    rare.sort(key=lambda k: images[k])
+
+    def describe(k):
+        few = f"{objects[k]:,} object{'s' if objects[k] > 1 else ''} in {images[k]:,} of {num_images:,} images"
+        return (
+            f"{classes[k]}: {few}, and {classes[objects.argmax()]} has {most / objects[k]:.0f} times as many objects; "
+            f"DATALOADER.REPEAT_THRESHOLD {threshold:.2g}"
+        )
+
+    return problems_of("rare classes", rare, len(learned), describe, names_of(tables))
 
 
 def box_problems(table):

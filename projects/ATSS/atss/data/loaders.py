@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import InputError
 from .catalog import no_garbage_collection, read_dataset, table_of, warn
-from .inspection import inspect
+from .inspection import inspect, rare_classes
 from .mapper import BoxDatasetMapper
 from .problems import errors_of
 from .resize import EvalResize
@@ -27,7 +27,10 @@ def check_data(cfg, train=True):
     to_learn = cfg.DATASETS.TRAIN if train else ()
     with no_garbage_collection():
         names = dict.fromkeys((*to_learn, *cfg.DATASETS.TEST))
-        problems = inspect([table_of(name, read_dataset(name, keep=True)) for name in names], to_learn)
+        tables = [table_of(name, read_dataset(name, keep=True)) for name in names]
+        problems = inspect(tables, to_learn)
+    if cfg.DATALOADER.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
+        problems += rare_classes([table for table in tables if table.name in to_learn])
     for error in errors_of(problems):
         raise InputError(error.line())
     for problem in problems:

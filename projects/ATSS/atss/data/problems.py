@@ -1,14 +1,19 @@
 """The kinds of problems of a dataset, with messages for its owner."""
 
+import reprlib
 from typing import NamedTuple
 
 from ..errors import InputError
 
+# Shortens values in messages, which can be anything that a json file can hold.
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 100
 # Maximum number of examples of each problem.
 MAX_EXAMPLES = 5
 
 _USELESS = "training skips them, evaluation counts them: correct or remove them"
 _REPAIR = "correct the entry, or remove it"
+_NUMBERED = "images and classes are numbered where their ids are not numbers; results have the ids of the file"
 # Kind of problem -> severity, what is counted, and what to do about it. Training refuses datasets with errors; warnings
 # probably cost accuracy; notes may be intended.
 KINDS = {
@@ -21,7 +26,18 @@ KINDS = {
     "malformed categories": ("error", "classes", _REPAIR),
     "categories with an id that another has": ("error", "classes", _REPAIR),
     "malformed annotations": ("error", "annotations", _REPAIR),
-    "annotations with an id that another has": ("error", "annotations", _REPAIR),
+    "ids of images that are no integers": ("note", "ids", _NUMBERED),
+    "ids of categories that are no integers": ("note", "ids", _NUMBERED),
+    "annotations without an id of their own": (
+        "warning", "annotations", "they are numbered anew; do files that were merged contain objects twice?",
+    ),
+    "annotations with a segmentation alone": ("note", "annotations", "the box around it is used"),
+    "file names with backslashes": ("note", "images", "backslashes are taken as slashes"),
+    "images found by their names": (
+        "warning", "images", "their paths lead nowhere, and their folder has one such image: are these the right ones?",
+    ),
+    "images that cannot be told apart": ("error", "images", "correct their paths, which start from the image folder"),
+    "folders found by their names": ("note", "folders", "their paths lead nowhere; the end of the path does"),
     "annotations of no image": ("error", "annotations", _REPAIR),
     "annotations of unknown classes": ("error", "annotations", _REPAIR),
     # YOLO and Pascal VOC.
@@ -41,6 +57,11 @@ KINDS = {
     "classes of the same name": ("warning", "classes", "merge them, or give them different names"),
     "classes without annotations": (
         "warning", "classes", "is the class intended? Without annotations it is neither learned nor evaluated",
+    ),
+    "rare classes": (
+        "warning", "classes",
+        "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler shows their images more often, with this threshold; "
+        "docs/own_data.md says what to expect",
     ),
     "images without annotations": (
         "note", "images",
@@ -73,6 +94,11 @@ KINDS = {
     "CMYK images": ("note", "images", "they become RGB"),
     "grey images": ("note", "images", "they become RGB"),
 }  # fmt: skip
+
+
+def quoted(path):
+    """A path in a message: in quotation marks, shortened, without characters that cannot be printed."""
+    return SHORT.repr(path).replace(r"\\", "\\")
 
 
 class Problem(NamedTuple):

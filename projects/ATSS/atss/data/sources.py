@@ -1,5 +1,6 @@
 """What the annotation formats share: finding files and splits, reading text files, and content in COCO format."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -104,12 +105,21 @@ def check_file(path, max_size):
         raise InputError(f"{path}: more than the {max_size} bytes that such a file may have")
 
 
+def encoding_of(path):
+    """Name of the encoding of a text file that begins with ASCII: UTF-16 or UTF-32, or else UTF-8.
+
+    A byte order mark decides, which programs on Windows write, or else the zeros among the first four bytes.
+    """
+    with open(path, "rb") as file:
+        return json.detect_encoding(file.read(4))
+
+
 def read_lines(path):
     """dict from line number, from 1, to the line without surrounding whitespace; blank lines are skipped.
 
     Raises InputError if the file is missing or too large.
     """
     check_file(path, MAX_TEXT)
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding=encoding_of(path), errors="replace") as file:
         lines = {number: line.strip() for number, line in enumerate(file, 1)}
     return {number: line for number, line in lines.items() if line}

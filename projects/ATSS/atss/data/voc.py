@@ -11,6 +11,7 @@ from functools import cache
 from ..errors import InputError, first_line
 from . import sources
 from .image_io import upright_size
+from .image_paths import with_slashes
 from .problems import problems_of
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -47,7 +48,7 @@ def listed_by_sets(folder):
         # Some lists have 1 or -1 after the name.
         listed = [line if line in stems else line.split()[0] for line in lines]
         # Names must not lead out of the folder.
-        listed = dict.fromkeys(os.path.basename(stem.replace("\\", "/")) for stem in listed)
+        listed = dict.fromkeys(os.path.basename(with_slashes(stem)) for stem in listed)
         found[split] = [os.path.join(annotations, f"{stem}.xml") for stem in listed], images
     return found
 
@@ -161,7 +162,15 @@ def read_xml(path):
     reason, if it is malformed.
     """
     sources.check_file(path, sources.MAX_TEXT)
-    root = ElementTree.parse(path, ElementTree.XMLParser(target=WithoutDoctype())).getroot()
+    parser = ElementTree.XMLParser(target=WithoutDoctype())
+    encoding = sources.encoding_of(path)
+    if encoding.startswith("utf-16"):
+        # As text, because programs that save a file anew in UTF-16 do not change the encoding that it declares.
+        with open(path, encoding=encoding) as file:
+            parser.feed(file.read())
+        root = parser.close()
+    else:
+        root = ElementTree.parse(path, parser).getroot()
     if root.tag != "annotation":
         raise ValueError(f"expected <annotation>, got <{root.tag}>")
     try:
@@ -180,5 +189,5 @@ def read_xml(path):
         if not box or not all(abs(x) < 1e9 for x in box):
             raise ValueError(f"object {number} ({name}): expected numbers in bndbox: {', '.join(SIDES)}")
         objects.append((name, [int(x) if x % 1 == 0 else x for x in box]))
-    file_name = os.path.basename((root.findtext("filename") or "").strip().replace("\\", "/"))
+    file_name = os.path.basename(with_slashes((root.findtext("filename") or "").strip()))
     return file_name, (width, height) if min(width, height) > 0 else None, objects

@@ -10,7 +10,8 @@ import yaml
 from ..errors import InputError, first_line
 from . import sources
 from .image_io import upright_size
-from .problems import problems_of
+from .image_paths import locate_images, parts_of, with_slashes
+from .problems import errors_of, problems_of, quoted
 
 # Files with one class name per line, used if no yaml file has the names.
 NAME_FILES = ("classes.txt", "obj.names")
@@ -33,23 +34,26 @@ def find_yolo_yaml(folder):
         if sources.split_of(key) and value:
             entries[sources.split_of(key)] = value if isinstance(value, list) else [value]
     # Programs name a test split in every file, whether there is one or not.
-    if not all(resolve(entry, bases) for entry in entries.get("test", ())):
+    if not all(resolve(entry, bases) or end_in(entry, folder) for entry in entries.get("test", ())):
         del entries["test"]
 
     def images_of(split):
-        found = []
+        found, problems, moved = [], [], []
         for entry in entries[split]:
             place = resolve(entry, bases)
+            if not place and (place := end_in(entry, folder)):
+                moved.append(f"{quoted(entry)} is {place}")
             if not place:
-                what = f"{entry} does not exist" if isinstance(entry, str) else "an entry is not a path"
+                what = f"{quoted(entry)} does not exist" if isinstance(entry, str) else "an entry is not a path"
                 raise InputError(f"{path}: {split}: {what}; correct it: paths start from the yaml file's folder")
             if os.path.isdir(place):
                 found += images_in(place)
             elif place.lower().endswith(".txt"):
-                found += images_listed(place, [os.path.dirname(place), *bases])
+                listed, others = images_listed(place, [os.path.dirname(place), *bases])
+                found, problems = found + listed, problems + others
             else:
                 found.append(place)
-        return found
+        return found, problems + problems_of("folders found by their names", moved, len(entries[split]))
 
     return yolo_sources(folder, entries, images_of, class_names(config["names"], path), "kpt_shape" in config)
 
@@ -77,18 +81,20 @@ def find_yolo_folders(folder):
         files = [os.path.join(place, name) for place in inside for name in NAME_FILES]
         found = next(filter(os.path.isfile, files), None)
         names = dict(enumerate(sources.read_lines(found).values())) if found else None
-    return yolo_sources(folder, places, lambda split: images_in(places[split]), names)
+    return yolo_sources(folder, places, lambda split: (images_in(places[split]), []), names)
 
 
 def yolo_sources(folder, splits, images_of, names, has_keypoints=False):
-    """dict from split to `Source`; `images_of` is a function of a split that returns the paths of its images.
+    """dict from split to `Source`; `images_of` returns the paths of the images of a split, and a list of `Problem`.
 
     Without `names`, a dict from class number to name, the numbers in the label files of all splits are the names.
     """
-    numbered = cache(lambda: number_classes([path for split in splits for path in images_of(split)]))
+    numbered = cache(lambda: number_classes([path for split in splits for path in images_of(split)[0]]))
 
     def read(split):
-        return read_yolo(folder, images_of(split), numbered() if names is None else names, has_keypoints)
+        paths, problems = images_of(split)
+        content = read_yolo(folder, paths, numbered() if names is None else names, has_keypoints)
+        return content._replace(problems=problems + content.problems)
 
     return {split: sources.Source(folder, partial(read, split), folder) for split in splits}
 
@@ -104,7 +110,7 @@ def find_yaml(folder, needed):
         path = os.path.join(folder, name)
         try:
             sources.check_file(path, MAX_YAML)
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding=sources.encoding_of(path)) as file:
                 config = yaml.load(file, yaml.BaseLoader)  # all values are text: a class may be called "no", or "1"
         except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError, InputError) as error:
             if name in usual:
@@ -135,12 +141,26 @@ def resolve(text, bases):
     """
     if not isinstance(text, str):
         return None
-    text = text.replace("\\", "/")
-    within = text
+    within = text = with_slashes(text)
     while within.startswith("../"):
         within = within[3:]
     paths = [os.path.normpath(os.path.join(base, path)) for base in bases for path in (within, text)]
     return next(filter(os.path.exists, paths), None)
+
+
+def end_in(text, folder):
+    """The longest end of a path of another computer that exists in a folder, or None.
+
+    What is left out names no split: the end could be the images of another one.
+    """
+    parts = parts_of(text) if isinstance(text, str) else []
+    for start in range(1, len(parts)):
+        if sources.split_of(parts[start - 1]):
+            return None
+        path = os.path.join(folder, *parts[start:])
+        if os.path.exists(path):
+            return path
+    return None
 
 
 def images_in(folder):
@@ -153,19 +173,27 @@ def images_in(folder):
 
 
 def images_listed(path, bases):
-    """Paths of the images that a text file lists, relative to the first base that contains the first image.
+    """Paths of the images that a text file lists, and a list of `Problem`.
 
-    Raises InputError if the file is too large, or an image is outside of all bases.
+    They are relative to the first base that contains the first image; those that are not in a base are looked for in
+    the last one. Raises InputError if the file is too large, or an image is outside of all bases.
     """
-    lines = [line.replace("\\", "/") for line in sources.read_lines(path).values()]
+    lines = list(map(with_slashes, sources.read_lines(path).values()))
     having = [base for base in bases if lines and os.path.isfile(os.path.join(base, lines[0]))]
     base = having[0] if having else bases[-1]
-    found = [os.path.normpath(os.path.join(base, line)) for line in lines]
+    found = {line: os.path.normpath(os.path.join(base, line)) for line in lines}
     tops = tuple(os.path.join(os.path.abspath(base), "") for base in bases)
-    for image in found:
-        if not os.path.abspath(image).startswith(tops):
-            raise InputError(f"{path}: lists {image}, which is outside of the dataset's folder")
-    return found
+    is_inside = {line: os.path.abspath(image).startswith(tops) for line, image in found.items()}
+    lost = [line for line, image in found.items() if not (is_inside[line] and os.path.isfile(image))]
+    taken = [os.path.relpath(found[line], bases[-1]) for line in found.keys() - lost]
+    moved, problems = locate_images(lost, bases[-1], taken)
+    for problem in errors_of(problems):
+        raise InputError(f"{path}: lists {problem.examples[0]} ({problem.extent()}); {problem.remedy}")
+    found |= {line: os.path.join(bases[-1], image) for line, image in moved.items()}
+    for line, image in found.items():
+        if not is_inside[line] and line not in moved:
+            raise InputError(f"{path}: lists {quoted(image)}, which is outside of the dataset's folder")
+    return [found[line] for line in lines], problems
 
 
 def label_folder(folder):

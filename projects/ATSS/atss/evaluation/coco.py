@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 
 from detectron2.evaluation import COCOEvaluator
@@ -9,14 +10,19 @@ from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools import cocoeval
 from pycocotools.coco import COCO
 
+from ..data.ids import translated
+
 try:
     import hotcoco
 except ImportError:
     hotcoco = None
 
+# Name of Detectron2's file of detections.
+RESULTS = "coco_instances_results.json"
+
 
 def build_coco_evaluator(cfg, dataset_name):
-    """Build the box evaluator of a dataset; it writes `coco_instances_results.json` into the `inference_folder`."""
+    """Build the box evaluator of a dataset; it writes `RESULTS` into the `inference_folder`."""
     return BoxEvaluator(dataset_name, inference_folder(cfg, dataset_name))
 
 
@@ -27,7 +33,10 @@ def inference_folder(cfg, dataset_name):
 
 
 class BoxEvaluator(COCOEvaluator):
-    """Detectron2's COCOEvaluator for boxes, with its `max_dets_per_image`, which evaluates with `evaluate_boxes`."""
+    """Detectron2's COCOEvaluator for boxes, with its `max_dets_per_image`, which evaluates with `evaluate_boxes`.
+
+    The file of detections has the ids of the dataset's own file.
+    """
 
     def __init__(self, dataset_name, output_dir, max_dets_per_image=None):
         options = {"output_dir": output_dir, "max_dets_per_image": max_dets_per_image}
@@ -39,9 +48,13 @@ class BoxEvaluator(COCOEvaluator):
 
     def _eval_predictions(self, predictions, img_ids=None):
         super()._eval_predictions(predictions, img_ids)
+        results = [result for prediction in predictions for result in prediction["instances"]]
+        own_ids = self._metadata.get("own_ids")
+        if own_ids and self._output_dir:
+            with open(os.path.join(self._output_dir, RESULTS), "w", encoding="utf-8") as file:
+                json.dump(translated(results, own_ids), file)
         if not self._do_evaluation:
             return
-        results = [result for prediction in predictions for result in prediction["instances"]]
         # For no detections at all, Detectron2 expects None.
         evaluation = evaluate_boxes(self._coco_api, results, self._max_dets_per_image, img_ids) if results else None
         self._results["bbox"] = self._derive_coco_results(evaluation, "bbox", self._metadata.get("thing_classes"))

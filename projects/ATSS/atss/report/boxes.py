@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data import read_dataset
 from ..data.coco import read_json
+from ..data.ids import translated
 from ..errors import InputError
 from ..evaluation.coco import run_coco_eval
 
@@ -42,8 +43,13 @@ def load_dataset(name):
     if name not in DatasetCatalog.list():
         raise InputError(f"there is no dataset named {name!r}")
     metadata = MetadataCatalog.get(name)
-    if not metadata.get("json_file"):
-        read_dataset(name)  # converts other formats, and sets json_file
+    if not metadata.get("json_file") or "thing_dataset_id_to_contiguous_id" not in metadata.as_dict():
+        try:
+            read_dataset(name)  # which sets both, and makes another file where it has to change what it reads
+        except InputError:
+            # A report needs no images.
+            if not metadata.get("json_file"):
+                raise
     path = metadata.json_file
     content = read_json(path)
     if isinstance(content, dict) and "annotations" not in content:
@@ -84,10 +90,12 @@ def load_detections(path, dataset):
     if not os.path.isfile(path):
         raise InputError(f"{path}: no evaluation has written its boxes")
     results = read_json(path)
+    own_ids = MetadataCatalog.get(dataset.name).get("own_ids", {})
+    numbers = {key: {own: number for number, own in ids.items()} for key, ids in own_ids.items()}
     try:
         if not isinstance(results, list):
             raise TypeError
-        detections = read_results(results, dataset)
+        detections = read_results(translated(results, numbers), dataset)
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: not in COCO's format of results") from error
     unknown = int((detections["image"] < 0).sum())
