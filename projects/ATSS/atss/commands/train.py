@@ -55,10 +55,7 @@ def train(cfg, args):
     set_up(cfg, args)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    results = trainer.train()
-    if trainer.finished and comm.is_main_process():
-        report(cfg.OUTPUT_DIR)
-    return results
+    return trainer.train(at_end=lambda: report(cfg.OUTPUT_DIR))
 
 
 def evaluate(cfg, args):
