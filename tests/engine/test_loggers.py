@@ -4,6 +4,7 @@ import json
 import struct
 import threading
 import zipfile
+from typing import ClassVar
 
 import pytest
 from detectron2.utils.events import EventStorage
@@ -19,7 +20,7 @@ from tests.helpers import SHORT, train
 class Recorded:
     """A logger's run that keeps what it is given."""
 
-    runs = []
+    runs: ClassVar = []
 
     def __init__(self, folder, config, run_id):
         self.id, self.config, self.calls = run_id or f"run{len(self.runs)}", config, []

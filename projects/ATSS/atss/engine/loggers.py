@@ -26,8 +26,6 @@ MAX_WAIT = 60
 class WandbRun:
     """A run of Weights & Biases, whose files are in the run's folder."""
 
-    EXIT_CODES = {"finished": 0, "stopped": 255, "failed": 1}
-
     def __init__(self, folder, config, run_id):
         import wandb
 
@@ -49,13 +47,11 @@ class WandbRun:
         self._run.log_artifact(artifact)
 
     def finish(self, status):
-        self._run.finish(exit_code=self.EXIT_CODES[status])
+        self._run.finish(exit_code={"finished": 0, "stopped": 255, "failed": 1}[status])
 
 
 class MlflowRun:
     """A run of MLflow."""
-
-    STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
     def __init__(self, folder, config, run_id):
         from mlflow import MlflowClient
@@ -86,7 +82,8 @@ class MlflowRun:
         self._client.log_artifact(self.id, str(path))
 
     def finish(self, status):
-        self._client.set_terminated(self.id, self.STATUS[status])
+        states = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+        self._client.set_terminated(self.id, states[status])
 
 
 class ClearmlRun:
