@@ -76,15 +76,14 @@ def names(notebook, monkeypatch):
     return {**names, "cfg": names["cfg"].clone()}
 
 
-pytestmark = pytest.mark.slow
-
-
+@pytest.mark.slow
 def test_detectron2s_trainer_and_the_projects_train_and_evaluate(names):
     assert names["results"]["bbox"]["AP"] >= 0
     assert isinstance(names["trainer"], Trainer) and names["trainer"].iter == 2
     assert Path("output/model_final.pth").is_file() and Path("output/coco_instances_results.json").is_file()
 
 
+@pytest.mark.slow
 def test_detectron2s_predictor_and_the_projects_find_the_same(names):
     pytest.importorskip("supervision")
 
@@ -106,6 +105,7 @@ def losses(model):
     return model.train()([{"image": torch.zeros(3, 160, 192), "instances": instances}])
 
 
+@pytest.mark.slow
 def test_a_backbone_and_a_label_assignment_of_ones_own(names):
     run("A backbone of your own", names)
     assert type(names["model"].backbone.bottom_up).__name__ == "PlainBackbone"
@@ -125,6 +125,7 @@ def test_a_backbone_and_a_label_assignment_of_ones_own(names):
     assert matches[0, 64:80].view(4, 4)[1:3, 1:3].tolist() == [[1, 0], [0, 0]]
 
 
+@pytest.mark.slow
 def test_the_results_are_what_fiftyone_reads(names):
     """As its documentation of `add_coco_labels` has it: dicts with ids of the dataset's images and categories, boxes in
     pixels as x, y, width, height, and a score."""
@@ -158,6 +159,7 @@ def importable_export(monkeypatch):
         package.TracingAdapter = importlib.import_module("detectron2.export.flatten").TracingAdapter
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_traced_model_finds_the_same_in_every_image_of_its_size(names, importable_export):
     run("Predict and draw", names)
@@ -202,6 +204,7 @@ def test_a_model_needs_a_number_of_classes():
         build_model(paper_config())
 
 
+@pytest.mark.slow
 def test_a_plain_config_with_a_model_of_timm_is_warned_of_the_statistics(caplog):
     pytest.importorskip("timm")
     values = {

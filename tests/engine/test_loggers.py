@@ -150,6 +150,23 @@ def test_a_folder_of_the_packages_name_is_not_the_package(tiny_config, tmp_path,
         check_loggers(cfg)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "failed"), (KeyboardInterrupt, "stopped")])
+def test_how_a_run_ends(recorded, shapes, tmp_path, error, status):
+    settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "DATASETS.TEST": (), "OUTPUT.LOGGERS": ["wandb"]}
+    (tmp_path / "report.html").write_text("of an earlier run")
+
+    def fail(trainer):
+        raise error
+
+    with pytest.raises(error):
+        train(settings, after_step=fail)
+
+    (run,) = recorded
+    assert run.calls[-1] == status and run.calls.count("report.html") == 0
+    assert run.config["SOLVER.MAX_ITER"] == 24
+
+
 def wandb_records(path):
     """The records of a file of Weights & Biases: blocks of 32 KiB, in them parts with checksum, length and type."""
     from wandb.proto.wandb_internal_pb2 import Record
