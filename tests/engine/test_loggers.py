@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from atss.config.checks import LOGGERS as KNOWN
 from atss.config.checks import check_loggers
-from atss.engine import loggers
+from atss.engine import Trainer, loggers
 from atss.engine.loggers import RunLogger
 from atss.errors import InputError
 from tests.helpers import SHORT, train
@@ -65,8 +65,7 @@ def test_scalars_are_passed_on_once_at_their_iterations(recorded, tmp_path):
         storage.iter = 39
         storage.put_scalar("total_loss", 3.0)
         run.write()
-    (tmp_path / "report.html").touch()
-    run.finish("finished")
+    run.finish("finished", tmp_path / "report.html")
 
     (one,) = recorded
     assert one.calls[:2] == [(7, {"bbox/AP": 31.0}), (19, {"total_loss": pytest.approx(9.5)})]
@@ -154,7 +153,6 @@ def test_a_folder_of_the_packages_name_is_not_the_package(tiny_config, tmp_path,
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "failed"), (KeyboardInterrupt, "stopped")])
 def test_how_a_run_ends(recorded, shapes, tmp_path, error, status):
     settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "DATASETS.TEST": (), "OUTPUT.LOGGERS": ["wandb"]}
-    (tmp_path / "report.html").write_text("of an earlier run")
 
     def fail(trainer):
         raise error
@@ -163,7 +161,7 @@ def test_how_a_run_ends(recorded, shapes, tmp_path, error, status):
         train(settings, after_step=fail)
 
     (run,) = recorded
-    assert run.calls[-1] == status and run.calls.count("report.html") == 0
+    assert run.calls[-1] == status
     assert run.config["SOLVER.MAX_ITER"] == 24
 
 
@@ -186,13 +184,13 @@ def wandb_records(path):
 
 
 @pytest.mark.slow
-def test_the_real_packages_offline(shapes, tmp_path, monkeypatch):
+def test_the_real_packages_offline(shapes, tiny_config, tmp_path, monkeypatch):
     """24 iterations, evaluated after 12 and at the end: stopped after 14, and resumed with a further logger."""
     mlflow, clearml = (pytest.importorskip(name) for name in ("mlflow", "clearml"))
     pytest.importorskip("wandb")
     environment = {
-        "WANDB_MODE": "offline", "WANDB_DATA_DIR": tmp_path, "MLFLOW_TRACKING_URI": f"file:{tmp_path}/mlruns",
-        "MLFLOW_ALLOW_FILE_STORE": "true", "CLEARML_CACHE_DIR": tmp_path,
+        "WANDB_MODE": "offline", "WANDB_DATA_DIR": tmp_path, "WANDB_CACHE_DIR": tmp_path, "CLEARML_CACHE_DIR": tmp_path,
+        "MLFLOW_TRACKING_URI": f"file:{tmp_path}/mlruns", "MLFLOW_ALLOW_FILE_STORE": "true",
     }  # fmt: skip
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
@@ -212,7 +210,9 @@ def test_the_real_packages_offline(shapes, tmp_path, monkeypatch):
     run_id = (out / "mlflow_run_id").read_text().strip()
     assert client.get_run(run_id).info.status == "KILLED"
     (out / "report.html").write_text("the report")
-    train({**settings, "OUTPUT.LOGGERS": ["wandb", "mlflow", "clearml"]}, "--resume")
+    trainer = Trainer(tiny_config({**settings, "OUTPUT.LOGGERS": ["wandb", "mlflow", "clearml"]}))
+    trainer.resume_or_load()
+    trainer.train(at_end=lambda: out / "report.html")
 
     # What metrics.json has, by iteration and name.
     rows = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]

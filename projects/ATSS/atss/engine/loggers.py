@@ -157,14 +157,15 @@ class RunLogger(EventWriter):
         id_file = self.folder / f"{self.name}_run_id"
         try:
             run_id = id_file.read_text(encoding="utf-8").strip() if resumed and id_file.is_file() else None
-            self._run = LOGGERS[self.name](self.folder, self.config, run_id)
-            id_file.write_text(f"{self._run.id}\n", encoding="utf-8")
+            run = LOGGERS[self.name](self.folder, self.config, run_id)
+            id_file.write_text(f"{run.id}\n", encoding="utf-8")
         except Exception as error:
             line = f"OUTPUT.LOGGERS: {self.name} cannot begin or continue its run: {first_line(error)}"
             if not resumed:
                 raise InputError(line) from error
             logger.warning("%s. Training goes on without it.", line)
         else:
+            self._run = run
             self._thread.start()
 
     def write(self) -> None:
@@ -179,13 +180,12 @@ class RunLogger(EventWriter):
             self._last = iteration
             self._calls.put(("log", new[iteration], iteration))
 
-    def finish(self, status: str) -> None:
-        """End the run with its report, if there is one, as "finished", "stopped" or "failed"."""
+    def finish(self, status: str, file: str | os.PathLike | None = None) -> None:
+        """End the run as "finished", "stopped" or "failed", with a file as its artifact."""
         if self._run is None:
             return
-        report = self.folder / "report.html"
-        if status == "finished" and report.is_file():
-            self._calls.put(("log_file", report))
+        if file:
+            self._calls.put(("log_file", Path(file)))
         self._calls.put(("finish", status))
         self._calls.put(None)
         self._thread.join(MAX_WAIT)

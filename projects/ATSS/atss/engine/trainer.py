@@ -100,27 +100,27 @@ class Trainer(DefaultTrainer):
     def train(self, at_end=lambda: None):
         """Train; return the results of the last evaluation, None if there was none.
 
-        `finished` becomes False if the run ends early and is meant to be resumed. If it is not, the main process calls
-        `at_end` before the loggers end: `report.html` in OUTPUT_DIR is then passed on to them.
+        `finished` becomes False if the run ends early and is meant to be resumed. Otherwise the main process calls
+        `at_end`, and passes the file whose path it returns, such as a report, on to the loggers.
 
         Raises:
             InputError: a logger cannot begin.
         """
-        self.finished, status = True, "failed"
+        self.finished, status, file = True, "failed", None
         try:
             with agreeing():
                 for run in self.loggers:
                     run.start(resumed=self.start_iter > 0)
             self._train()
             if self.finished and comm.is_main_process():
-                at_end()
+                file = at_end()
             status = "finished" if self.finished else "stopped"
         except KeyboardInterrupt:
             status = "stopped"
             raise
         finally:
             for run in self.loggers:
-                run.finish(status)
+                run.finish(status, file)
         return getattr(self, "_last_eval_results", None)
 
     def _train(self):
