@@ -255,6 +255,8 @@ def test_keys_and_values_stand_behind_options_of_any_number():
     args = parse_with_opts(parser, ["SEED", "3", "--seeds", "1", "SEED", "4"])
     assert (args.seeds, args.opts) == ([1], ["SEED", "3", "SEED", "4"])
     assert parse_with_opts(parser, ["--seeds", "1"]).opts == []
+    args = parse_with_opts(parser, ["OUTPUT.LOGGERS", "['wandb']", "--seeds", "1"])
+    assert args.opts == ["OUTPUT.LOGGERS", "['wandb']"], "a node that Detectron2 does not have"
 
 
 @pytest.mark.parametrize(

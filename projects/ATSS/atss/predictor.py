@@ -40,6 +40,19 @@ class ImageDetections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def to_supervision(self):
+        """The detections as `supervision.Detections`, with the class names as `data["class_name"]`.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise InputError("to_supervision needs supervision: pip install supervision") from None
+        names = {"class_name": np.array(self.names, dtype=str)}
+        return supervision.Detections(self.boxes, confidence=self.scores, class_id=self.classes, data=names)
+
 
 class Predictor:
     """A model with the weights in MODEL.WEIGHTS and the test-time input of its config.

@@ -55,10 +55,7 @@ def train(cfg, args):
     set_up(cfg, args)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    results = trainer.train()
-    if trainer.finished and comm.is_main_process():
-        report(cfg.OUTPUT_DIR)
-    return results
+    return trainer.train(at_end=lambda: report(cfg.OUTPUT_DIR))
 
 
 def evaluate(cfg, args):
@@ -76,9 +73,11 @@ def evaluate(cfg, args):
 
 
 def report(output_dir):
-    """Write report.html; log the traceback if that fails, because the run itself is complete."""
+    """Write report.html and return its path; log the traceback if that fails, because the run itself is complete."""
     try:
-        logger.info("Report of the run: %s", write_report(output_dir))
+        path = write_report(output_dir)
+        logger.info("Report of the run: %s", path)
+        return path
     except Exception:
         logger.exception("report.html could not be written; `atss report` tries again")
 

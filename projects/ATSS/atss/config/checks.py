@@ -1,5 +1,6 @@
 """Checks of a config: values that exist, and keys that fit each other."""
 
+import importlib.util
 import inspect
 import os
 import shutil
@@ -57,6 +58,8 @@ CHOICES = {
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.ATSS.HEAD": ATSS_HEAD_REGISTRY,
 }
+# The packages that OUTPUT.LOGGERS may name.
+LOGGERS = ("wandb", "mlflow", "clearml")
 # Whether a number or a list of numbers is valid, and what is expected.
 NUMBERS = {
     "MODEL.ATSS.TOPK": (lambda k: 1 <= k <= MAX_TOPK, f"a number from 1 to {MAX_TOPK}"),
@@ -116,6 +119,9 @@ def check_config(cfg: CfgNode) -> None:
         record_of(cfg.MODEL.TIMM.NAME)
     elif cfg.SOLVER.LAYER_DECAY != 1:
         raise InputError("SOLVER.LAYER_DECAY is for MODEL.BACKBONE.NAME build_timm_fpn_backbone; set it to 1.0")
+    for name in cfg.OUTPUT.LOGGERS:
+        if name not in LOGGERS:
+            raise InputError(f"OUTPUT.LOGGERS: {name!r} is not one of {', '.join(map(repr, LOGGERS))}")
     sizes, ranges = cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.BOX_RANGES
     if not all(map(_is_range, ranges)) or (ranges and len(ranges) != len(sizes)):
         raise InputError(
@@ -144,6 +150,14 @@ def check_precision(cfg: CfgNode) -> None:
         )
     if precision == "bfloat16" and is_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise InputError("SOLVER.AMP.PRECISION bfloat16: this GPU does not have it; set SOLVER.AMP.PRECISION float16")
+
+
+def check_loggers(cfg: CfgNode) -> None:
+    """Raise an InputError if a package of OUTPUT.LOGGERS is not installed."""
+    for name in cfg.OUTPUT.LOGGERS:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # no module, or a folder of that name, such as wandb's files
+            raise InputError(f"OUTPUT.LOGGERS: {name} is not installed: pip install {name}")
 
 
 def check_compiler(cfg: CfgNode) -> None:

@@ -213,3 +213,8 @@ def add_atss_config(cfg: CfgNode) -> None:
     cfg.TEST.KEEP_BEST = False
     # True to also compute the losses on DATASETS.TEST, as validation/total_loss and so on.
     cfg.TEST.VALIDATION_LOSS = True
+
+    # Loggers besides metrics.json and TensorBoard, which receive the scalars, the config and report.html: some of
+    # "wandb" (Weights & Biases), "mlflow" and "clearml", whose packages must be installed.
+    cfg.OUTPUT = CfgNode()
+    cfg.OUTPUT.LOGGERS = []

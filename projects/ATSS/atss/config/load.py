@@ -13,7 +13,7 @@ from ..data import read_dataset, register_coco_format, register_folder, register
 from ..errors import InputError
 from ..modeling.assigners import settle_backend
 from ..modeling.backbones.timm import input_of
-from .checks import check_compiler, check_config, check_precision
+from .checks import check_compiler, check_config, check_loggers, check_precision
 from .defaults import add_atss_config
 from .shipped import find_config
 from .yaml_file import given_with, merge
@@ -43,6 +43,7 @@ def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool 
     _settle_device(cfg)
     if not is_for_inference:  # a model runs on other devices than those that it is trained on, too
         check_precision(cfg)
+        check_loggers(cfg)
     if read_datasets:
         _settle_classes(cfg)
     cfg.freeze()
@@ -61,7 +62,7 @@ def parse_with_opts(parser: argparse.ArgumentParser, arguments: Sequence[str] | 
     The parser has a positional argument `opts` for them, with nargs "*" or similar. `arguments` replace sys.argv.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    nodes, opts, rest, among_opts = get_cfg().keys(), [], [], False
+    nodes, opts, rest, among_opts = _defaults().keys(), [], [], False
     for text in arguments:
         among_opts = not text.startswith("--") and (among_opts or text.split(".")[0] in nodes)
         (opts if among_opts else rest).append(text)
@@ -70,9 +71,14 @@ def parse_with_opts(parser: argparse.ArgumentParser, arguments: Sequence[str] | 
     return args
 
 
-def _merged(config_file, opts):
+def _defaults():
     cfg = get_cfg()
     add_atss_config(cfg)
+    return cfg
+
+
+def _merged(config_file, opts):
+    cfg = _defaults()
     merge(cfg, config_file, list(opts))
     return cfg
 

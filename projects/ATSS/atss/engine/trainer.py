@@ -10,12 +10,14 @@ from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 
 from ..checkpoints import Checkpointer, is_pretrained
+from ..config.yaml_file import flat
 from ..data import read_dataset, test_loader, train_loader, validation_loader
 from ..evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
 from ..modeling import for_inference
-from ..utils.comm import parallel
+from ..utils.comm import agreeing, parallel
 from ..utils.randomness import seed_all
 from .hooks import EndOfTraining, KeepBest, PredictionImages, StopOnSignal, WeightAverage
+from .loggers import RunLogger
 from .optimizers import build_optimizer
 from .progress import LogLine, TerminalLine
 from .training_step import TrainingStep
@@ -47,7 +49,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.loader = self.build_train_loader(cfg)
-        self.stop_on_signal = StopOnSignal()
+        self.stop_on_signal, self.loggers = StopOnSignal(), []  # the main process logs
         self._trainer = TrainingStep(cfg, parallel(model), self.loader, optimizer, self.stop_on_signal.received)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
@@ -76,7 +78,8 @@ class Trainer(DefaultTrainer):
 
     def build_writers(self):
         log_line, folder = LogLine(self.max_iter, self.metric, self.cfg.SOLVER.IMS_PER_BATCH), self.cfg.OUTPUT_DIR
-        return [log_line, JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder)]
+        self.loggers = [RunLogger(name, folder, dict(flat(self.cfg))) for name in self.cfg.OUTPUT.LOGGERS]
+        return [log_line, JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder), *self.loggers]
 
     def evaluate(self):
         self._last_eval_results = self.test(self.cfg, self.evaluated_model)
@@ -94,18 +97,38 @@ class Trainer(DefaultTrainer):
         if not resume and comm.is_main_process():
             self._trainer.skipped_batches.forget_out_of_memory()
 
-    def train(self):
+    def train(self, at_end=lambda: None):
         """Train; return the results of the last evaluation, None if there was none.
 
-        `finished` becomes False if the run ends early and is meant to be resumed.
+        `finished` becomes False if the run ends early and is meant to be resumed. Otherwise the main process calls
+        `at_end`, and passes the file whose path it returns, such as a report, on to the loggers.
+
+        Raises:
+            InputError: a logger cannot begin.
         """
-        self.finished = True
+        self.finished, status, file = True, "failed", None
+        try:
+            with agreeing():
+                for run in self.loggers:
+                    run.start(resumed=self.start_iter > 0)
+            self._train()
+            if self.finished and comm.is_main_process():
+                file = at_end()
+            status = "finished" if self.finished else "stopped"
+        except KeyboardInterrupt:
+            status = "stopped"
+            raise
+        finally:
+            for run in self.loggers:
+                run.finish(status, file)
+        return getattr(self, "_last_eval_results", None)
+
+    def _train(self):
         try:
             with self.stop_on_signal:
                 super().train()
         except EndOfTraining as end:
             logger.info(str(end))
-        return getattr(self, "_last_eval_results", None)
 
     def before_step(self):
         seed_all(self.loader.seed, self.iter, comm.get_rank())

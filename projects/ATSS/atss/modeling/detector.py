@@ -9,6 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .anchors import AnchorGrid
 from .backbones.dyhead import DyHead
 from .backbones.frozen_norm import fold_frozen_norms
@@ -49,6 +50,11 @@ class ATSS(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        if cfg.MODEL.ATSS.NUM_CLASSES < 1:
+            raise InputError(
+                f"MODEL.ATSS.NUM_CLASSES is {cfg.MODEL.ATSS.NUM_CLASSES}: set it to the number of classes, or load the "
+                "config with atss.config.load_config, which takes it from the dataset"
+            )
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         in_features = cfg.MODEL.ATSS.IN_FEATURES

@@ -79,6 +79,9 @@ class BoxSelector:
             function, options = suppress_with_triton, {}
         number = min(self.max_detections, found[1].shape[1])
         boxes, scores, classes = self.selected(*found, limits, box_coding.pixel_extent, number, function, **options)
+        if torch.jit.is_tracing():  # a number would become a constant
+            found = zip(boxes, scores, classes, scores > 0, strict=True)
+            return [Detections(*(values[used] for values in of_image)) for *of_image, used in found]
         detections = zip(boxes, scores, classes, (scores > 0).sum(1).tolist(), strict=True)
         return [Detections(*(values[:number] for values in found)) for *found, number in detections]
 
@@ -188,7 +191,7 @@ def suppress(boxes, scores, classes, iou_threshold, num_classes, number):
     low, high = boxes.nan_to_num().aminmax()
     apart = boxes.flatten(0, 1)[valid] + (group * (high.double() - low + 1))[:, None]
     kept = valid[nms(apart, scores.flatten()[valid].double(), iou_threshold)]
-    return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill(0, kept, True).view_as(scores)
+    return torch.zeros_like(scores, dtype=torch.bool).flatten().index_fill(0, kept, 1).view_as(scores)
 
 
 def best(boxes, scores, classes, number):

@@ -2,10 +2,12 @@
 
 import copy
 import difflib
+import logging
 import math
 import re
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from ...errors import InputError, first_line
 from .fpn import with_fpn
 from .swin import pad_before_shift
+
+logger = logging.getLogger(__name__)
 
 # Arguments by which models that are built for one size of images take others, too.
 ANY_SIZE = (
@@ -48,7 +52,20 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     Raises:
         InputError: timm is not installed, has no such model, cannot load its weights, or the model cannot be used.
     """
+    warn_of_statistics(cfg)
     return with_fpn(cfg, TimmBackbone(cfg, input_shape))
+
+
+def warn_of_statistics(cfg):
+    """Warn of images that differ from those of timm's weights, as in a config that `load_config` has not loaded."""
+    given = {"MODEL.PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN, "MODEL.PIXEL_STD": cfg.MODEL.PIXEL_STD}
+    expected = input_of(cfg.MODEL.TIMM.NAME, cfg.INPUT.FORMAT)
+    wrong = {key: expected[key] for key, values in given.items() if not np.allclose(values, expected[key], rtol=1e-3)}
+    if wrong:
+        logger.warning(
+            "%s has been trained with other images: %s with INPUT.FORMAT %s. atss.config.load_config sets them.",
+            cfg.MODEL.TIMM.NAME, " and ".join(f"{key} {values}" for key, values in wrong.items()), cfg.INPUT.FORMAT,
+        )  # fmt: skip
 
 
 class TimmBackbone(Backbone):
