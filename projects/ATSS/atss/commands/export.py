@@ -62,7 +62,7 @@ def main(args):
         raise InputError(f"--output {args.output}: is a file; name a folder")
     if args.int8 and args.format != "onnx":
         raise InputError(f"--int8 {args.int8}: needs --format onnx")
-    annotated = annotated_dataset(cfg, args.int8) if args.int8 else None
+    for_int8 = datasets_for_int8(cfg, args.int8) if args.int8 else None
     paths = choose(named(args.images) if args.images else of_datasets(cfg))
     predictor = Predictor(cfg)
     images = [predictor.prepare(read_image(path))["image"] for path in paths]
@@ -82,7 +82,7 @@ def main(args):
             for program in PROGRAMS:
                 shutil.copy(program, draft)
         if args.int8:
-            add_int8(cfg, predictor, path, args.int8, annotated, args.max_ap_drop)
+            add_int8(predictor, path, args.int8, args.max_ap_drop, *for_int8)
         written = sorted(os.listdir(draft), reverse=True)
         try:
             os.makedirs(args.output, exist_ok=True)
@@ -184,37 +184,40 @@ def compare_in_openvino(detector, path, images, suppressed):
     except Exception as error:  # whatever a layer that OpenVINO does not have makes it raise
         print(f"OpenVINO cannot run it ({first_line(error)})")
         return
-    differ = comparison.disagreements
-    print(f"In OpenVINO {f'{len(differ)} boxes differ: {differ[0]}' if differ else f'they agree, too: {comparison}'}")
+    if comparison.disagreements:
+        print(f"In OpenVINO {len(comparison.disagreements)} boxes differ: {comparison.disagreements[0]}")
+    else:
+        print(f"In OpenVINO they agree, too: {comparison}")
 
 
-def annotated_dataset(cfg, dataset):
-    """The dicts of the dataset of --int8, which must have the classes of the model, and annotations."""
+def datasets_for_int8(cfg, dataset):
+    """Check the dataset of --int8. Return its dicts, and names of datasets and image paths to calibrate with."""
     names = class_names(dataset)
     if len(names) != cfg.MODEL.ATSS.NUM_CLASSES or (cfg.MODEL.ATSS.CLASS_NAMES and names != class_names_of(cfg)):
         raise InputError(f"--int8 {dataset}: its classes are {', '.join(names)}, and not those of the model")
     records = read_dataset(dataset)
     if not any(record.get("annotations") for record in records):
         raise InputError(f"--int8 {dataset}: has no annotations to measure AP with; name a dataset that has")
-    return records
+    try:
+        train = [record for name in cfg.DATASETS.TRAIN for record in read_dataset(name)]
+    except InputError as error:
+        raise InputError(f'{error}; or calibrate with {dataset}: DATASETS.TRAIN "()"') from error
+    source = ", ".join(cfg.DATASETS.TRAIN) if train else dataset
+    return records, source, [record["file_name"] for record in spread(train or records, CALIBRATION_IMAGES)]
 
 
-def add_int8(cfg, predictor, path, dataset, records, max_ap_drop):
-    """Write model_int8.onnx beside the ONNX file, unless its AP on a dataset with these dicts is too low."""
+def add_int8(predictor, path, dataset, max_ap_drop, records, source, calibration_paths):
+    """Write model_int8.onnx beside the ONNX file; raise an InputError if its AP is too low.
+
+    The last three arguments are those that `datasets_for_int8` returns.
+    """
     from ..export.accuracy import measure
     from ..export.example import Detector
     from ..export.int8_file import save_int8
 
-    try:
-        train = [record for name in cfg.DATASETS.TRAIN for record in read_dataset(name)]
-    except InputError as error:
-        raise InputError(f'{error}; or calibrate on {dataset}: DATASETS.TRAIN "()"') from error
-    source = ", ".join(cfg.DATASETS.TRAIN) if train else dataset
-    paths = [record["file_name"] for record in spread(train or records, CALIBRATION_IMAGES)]
-    print(f"Quantizing it, calibrated on {len(paths)} images of {source} ...", flush=True)
+    print(f"Quantizing it, calibrated with {len(calibration_paths)} images of {source} ...", flush=True)
     int8_path = os.path.join(os.path.dirname(path), "model_int8.onnx")
-    save_int8(path, int8_path, (predictor.prepare(read_image(path))["image"] for path in paths))
-
+    save_int8(path, int8_path, (predictor.prepare(read_image(image))["image"] for image in calibration_paths))
     print(f"Measuring it on the {len(records)} images of {dataset} ...", flush=True)
     files = {"float32": path, "int8": int8_path}
     measured = measure([Detector(file, threads=1) for file in files.values()], dataset, records)
