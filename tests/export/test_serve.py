@@ -148,7 +148,7 @@ def test_clients_that_are_slow_or_hang_up_stop_nobody(server):
     """More of them than there is room for bodies of the largest size."""
     begun = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
     for client in begun:
-        client.sendall(b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + bytes(1000))
+        client.sendall(b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + bytes(1000))
     for client in begun[:-1]:
         client.close()
 
