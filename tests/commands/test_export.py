@@ -1,9 +1,11 @@
 """`python tools/export_model.py`, and the example that it writes, as their users call them."""
 
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -25,7 +28,7 @@ from atss.export import compare
 from atss.export.onnx_file import OPSET, load_onnx
 from atss.predictor import Predictor
 from tests.export.two_levels import make_detector
-from tests.helpers import DEMO_CONFIG, error_line, pairs, run
+from tests.helpers import DEMO_CONFIG, ROOT, error_line, pairs, run
 
 pytestmark = pytest.mark.slow
 
@@ -192,6 +195,35 @@ def test_places_without_a_box(exported):
     assert (boxes[nothing] == 0).all() and (classes[nothing] == -1).all() and (classes[~nothing] >= 0).all()
 
 
+def test_the_model_of_one_size_that_the_docs_make_for_tensorrt(exported, tmp_path, monkeypatch):
+    """It gives the same, and no size depends on values, but that of what non-maximum suppression keeps."""
+    section = (ROOT / "docs/export.md").read_text().split("## TensorRT")[1]
+    code = re.search(r"```python\n(.*?)```", section, re.S)[1].replace("800, 1344", "96, 150")
+    shutil.copytree(exported, tmp_path / "exported")
+    monkeypatch.chdir(tmp_path)
+
+    exec(code, {})
+
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 96, 150), np.uint8)
+    fixed = onnxruntime.InferenceSession("exported/model_fixed.onnx")
+    expected = load_onnx("exported/model.onnx")(torch.from_numpy(image), torch.tensor([[96, 150]]))
+    for found, values in zip(fixed.run(None, {"images": image}), expected, strict=True):
+        assert np.array_equal(found, values)
+    model = onnx.shape_inference.infer_shapes(onnx.load("exported/model_fixed.onnx")).graph
+    static = {
+        value.name
+        for value in [*model.value_info, *model.output]
+        if all(side.HasField("dim_value") for side in value.type.tensor_type.shape.dim)
+    }
+    weights = {tensor.name for tensor in model.initializer}
+    dynamic = {node.op_type for node in model.node if not set(node.output) <= static}
+    assert dynamic <= {"NonMaxSuppression", "Gather", "Shape", "Expand", "Conv"}
+    for node in model.node:
+        if node.op_type in ("Pad", "Reshape", "Resize", "Slice", "Tile", "TopK"):
+            assert set(filter(None, node.input[1:])) <= weights
+    assert {node.domain for node in model.node} == {""}
+
+
 def test_torch_format(config, tmp_path, monkeypatch, capsys):
     """With a smaller model, to save time."""
     detector, resize = make_detector(), EvalResize(80, 133)
@@ -318,4 +350,7 @@ def test_a_dynamic_head_is_exported(config, tmp_path, capsys):
 
     main(settings, "--output", tmp_path / "out")
 
-    assert "They agree: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "They agree: " in printed
+    if find_spec("openvino"):
+        assert "OpenVINO cannot run it (No conversion rule found for operations: DeformConv" in printed

@@ -12,6 +12,7 @@ installed, it looks at them, too. --int8 adds a smaller, faster model of 8-bit i
 import argparse
 import os
 import random
+import re
 import shutil
 import tempfile
 from itertools import cycle, islice
@@ -182,7 +183,8 @@ def compare_in_openvino(detector, path, images, suppressed):
     try:
         comparison = export.compare(detector, load_openvino(path), batches(images), suppressed)
     except Exception as error:  # whatever a layer that OpenVINO does not have makes it raise
-        print(f"OpenVINO cannot run it ({first_line(error)})")
+        missing = re.search("No conversion rule found for operations: .*", str(error))
+        print(f"OpenVINO cannot run it ({missing[0] if missing else first_line(error)})")
         return
     if comparison.disagreements:
         print(f"In OpenVINO {len(comparison.disagreements)} boxes differ: {comparison.disagreements[0]}")
