@@ -22,7 +22,7 @@ if not torch.cuda.is_available():
 
 from atss.config import load_config
 from atss.data.shapes import generate
-from tests.helpers import DEMO_CONFIG, SHORT, TINY, pairs, run, train_command
+from tests.helpers import DEMO_CONFIG, SHORT, TINY, pairs, run_forked, train_command
 
 settings.register_profile("default", max_examples=2000, deadline=None)
 settings.register_profile("overnight", max_examples=1_000_000, deadline=None)
@@ -80,7 +80,7 @@ def finished_run(once, shapes):
 
     def fill(folder):
         settings = {**SHORT, **shapes, "OUTPUT_DIR": folder, "TEST.EVAL_PERIOD": 12, "MODEL.DEVICE": "cuda"}
-        result = run(*train_command(settings))
+        result = run_forked(*train_command(settings))
         (folder / "printed.txt").write_text(result.stdout + result.stderr)
 
     return once("finished_run", fill)
@@ -113,7 +113,7 @@ def exported(once, export_config):
 
     def fill(folder):
         flags = ["--int8", "tiny_val", "--output", folder / "exported"]
-        result = run("tools/export_model.py", "--config-file", DEMO_CONFIG, *flags, *pairs(export_config))
+        result = run_forked("tools/export_model.py", "--config-file", DEMO_CONFIG, *flags, *pairs(export_config))
         (folder / "printed.txt").write_text(result.stdout)
         (folder / "errors.txt").write_text(result.stderr)
 
