@@ -121,7 +121,7 @@ BAD = {
     "truncated": ("POST", "/detect", JPEG[: len(JPEG) // 2], {}, 400, "not a complete image"),
     "bomb": ("POST", "/detect", file_of(Image.new("1", (20000, 2000)), "PNG"), {}, 413, "20000 x 2000, more than"),
     "too large": ("POST", "/detect", bytes(1_000_001), {}, 413, "1000001 bytes, more than the 1000000"),
-    "too large, in chunks": ("POST", "/detect", [bytes(300_000)] * 5, {}, 413, "more than the 1000000 bytes"),
+    "too large, in chunks": ("POST", "/detect", [bytes(300_000)] * 5, {}, 413, "more than 1000000 bytes"),
     "form": ("POST", "/detect", JPEG, MULTIPART, 415, "--data-binary"),
     "threshold": ("POST", "/detect?threshold=2", JPEG, {}, 422, "threshold"),
     "method": ("GET", "/detect", None, {}, 405, "Method Not Allowed"),
@@ -142,6 +142,14 @@ def test_a_body_without_a_length(server):
     status, _, answer = ask(server, [JPEG[:100], JPEG[100:]])
 
     assert status == 200 and answer == expected
+
+
+def test_a_body_with_a_second_length_is_no_larger_than_its_first(server):
+    """Room is kept for the first, and chunks have lengths of their own."""
+    with socket.create_connection(("127.0.0.1", server.port)) as client, client.makefile("rb") as answer:
+        headers = b"Host: x\r\nContent-Length: 10\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        client.sendall(b"POST /detect HTTP/1.1\r\n" + headers + b"%x\r\n%s\r\n0\r\n\r\n" % (len(JPEG), JPEG))
+        assert b" 413 " in answer.readline()
 
 
 def test_clients_that_are_slow_or_hang_up_stop_nobody(server):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Detect objects in images that are sent over HTTP, with model.onnx. Needs onnxruntime, numpy, Pillow and FastAPI:
+"""Detect objects in images that are sent over HTTP, with model.onnx. Needs five packages:
 
     pip install onnxruntime numpy pillow fastapi uvicorn
     python serve.py --port 8000
@@ -13,7 +13,7 @@ An image file is the whole body of the request, whatever its Content-Type. The a
 as in COCO, best first, in pixels of the upright image; category ids count the model's classes from 1. A request that
 cannot be answered gets {"detail": "one line"} with status 400, 408, 413, 415, 422 or 503. GET /health answers
 {"status": "ok"}, and /docs describes all this to a browser. SIGTERM ends the server when the requests that it has are
-answered.
+answered, or after 20 seconds.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from starlette.requests import ClientDisconnect
 # Requests that may wait, and bodies as large as is allowed that are in memory at a time: while there is no room for
 # the body of a request, it stays with the client.
 MAX_WAITING, BODIES = 500, 8
+RETRY_LATER = {"Retry-After": "5"}
 IMAGE_BODY = {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 
 
@@ -68,7 +69,7 @@ def make_app(detector, max_bytes, max_pixels, timeout):
     @app.post("/detect", openapi_extra={"requestBody": IMAGE_BODY})
     async def detect(request: Request, threshold: float = Query(0.5, ge=0, le=1)):
         if len(waiting) >= MAX_WAITING:
-            raise HTTPException(503, "too many requests are waiting: try again later", {"Retry-After": "5"})
+            raise HTTPException(503, "too many requests are waiting", RETRY_LATER)
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise HTTPException(415, "send the image itself as the body, as curl --data-binary @image.jpg does")
         waiting.add(request)
@@ -77,7 +78,7 @@ def make_app(detector, max_bytes, max_pixels, timeout):
             if num_bytes > max_bytes:
                 raise too_large(f"the body has {num_bytes} bytes, more than the {max_bytes} of --max-megabytes")
             async with room.for_bytes(num_bytes):
-                body = await asyncio.wait_for(receive(request, max_bytes), timeout)
+                body = await asyncio.wait_for(receive(request, num_bytes), timeout)
                 async with model:
                     if await request.is_disconnected():
                         raise ClientDisconnect
@@ -85,6 +86,8 @@ def make_app(detector, max_bytes, max_pixels, timeout):
         except asyncio.TimeoutError:
             what = f"the body was not complete after the {timeout:g} seconds of --timeout"
             raise HTTPException(408, what, {"Connection": "close"}) from None
+        except asyncio.CancelledError:
+            raise HTTPException(503, "the server is stopping", RETRY_LATER) from None
         except ClientDisconnect:
             raise HTTPException(400, "the client has hung up") from None
         finally:
@@ -101,7 +104,7 @@ async def receive(request, max_bytes):
         if number <= max_bytes:
             body += chunk
     if number > max_bytes:
-        raise too_large(f"the body has more than the {max_bytes} bytes of --max-megabytes")
+        raise too_large(f"the body has more than {max_bytes} bytes, see --max-megabytes")
     return body
 
 
