@@ -1,12 +1,12 @@
-"""Time of an exported model beside PyTorch's on the CPU, in turns, in one run.
+"""Time of an exported model in ONNX Runtime and OpenVINO, in float32 and int8, beside PyTorch's on the CPU, in turns.
 
-    python benchmarks/export.py                          # the paper's model and the demo's
+    python benchmarks/export.py                          # the paper's model and the demo's, one thread and all
     python benchmarks/export.py --model demo --threads 1
     python benchmarks/export.py --config-file output/config.yaml --size 800 1088 MODEL.WEIGHTS output/model_final.pth
 
 An image at a time, from uint8 pixels to the boxes after non-maximum suppression. Weights are random where none are
 given; the score threshold is the score that all classes then start from, so that suppression has as much to do as it
-ever has.
+ever has. OpenVINO takes part where it is installed.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
@@ -27,7 +28,13 @@ from atss.checkpoints import Checkpointer
 from atss.config import load_config, parse_with_opts
 from atss.errors import one_line_errors
 from atss.export import ExportedATSS, capture, suppress_op
+from atss.export.int8_file import save_int8
 from atss.export.onnx_file import load_onnx, save_onnx
+
+try:
+    from atss.export.openvino_file import load_openvino
+except ImportError:
+    load_openvino = None
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 # Config and size (height, width) of the image.
@@ -44,30 +51,31 @@ def get_parser():
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--config-file", metavar="FILE", help="measure this model instead")
     parser.add_argument("--size", nargs=2, type=int, default=(800, 1088), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of both")
+    threads = sorted({1, os.cpu_count()})
+    parser.add_argument("--threads", nargs="+", type=int, default=threads, help="of all; default: 1, and all cores")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
 
 
 def main(args):
-    torch.set_num_threads(args.threads)
     models = {name: MODELS[name] for name in args.model}
     if args.config_file:
         models = {os.path.basename(args.config_file): (args.config_file, args.size)}
-    print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {args.threads} threads, "
-          f"medians of {args.repeats}")  # fmt: skip
-    print(f"{'model':>20} {'image':>10} {'boxes':>6} {'PyTorch, ms':>12} {'ONNX, ms':>10} {'times as fast':>14}")
+    print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}")
+    print(f"Medians of {args.repeats} in ms, and how many times as fast as PyTorch")
     for name, (config_file, size) in models.items():
         weights = [] if args.config_file else RANDOM_WEIGHTS
         opts = [*weights, *args.opts, "MODEL.DEVICE", "cpu"]
         detector = make_detector(load_config(str(config_file), opts, read_datasets=False))
         generator = torch.Generator().manual_seed(0)
         image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
-        seconds, number = measure(detector, image, args.repeats)
-        row = f"{seconds['PyTorch'] * 1e3:>12.1f} {seconds['ONNX'] * 1e3:>10.1f}"
-        ratio = seconds["PyTorch"] / seconds["ONNX"]
-        print(f"{name:>20} {'{}x{}'.format(*size):>10} {number:>6} {row} {ratio:>14.2f}", flush=True)
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            print(f"{name}, {'{}x{}'.format(*size)}, {threads} threads")
+            seconds = measure(detector, image, args.repeats)
+            for runtime, value in seconds.items():
+                print(f"{runtime:>20} {value * 1e3:>10.1f} {seconds['PyTorch'] / value:>6.2f}", flush=True)
 
 
 def make_detector(cfg):
@@ -80,16 +88,18 @@ def make_detector(cfg):
 
 @torch.no_grad()
 def measure(detector, image, repeats):
-    """Median seconds of both, by name, and the number of boxes that PyTorch finds."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.onnx")
-        save_onnx(capture(ExportedATSS(detector, suppress_op)), path, {})
-        model = load_onnx(path)
+    """Median seconds of each, by name."""
     sizes = torch.tensor([image.shape[1:]])
-    runs = {
-        "PyTorch": lambda: detector([{"image": image}])[0]["instances"],
-        "ONNX": lambda: model(image[None], sizes),
-    }
+    runs = {"PyTorch": lambda: detector([{"image": image}])}
+    loaders = {"ONNX Runtime": load_onnx, "OpenVINO": load_openvino}
+    with tempfile.TemporaryDirectory() as folder:
+        path, int8_path = os.path.join(folder, "model.onnx"), os.path.join(folder, "model_int8.onnx")
+        save_onnx(capture(ExportedATSS(detector, suppress_op)), path, {})
+        save_int8(path, int8_path, [image])
+        for name, load in loaders.items():
+            if load:
+                runs[name] = partial(load(path), image[None], sizes)
+                runs[f"{name}, int8"] = partial(load(int8_path), image[None], sizes)
     for run in runs.values():
         for _ in range(2):
             run()
@@ -99,7 +109,7 @@ def measure(detector, image, repeats):
             begin = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in seconds.items()}, len(runs["PyTorch"]())
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import os
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
 from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
@@ -82,6 +84,40 @@ def finished_run(once, shapes):
         (folder / "printed.txt").write_text(result.stdout + result.stderr)
 
     return once("finished_run", fill)
+
+
+@pytest.fixture(scope="session")
+def export_config(once, shapes):
+    """Key-value pairs of a model to export, whose scores lie far apart, checkpoint included."""
+    config = {
+        **TINY, **shapes,
+        "MODEL.FPN.OUT_CHANNELS": 64,  # group normalisation needs more than a number a group, also of maps of one cell
+        "MODEL.ATSS.IN_FEATURES": ["p3", "p5", "p7"],  # fewer levels are exported sooner
+        "TEST.DETECTIONS_PER_IMAGE": 50,
+    }  # fmt: skip
+
+    def fill(folder):
+        torch.manual_seed(0)
+        model = build_model(load_config(DEMO_CONFIG, pairs(config)))
+        for layer, std in ((model.head.class_logits, 0.2), (model.head.box_deltas, 0.1), (model.head.centerness, 0.1)):
+            torch.nn.init.normal_(layer.weight, std=std)
+        DetectionCheckpointer(model, str(folder)).save("model")
+
+    return {**config, "MODEL.WEIGHTS": str(once("weights_to_export", fill) / "model.pth")}
+
+
+@pytest.fixture(scope="session")
+def exported(once, export_config):
+    """Folder of the ONNX files that `tools/export_model.py` has written; what it printed is in `printed.txt` and
+    `errors.txt` in the parent folder. Read them, and write nothing there."""
+
+    def fill(folder):
+        flags = ["--int8", "tiny_val", "--output", folder / "exported"]
+        result = run_forked("tools/export_model.py", "--config-file", DEMO_CONFIG, *flags, *pairs(export_config))
+        (folder / "printed.txt").write_text(result.stdout)
+        (folder / "errors.txt").write_text(result.stderr)
+
+    return once("export", fill) / "exported"
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """`python tools/export_model.py`, and the example that it writes, as their users call them."""
 
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +13,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -24,29 +28,14 @@ from atss.export import compare
 from atss.export.onnx_file import OPSET, load_onnx
 from atss.predictor import Predictor
 from tests.export.two_levels import make_detector
-from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run_forked
+from tests.helpers import DEMO_CONFIG, ROOT, error_line, pairs, run_forked
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {
-    **TINY,
-    "MODEL.FPN.OUT_CHANNELS": 64,  # group normalisation needs more than a number a group, also of maps of one cell
-    "MODEL.ATSS.IN_FEATURES": ["p3", "p5", "p7"],  # fewer levels are exported sooner
-    "TEST.DETECTIONS_PER_IMAGE": 50,
-}
-
 
 @pytest.fixture(scope="module")
-def config(shapes, tmp_path_factory):
-    """Key-value pairs of a model whose scores lie far apart, checkpoint included."""
-    folder = tmp_path_factory.mktemp("weights")
-    config = {**SETTINGS, **shapes, "MODEL.WEIGHTS": str(folder / "model.pth")}
-    torch.manual_seed(0)
-    model = build_model(load_config(DEMO_CONFIG, pairs({**config, "MODEL.WEIGHTS": ""})))
-    for layer, std in ((model.head.class_logits, 0.2), (model.head.box_deltas, 0.1), (model.head.centerness, 0.1)):
-        torch.nn.init.normal_(layer.weight, std=std)
-    DetectionCheckpointer(model, str(folder)).save("model")
-    return config
+def config(export_config):
+    return export_config
 
 
 def arguments(config, *flags):
@@ -55,13 +44,6 @@ def arguments(config, *flags):
 
 def main(config, *flags):
     tool.main(parse_with_opts(tool.get_parser(), arguments(config, *flags)))
-
-
-@pytest.fixture(scope="module")
-def exported(config, tmp_path_factory):
-    """Folder of the files of a user's `--format onnx`, and what the command printed."""
-    folder = tmp_path_factory.mktemp("out") / "exported"
-    return folder, run_forked("tools/export_model.py", *arguments(config, "--output", folder))
 
 
 def images_of(config):
@@ -81,16 +63,24 @@ def example(folder, *flags, check=True):
 
 
 def test_it_says_how_far_both_models_are_apart_and_nothing_of_the_exporters(exported):
-    folder, result = exported
+    lines, errors = ((exported.parent / name).read_text() for name in ("printed.txt", "errors.txt"))
 
-    *_, agreement, written = lines = result.stdout.splitlines()
-    assert len(lines) == 4
+    _, _, agreement, *_, written = lines.splitlines()
     assert agreement.startswith("They agree: ") and "boxes in 8 images" in agreement
     assert "largest differences: boxes " in agreement and ", scores " in agreement
-    assert written == f"Written: {folder}: model.onnx, example.py"
-    assert "onnx" not in result.stderr.lower() and "warning" not in result.stderr.lower()
-    assert sorted(path.name for path in folder.iterdir()) == ["example.py", "model.onnx"]
-    assert [path.name for path in folder.parent.iterdir()] == ["exported"]
+    files = ["example.py", "model.onnx", "model_int8.onnx", "serve.py"]
+    assert written == f"Written: {exported}: {', '.join(files[::-1])}"
+    assert "onnx" not in errors.lower() and "warning" not in errors.lower()
+    assert sorted(path.name for path in exported.iterdir()) == files
+    assert sorted(path.name for path in exported.parent.iterdir()) == ["errors.txt", "exported", "printed.txt"]
+
+
+def test_it_says_what_8_bits_cost(exported):
+    lines = (exported.parent / "printed.txt").read_text()
+
+    assert "calibrated with 24 images of tiny_train" in lines and "on the 8 images of tiny_val" in lines
+    for name in ("float32", "int8"):
+        assert re.search(rf"^ *{name}: AP \d+\.\d\d, \d+\.\d MB, \d+\.\d ms per image", lines, re.M)
 
 
 def test_the_example_finds_what_the_predictor_finds(config, exported, tmp_path):
@@ -98,7 +88,7 @@ def test_the_example_finds_what_the_predictor_finds(config, exported, tmp_path):
     wide = tmp_path / "wide.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 333, 3), np.uint8)).save(wide)
 
-    printed = example(exported[0], *paths, wide, "--threshold", 0.2).stdout
+    printed = example(exported, *paths, wide, "--threshold", 0.2).stdout
 
     rows = [line.split("\t") for line in printed.splitlines()]
     for path in (*paths, wide):
@@ -113,7 +103,7 @@ def test_the_example_finds_what_the_predictor_finds(config, exported, tmp_path):
 def test_the_example_draws(config, exported, tmp_path):
     path = images_of(config)[0]
 
-    example(exported[0], path, "--threshold", 0.2, "--output", tmp_path / "drawn")
+    example(exported, path, "--threshold", 0.2, "--output", tmp_path / "drawn")
 
     with Image.open(tmp_path / "drawn" / f"{path.stem}.png") as drawn, Image.open(path) as image:
         assert drawn.size == image.size
@@ -123,13 +113,13 @@ def test_the_example_draws(config, exported, tmp_path):
 def test_the_example_names_an_image_that_cannot_be_read(exported, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
 
-    result = example(exported[0], tmp_path / "bad.jpg", check=False)
+    result = example(exported, tmp_path / "bad.jpg", check=False)
 
     assert result.returncode == 1 and result.stderr.startswith(f"error: {tmp_path / 'bad.jpg'}")
 
 
 def test_inputs_outputs_and_what_the_example_needs_to_know(exported):
-    model = onnx.load(exported[0] / "model.onnx")
+    model = onnx.load(exported / "model.onnx")
 
     sides = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
              for v in [*model.graph.input, *model.graph.output]}  # fmt: skip
@@ -155,19 +145,27 @@ def test_inputs_outputs_and_what_the_example_needs_to_know(exported):
         "max_detections": "50",
     }
     assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
-    content = (exported[0] / "model.onnx").read_bytes()
+    content = (exported / "model.onnx").read_bytes()
     assert b"site-packages" not in content and b".py" not in content, "paths of the machine that made it"
 
 
-def test_images_of_any_size_in_batches_of_any_number(config, exported):
+def load_in_openvino(path):
+    pytest.importorskip("openvino")
+    from atss.export.openvino_file import load_openvino
+
+    return load_openvino(path)
+
+
+@pytest.mark.parametrize("load", [load_onnx, load_in_openvino])
+def test_images_of_any_size_in_batches_of_any_number(config, exported, load):
     """Sizes down to a pixel, and none that the exporter or the command has seen."""
     random = torch.Generator().manual_seed(0)
     sizes = [(1, 1), (31, 33), (64, 64), (65, 129), (257, 90)]
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random) for size in sizes]
     detector = Predictor(load_config(DEMO_CONFIG, pairs(config))).model
 
-    model, batches = load_onnx(exported[0] / "model.onnx"), [*([image] for image in images), images]
-    comparison = compare(detector, model, batches, suppressed=True)
+    batches = [*([image] for image in images), images]
+    comparison = compare(detector, load(exported / "model.onnx"), batches, suppressed=True)
 
     assert not comparison.disagreements and comparison.num_undecided <= 2
     assert comparison.num_images == 10 and comparison.num_boxes > 300
@@ -175,7 +173,7 @@ def test_images_of_any_size_in_batches_of_any_number(config, exported):
 
 
 def test_the_padding_does_not_matter(exported):
-    model, random = load_onnx(exported[0] / "model.onnx"), torch.Generator().manual_seed(0)
+    model, random = load_onnx(exported / "model.onnx"), torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 100, 140), dtype=torch.uint8, generator=random)
     sizes = torch.tensor([[100, 90], [70, 140]])
     wider = torch.full((2, 3, 300, 200), 200, dtype=torch.uint8)
@@ -188,13 +186,42 @@ def test_the_padding_does_not_matter(exported):
 
 def test_places_without_a_box(exported):
     """The smallest image has fewer boxes than places."""
-    boxes, scores, classes = load_onnx(exported[0] / "model.onnx")(
+    boxes, scores, classes = load_onnx(exported / "model.onnx")(
         torch.zeros(1, 3, 1, 1, dtype=torch.uint8), torch.tensor([[1, 1]])
     )
 
     nothing = scores == 0
     assert 0 < nothing.sum() < nothing.numel()
     assert (boxes[nothing] == 0).all() and (classes[nothing] == -1).all() and (classes[~nothing] >= 0).all()
+
+
+def test_the_model_of_one_size_that_the_docs_make_for_tensorrt(exported, tmp_path, monkeypatch):
+    """It gives the same, and no size depends on values, but that of what non-maximum suppression keeps."""
+    section = (ROOT / "docs/export.md").read_text().split("## TensorRT")[1]
+    code = re.search(r"```python\n(.*?)```", section, re.S)[1].replace("800, 1344", "96, 150")
+    shutil.copytree(exported, tmp_path / "exported")
+    monkeypatch.chdir(tmp_path)
+
+    exec(code, {})
+
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 96, 150), np.uint8)
+    fixed = onnxruntime.InferenceSession("exported/model_fixed.onnx")
+    expected = load_onnx("exported/model.onnx")(torch.from_numpy(image), torch.tensor([[96, 150]]))
+    for found, values in zip(fixed.run(None, {"images": image}), expected, strict=True):
+        assert np.array_equal(found, values)
+    model = onnx.shape_inference.infer_shapes(onnx.load("exported/model_fixed.onnx")).graph
+    static = {
+        value.name
+        for value in [*model.value_info, *model.output]
+        if all(side.HasField("dim_value") for side in value.type.tensor_type.shape.dim)
+    }
+    weights = {tensor.name for tensor in model.initializer}
+    dynamic = {node.op_type for node in model.node if not set(node.output) <= static}
+    assert dynamic <= {"NonMaxSuppression", "Gather", "Shape", "Expand", "Conv"}
+    for node in model.node:
+        if node.op_type in ("Pad", "Reshape", "Resize", "Slice", "Tile", "TopK"):
+            assert set(filter(None, node.input[1:])) <= weights
+    assert {node.domain for node in model.node} == {""}
 
 
 def test_torch_format(config, tmp_path, monkeypatch, capsys):
@@ -269,6 +296,7 @@ def test_onnx_missing(config, tmp_path, monkeypatch):
         ({}, ["--images", "nowhere.jpg"], r"--images nowhere\.jpg"),
         ({}, ["--images", "tests/tools"], "--images tests/tools: no image"),
         ({}, ["--images", "README.md"], r"--images README\.md: the image cannot be read"),
+        ({}, ["--int8", "tiny_val"], r"--int8 tiny_val: needs --format onnx"),
         ({}, ["--output", "README.md"], r"--output README\.md: is a file"),
         ({}, ["--output", "README.md/below"], r"--output README\.md/below: cannot write"),
     ],
@@ -322,4 +350,7 @@ def test_a_dynamic_head_is_exported(config, tmp_path, capsys):
 
     main(settings, "--output", tmp_path / "out")
 
-    assert "They agree: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "They agree: " in printed
+    if find_spec("openvino"):
+        assert "OpenVINO cannot run it (No conversion rule found for operations: DeformConv" in printed

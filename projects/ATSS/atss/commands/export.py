@@ -3,30 +3,35 @@
     atss export --config-file output/config.yaml --format onnx --output exported/ \\
         MODEL.WEIGHTS output/model_final.pth
 
-Format onnx gives model.onnx and example.py, which runs it with onnxruntime, numpy and Pillow; format torch gives
-model.pt2, of torch.export. Both take any number of images of any size. Before anything is written, the exported model
-and the PyTorch model look at the same images and must find the same.
+Format onnx gives model.onnx, example.py, which runs it with onnxruntime, numpy and Pillow, and serve.py, a server that
+runs it; format torch gives model.pt2, of torch.export. Both take any number of images of any size. Before anything is
+written, the exported model and the PyTorch model look at the same images and must find the same. Where OpenVINO is
+installed, it looks at them, too. --int8 adds a smaller, faster model of 8-bit integers, and says what AP it costs.
 """
 
 import argparse
 import os
 import random
+import re
 import shutil
 import tempfile
 from itertools import cycle, islice
 
 from .. import export
 from ..config import load_config, parse_with_opts
+from ..config.load import class_names
 from ..data import read_dataset
 from ..data.image_io import read_image, upright_size
 from ..data.sources import EXTENSIONS, list_folder
 from ..errors import InputError, first_line, one_line_errors
-from ..predictor import Predictor
+from ..predictor import Predictor, class_names_of
 
-EXAMPLE = os.path.join(os.path.dirname(export.__file__), "example.py")  # goes beside an ONNX file
+# Go beside an ONNX file.
+PROGRAMS = [os.path.join(os.path.dirname(export.__file__), name) for name in ("example.py", "serve.py")]
 FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
 # Images that are compared at most, in batches of these sizes.
 MOST_IMAGES, BATCHES = 12, (1, 2, 3)
+CALIBRATION_IMAGES = 100  # at most
 
 
 def get_parser():
@@ -39,6 +44,12 @@ def get_parser():
     )
     images = "files or folders of images to compare with; default: those of DATASETS.TEST"
     parser.add_argument("--images", nargs="+", metavar="PATH", help=images)
+    parser.add_argument(
+        "--int8", metavar="DATASET", help="also write model_int8.onnx, calibrated on images of DATASETS.TRAIN, or of "
+        "DATASET where that is empty; on DATASET, which has annotations, its AP is measured beside the float model's"
+    )  # fmt: skip
+    drop = "by how much the AP, in percent, of --int8 may be lower: else nothing is written (default: %(default)s)"
+    parser.add_argument("--max-ap-drop", type=float, default=1.0, metavar="POINTS", help=drop)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
 
@@ -50,6 +61,9 @@ def main(args):
         raise InputError("TEST.AUG.ENABLED: multi-scale testing cannot be exported; set it to False")
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"--output {args.output}: is a file; name a folder")
+    if args.int8 and args.format != "onnx":
+        raise InputError(f"--int8 {args.int8}: needs --format onnx")
+    for_int8 = datasets_for_int8(cfg, args.int8) if args.int8 else None
     paths = choose(named(args.images) if args.images else of_datasets(cfg))
     predictor = Predictor(cfg)
     images = [predictor.prepare(read_image(path))["image"] for path in paths]
@@ -65,7 +79,11 @@ def main(args):
         print("Comparing it with PyTorch ...", flush=True)
         compare(predictor.model, load(path), images, not args.no_nms)
         if args.format == "onnx":
-            shutil.copy(EXAMPLE, draft)
+            compare_in_openvino(predictor.model, path, images, not args.no_nms)
+            for program in PROGRAMS:
+                shutil.copy(program, draft)
+        if args.int8:
+            add_int8(predictor, path, args.int8, args.max_ap_drop, *for_int8)
         written = sorted(os.listdir(draft), reverse=True)
         try:
             os.makedirs(args.output, exist_ok=True)
@@ -154,6 +172,72 @@ def compare(detector, model, images, suppressed):
             "others with --images, or lower MODEL.ATSS.SCORE_THRESH_TEST"
         )
     print(f"They agree: {comparison}")
+
+
+def compare_in_openvino(detector, path, images, suppressed):
+    """Print how an ONNX file differs from the detector in OpenVINO, where that is installed. Nothing depends on it."""
+    try:
+        from ..export.openvino_file import load_openvino
+    except ImportError:
+        return
+    try:
+        comparison = export.compare(detector, load_openvino(path), batches(images), suppressed)
+    except Exception as error:  # whatever a layer that OpenVINO does not have makes it raise
+        missing = re.search("No conversion rule found for operations: .*", str(error))
+        print(f"OpenVINO cannot run it ({missing[0] if missing else first_line(error)})")
+        return
+    if comparison.disagreements:
+        print(f"In OpenVINO {len(comparison.disagreements)} boxes differ: {comparison.disagreements[0]}")
+    else:
+        print(f"In OpenVINO they agree, too: {comparison}")
+
+
+def datasets_for_int8(cfg, dataset):
+    """Check the dataset of --int8. Return its dicts, and names of datasets and image paths to calibrate with."""
+    names = class_names(dataset)
+    if len(names) != cfg.MODEL.ATSS.NUM_CLASSES or (cfg.MODEL.ATSS.CLASS_NAMES and names != class_names_of(cfg)):
+        raise InputError(f"--int8 {dataset}: its classes are {', '.join(names)}, and not those of the model")
+    records = read_dataset(dataset)
+    if not any(record.get("annotations") for record in records):
+        raise InputError(f"--int8 {dataset}: has no annotations to measure AP with; name a dataset that has")
+    try:
+        train = [record for name in cfg.DATASETS.TRAIN for record in read_dataset(name)]
+    except InputError as error:
+        raise InputError(f'{error}; or calibrate with {dataset}: DATASETS.TRAIN "()"') from error
+    source = ", ".join(cfg.DATASETS.TRAIN) if train else dataset
+    return records, source, [record["file_name"] for record in spread(train or records, CALIBRATION_IMAGES)]
+
+
+def add_int8(predictor, path, dataset, max_ap_drop, records, source, calibration_paths):
+    """Write model_int8.onnx beside the ONNX file; raise an InputError if its AP is too low.
+
+    The last three arguments are those that `datasets_for_int8` returns.
+    """
+    from ..export.accuracy import measure
+    from ..export.example import Detector
+    from ..export.int8_file import save_int8
+
+    print(f"Quantizing it, calibrated with {len(calibration_paths)} images of {source} ...", flush=True)
+    int8_path = os.path.join(os.path.dirname(path), "model_int8.onnx")
+    save_int8(path, int8_path, (predictor.prepare(read_image(image))["image"] for image in calibration_paths))
+    print(f"Measuring it on the {len(records)} images of {dataset} ...", flush=True)
+    files = {"float32": path, "int8": int8_path}
+    measured = measure([Detector(file, threads=1) for file in files.values()], dataset, records)
+    for (name, file), (ap, milliseconds) in zip(files.items(), measured, strict=True):
+        size = os.path.getsize(file) / 1e6
+        print(f"{name:>8}: AP {ap:.2f}, {size:.1f} MB, {milliseconds:.1f} ms per image on one core")
+    (before, _), (after, _) = measured
+    if not (before - after <= max_ap_drop):  # nan where a model detects nothing
+        raise InputError(
+            f"--int8 {dataset}: AP falls from {before:.2f} to {after:.2f}, by more than the {max_ap_drop:g} of "
+            "--max-ap-drop; nothing is written"
+        )
+
+
+def spread(items, number):
+    """At most `number` items, evenly from the whole list."""
+    number = min(number, len(items))
+    return [items[i * len(items) // number] for i in range(number)]
 
 
 def run(arguments=None):

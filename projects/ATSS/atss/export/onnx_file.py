@@ -62,8 +62,10 @@ def suppression(boxes, scores, classes, iou_threshold: float, num_classes: int, 
     most, threshold = op.Constant(value_ints=[number]), op.Constant(value_floats=[iou_threshold])
     selected = op.NonMaxSuppression(boxes, by_class, most, threshold, zero)
     places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)  # image and box
-    kept = op.Expand(op.Cast(one, to=onnx.TensorProto.BOOL), op.Shape(places, start=0, end=1))
-    return op.ScatterND(op.Less(scores, zero), places, kept)
+    # TensorRT scatters numbers, not truth values.
+    kept = op.Expand(one, op.Shape(places, start=0, end=1))
+    nothing = op.Cast(op.Less(scores, zero), to=onnx.TensorProto.INT64)
+    return op.Cast(op.ScatterND(nothing, places, kept), to=onnx.TensorProto.BOOL)
 
 
 def deformable_convolution(
