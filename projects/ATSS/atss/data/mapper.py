@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from detectron2.config import configurable
 from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
 from detectron2.data.detection_utils import (
     SizeMismatchError,
     check_image_size,
@@ -42,8 +43,16 @@ class BoxDatasetMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg, is_train=True):
+        both = cfg.INPUT.RANDOM_FLIP == "both"
+        if both:  # Detectron2 has one direction at a time
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.INPUT.RANDOM_FLIP = "horizontal"
+        arguments = super().from_config(cfg, is_train)
+        if both and is_train:
+            arguments["augmentations"].append(T.RandomFlip(horizontal=False, vertical=True))
         return {
-            **super().from_config(cfg, is_train),
+            **arguments,
             "ignore_crowd": cfg.MODEL.ATSS.IGNORE_CROWD,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
             "resize_backend": cfg.INPUT.RESIZE_BACKEND_TRAIN if is_train else "pillow",
