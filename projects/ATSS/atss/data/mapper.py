@@ -68,20 +68,29 @@ class BoxDatasetMapper(DatasetMapper):
             InputError: the image is missing, too large, cannot be read or resized, or does not have the dict's size.
         """
         record = dict(record)
-        annotations = record.pop("annotations", None)
-        pixels = read_pixels(record["file_name"], self.image_format, self.max_pixels, self.resize_backend)
-        check_size(record, pixels)
-        image = ImageInput(pixels)
+        image, annotations = self.start(record)
+        record.pop("annotations", None)
+        height, width = image.shape[:2]
         try:
             transforms = self.augmentations(image)
         except ValueError as error:  # so narrow that no pixel would be left
-            size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+            size = f"{width} x {height} pixels"
             raise InputError(f"{record['file_name']}: {size} cannot be resized ({first_line(error)})") from error
         record["image"] = image.tensor()
         if self.is_train and annotations is not None:
             record["annotations"] = annotations
             self._transform_annotations(record, transforms, image.shape[:2])
         return record
+
+    def read(self, record):
+        """The image of a dict, as `pixels.read_pixels`; raises InputError as when called."""
+        pixels = read_pixels(record["file_name"], self.image_format, self.max_pixels, self.resize_backend)
+        check_size(record, pixels)
+        return pixels
+
+    def start(self, record):
+        """The `ImageInput` to augment, and the annotations that belong to it, or None."""
+        return ImageInput(self.read(record)), record.get("annotations")
 
     def _transform_annotations(self, record, transforms, image_shape):
         if self.ignore_crowd:
