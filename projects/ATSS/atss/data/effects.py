@@ -25,6 +25,8 @@ MAX_JPEG_SIDE = 65_500  # pixels; libjpeg's limit
 class Effect(T.Augmentation):
     """Base class: a subclass has a method `draw` (height, width) that returns a transform, used with probability p."""
 
+    input_args = ("shape",)  # the attribute of the input that Detectron2 hands to `get_transform`
+
     def __init__(self, p):
         self.p = number("p", p, 0, 1)
 
