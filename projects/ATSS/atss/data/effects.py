@@ -81,7 +81,7 @@ class Blur(Effect):
         p: probability.
     """
 
-    def __init__(self, sigma=(0.1, 2.0), p=0.5):
+    def __init__(self, sigma=(0.1, 2.0), p=0.2):
         super().__init__(p)
         self.sigma = interval("sigma", sigma, 0.1, 10)
 
@@ -98,7 +98,7 @@ class Noise(Effect):
         p: probability.
     """
 
-    def __init__(self, sigma=(0.0, 0.05), p=0.5):
+    def __init__(self, sigma=(0.0, 0.05), p=0.2):
         super().__init__(p)
         self.sigma = interval("sigma", sigma, 0, 0.15)  # so that no noise exceeds 8 bits
 
@@ -118,7 +118,7 @@ class Jpeg(Effect):
         format: "BGR" or "RGB", the order of the channels.
     """
 
-    def __init__(self, quality=(30, 90), p=0.5, *, format="BGR"):
+    def __init__(self, quality=(30, 90), p=0.2, *, format="BGR"):
         super().__init__(p)
         self.quality = interval("quality", quality, 1, 100, int)
         self.format = format
@@ -149,7 +149,7 @@ class Rotate(Effect):
         fill: 3 values, the color where there was no image, in the order of its channels.
     """
 
-    def __init__(self, degrees=5, p=1.0, *, fill=(0, 0, 0)):
+    def __init__(self, degrees=5, p=0.5, *, fill=(0, 0, 0)):
         super().__init__(p)
         self.degrees = number("degrees", degrees, 0, MAX_DEGREES)
         self.fill = fill

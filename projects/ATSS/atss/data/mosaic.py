@@ -1,5 +1,6 @@
 """Mosaics of four images (Bochkovskiy et al. 2020, YOLOv4, arXiv 2004.10934, section 3.4)."""
 
+import cv2
 import numpy as np
 from detectron2.data import transforms as T
 
@@ -8,6 +9,7 @@ from .arguments import interval, number
 from .augmentation import ImageInput
 from .cut_objects import follow
 from .framing import plain_size, scaled_window
+from .pixels import TorchPixels
 
 
 class Mosaic:
@@ -41,7 +43,8 @@ class Mosaic:
         """
         pixels = read(record)
         height, width = (max(1, side) for side in plain_size(self.resize, ImageInput(pixels)))
-        canvas = np.full((height, width, 3), self.fill, np.uint8)
+        canvas = np.empty((height, width, 3), np.uint8)
+        cv2.rectangle(canvas, (0, 0), (width, height), self.fill, cv2.FILLED)  # a tenth of the time of np.full
         y, x = (round(side * np.random.uniform(0.3, 0.7)) for side in (height, width))
         annotations = self._paste(canvas, (0, 0, y, x), pixels, record)
         for quarter in ((0, x, y, width), (y, 0, height, x), (y, x, height, width)):
@@ -62,8 +65,8 @@ class Mosaic:
         )
         height, width = resize.new_h, resize.new_w
         y, x = top or bottom - height, left or right - width
-        piece = pixels.cropped(crop.x0, crop.y0, crop.w, crop.h).resized(height, width)
-        canvas[y : y + height, x : x + width] = piece.array()
+        piece = TorchPixels(pixels.cropped(crop.x0, crop.y0, crop.w, crop.h).array())  # which resizes fastest
+        canvas[y : y + height, x : x + width] = piece.resized(height, width).array()
         annotations = follow(record.get("annotations", ()), T.TransformList([crop, resize]), (height, width))
         for annotation in annotations:
             annotation["bbox"][0] += x

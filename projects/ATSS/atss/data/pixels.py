@@ -95,7 +95,7 @@ class TorchPixels:
 
     def flipped(self):
         """The image from right to left."""
-        return TorchPixels(self.pixels[:, ::-1])
+        return TorchPixels(cv2.flip(np.ascontiguousarray(self.pixels), 1))
 
     def of_array(self, pixels):
         """A (H, W, 3) uint8 array as such an image."""
