@@ -2,6 +2,7 @@
 
 import copy
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data import transforms as T
@@ -12,6 +13,8 @@ from .resize import EvalResize
 
 # Augmentations that look at nothing but the image's shape.
 BY_SHAPE = (T.ResizeShortestEdge, T.Resize, T.RandomFlip, T.RandomCrop, EvalResize)
+# OpenCV's codes of flips. Detectron2's are views, which cost more once they are copied.
+FLIPS = {T.HFlipTransform: 1, T.VFlipTransform: 0}
 
 
 def by_shape(augmentation):
@@ -67,7 +70,9 @@ class ImageInput(T.AugInput):
         is_bilinear = kind is T.ResizeTransform and transform.interp == Image.Resampling.BILINEAR
         if is_bilinear and self._array is not None and self._array.dtype == np.uint8:
             self._pixels, self._array = self._pixels.of_array(self._array), None
-        if self._array is not None:
+        if self._array is not None and kind in FLIPS:
+            self._array = cv2.flip(np.ascontiguousarray(self._array), FLIPS[kind])
+        elif self._array is not None:
             self._array = transform.apply_image(self._array)
         elif is_bilinear:
             self._pixels = self._pixels.resized(transform.new_h, transform.new_w)

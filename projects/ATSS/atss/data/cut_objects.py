@@ -14,8 +14,10 @@ def follow(annotations, transforms, shape):
     Objects of which less than MIN_VISIBLE is left become crowd regions, which MODEL.ATSS.IGNORE_CROWD excludes from the
     loss; objects and crowd regions of which nothing is left are dropped.
     """
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    moved = transforms.apply_box(np.array(boxes, np.float64).reshape(-1, 4))
+    boxes = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
+    has_sides = [annotation["bbox_mode"] == BoxMode.XYWH_ABS for annotation in annotations]
+    boxes[has_sides, 2:] += boxes[has_sides, :2]
+    moved = transforms.apply_box(boxes)
     left = np.clip(moved, 0, [*shape[::-1], *shape[::-1]])
     sides, whole = left[:, 2:] - left[:, :2], (moved[:, 2:] - moved[:, :2]).prod(1)
     is_cut = sides.prod(1) < MIN_VISIBLE * whole

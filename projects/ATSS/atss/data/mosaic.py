@@ -24,7 +24,7 @@ class Mosaic:
         fill: 3 values, the color where there is no image, in the order of its channels.
     """
 
-    def __init__(self, scale=(0.4, 1.0), p=0.5, *, resize=None, fill=(0, 0, 0)):
+    def __init__(self, scale=(0.4, 1.0), p=0.3, *, resize=None, fill=(0, 0, 0)):
         self.scale = interval("scale", scale, 0.1, 2)
         self.p = number("p", p, 0, 1)
         self.resize = resize
