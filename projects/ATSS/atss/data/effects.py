@@ -65,7 +65,7 @@ def jittered(image, brightness, contrast, saturation, hue, format):
     """A (H, W, 3) uint8 image with other colors; see `ColorJitter` for the factors, each 1, and hue 0, to keep it."""
     order = slice(None) if format == "RGB" else slice(None, None, -1)
     grey = TO_YIQ[0, order]
-    turn = 2 * pi * hue
+    turn = -2 * pi * hue  # from red to green, as in HSV
     chroma = saturation * np.array([[cos(turn), -sin(turn)], [sin(turn), cos(turn)]])
     in_yiq = np.block([[np.ones((1, 1)), np.zeros((1, 2))], [np.zeros((2, 1)), chroma]])
     matrix = contrast * brightness * (np.linalg.inv(TO_YIQ) @ in_yiq @ TO_YIQ)[order, order]
