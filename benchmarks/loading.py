@@ -5,7 +5,8 @@
     python benchmarks/loading.py --generate 50 --augmentations     # each of INPUT.AUGMENTATIONS beside none
 
 Medians of all rounds, by stage, and the ratio to the first line. A worker has one thread; what is counted is the time
-that the processor spends for it, so that other programs on the machine and waiting for the disk are left out.
+that the processor spends for it, so that other programs on the machine and waiting for the disk are left out. A mosaic
+counts to the last stage.
 """
 
 import argparse

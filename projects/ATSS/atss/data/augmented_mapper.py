@@ -8,8 +8,9 @@ from .augmentation import ImageInput
 from .augmentation_list import make_augmentations
 from .cut_objects import follow
 from .framing import Framing
-from .mapper import BoxDatasetMapper
-from .pixels import TorchPixels
+from .image_io import upright_size
+from .mapper import BoxDatasetMapper, check_size
+from .pixels import TorchPixels, read_pixels
 
 
 class AugmentedMapper(BoxDatasetMapper):
@@ -41,9 +42,19 @@ class AugmentedMapper(BoxDatasetMapper):
 
     def start(self, record):
         if self.mosaic and np.random.rand() < self.mosaic.p:
-            pixels, annotations = self.mosaic.draw(record, self.read, self.dicts)
+            pixels, annotations = self.mosaic.draw(record, self.dicts, self)
             return ImageInput(TorchPixels(pixels), framed=True), annotations
         return super().start(record)
+
+    def size_of(self, record):
+        """(height, width) of the image of a dict, without decoding it; raises InputError as when called."""
+        width, height = upright_size(record["file_name"], self.max_pixels)
+        check_size(record, np.broadcast_to(np.uint8(0), (height, width)))
+        return height, width
+
+    def read_reduced(self, record, scale):
+        """The image of a dict, `scale` times its size or larger; as `pixels.read_pixels`."""
+        return read_pixels(record["file_name"], self.image_format, self.max_pixels, scale=scale)
 
     def _transform_annotations(self, record, transforms, image_shape):
         record["annotations"] = follow(record["annotations"], transforms, image_shape)

@@ -40,17 +40,22 @@ def scaled_window(shape, fit, window, factor):
         A crop at a random place and a resize: the crop comes first, so that no pixel is computed in vain.
     """
     sides, window = shape[:2], [max(1, side) for side in window]
-    scale = factor * min(max(1, new) / old for new, old in zip(fit, sides, strict=True))
+    scale = factor * fitting(sides, fit)
     crop = [min(side, max(1, round(limit / scale))) for side, limit in zip(sides, window, strict=True)]
     new = [max(1, min(limit, round(side * scale))) for side, limit in zip(crop, window, strict=True)]
     y, x = (np.random.randint(side - part + 1) for side, part in zip(sides, crop, strict=True))
     return [T.CropTransform(x, y, crop[1], crop[0]), T.ResizeTransform(*crop, *new)]
 
 
-def plain_size(resize, image):
-    """(height, width) to which a ResizeShortestEdge resizes an `ImageInput`."""
-    transform = resize.get_transform(image.blank)
-    return (transform.new_h, transform.new_w) if isinstance(transform, T.ResizeTransform) else image.shape[:2]
+def fitting(sides, fit):
+    """Factor by which (height, width) is scaled to fit (height, width) exactly."""
+    return min(max(1, new) / old for new, old in zip(fit, sides, strict=True))
+
+
+def plain_size(resize, sides):
+    """(height, width) to which a ResizeShortestEdge resizes an image of (height, width)."""
+    transform = resize.get_transform(np.broadcast_to(np.uint8(0), sides))
+    return (transform.new_h, transform.new_w) if isinstance(transform, T.ResizeTransform) else sides
 
 
 class Framing(T.Augmentation):
@@ -73,7 +78,7 @@ class Framing(T.Augmentation):
     def __call__(self, image):
         if image.framed:
             return T.TransformList([effect(image) for effect in self.effects])
-        plain = plain_size(self.resize, image)
+        plain = plain_size(self.resize, image.shape[:2])
         crop, resize = self.jitter.draw(image.shape, plain) if self.jitter else whole(image.shape, plain)
         image.transform(crop)
         enlarges = resize.new_h * resize.new_w > resize.h * resize.w

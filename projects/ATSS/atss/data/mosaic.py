@@ -6,9 +6,8 @@ from detectron2.data import transforms as T
 
 from ..errors import InputError
 from .arguments import interval, number
-from .augmentation import ImageInput
 from .cut_objects import follow
-from .framing import plain_size, scaled_window
+from .framing import fitting, plain_size, scaled_window
 from .pixels import TorchPixels
 
 
@@ -30,29 +29,33 @@ class Mosaic:
         self.resize = resize
         self.fill = fill
 
-    def draw(self, record, read, others):
+    def draw(self, record, others, source):
         """Make a mosaic of a dict's image and three random ones of `others`, a sequence of dicts.
 
-        `read` is a function of a dict that returns its image, as `pixels.read_pixels`. One is in memory at a time.
+        `source` has the methods `size_of` and `read_reduced` of `AugmentedMapper`. It reads one image at a time.
 
         Returns:
             (H, W, 3) uint8 array, and the annotations of its objects.
 
         Raises:
-            InputError: one of the images cannot be used; if it is another one, the attribute `file_name` names it.
+            InputError: one of the images cannot be used; the attribute `file_name` names it.
         """
-        pixels = read(record)
-        height, width = (max(1, side) for side in plain_size(self.resize, ImageInput(pixels)))
+        height, width = (max(1, side) for side in plain_size(self.resize, source.size_of(record)))
         canvas = np.empty((height, width, 3), np.uint8)
         cv2.rectangle(canvas, (0, 0), (width, height), self.fill, cv2.FILLED)  # a tenth of the time of np.full
         y, x = (round(side * np.random.uniform(0.3, 0.7)) for side in (height, width))
-        annotations = self._paste(canvas, (0, 0, y, x), pixels, record)
-        for quarter in ((0, x, y, width), (y, 0, height, x), (y, x, height, width)):
-            other = others[np.random.randint(len(others))]
-            annotations += self._paste(canvas, quarter, read_or_name(read, other), other)
+        quarters = ((0, 0, y, x), (0, x, y, width), (y, 0, height, x), (y, x, height, width))
+        records = [record, *(others[index] for index in np.random.randint(len(others), size=3).tolist())]
+        annotations = []
+        for quarter, shown in zip(quarters, records, strict=True):
+            try:
+                annotations += self._paste(canvas, quarter, shown, source)
+            except InputError as error:
+                error.file_name = shown["file_name"]
+                raise
         return canvas, annotations
 
-    def _paste(self, canvas, quarter, pixels, record):
+    def _paste(self, canvas, quarter, record, source):
         """Put a window of a dict's image into a quarter (top, left, bottom, right), towards the middle of the mosaic.
 
         Returns the annotations of its objects there.
@@ -60,24 +63,16 @@ class Mosaic:
         top, left, bottom, right = quarter
         if top == bottom or left == right:  # the mosaic is a pixel wide or high
             return []
-        crop, resize = scaled_window(
-            pixels.shape, canvas.shape[:2], (bottom - top, right - left), np.random.uniform(*self.scale)
-        )
+        full, fit, factor = source.size_of(record), canvas.shape[:2], np.random.uniform(*self.scale)
+        pixels = source.read_reduced(record, factor * fitting(full, fit))
+        crop, resize = scaled_window(pixels.shape, fit, (bottom - top, right - left), factor)
         height, width = resize.new_h, resize.new_w
         y, x = top or bottom - height, left or right - width
         piece = TorchPixels(pixels.cropped(crop.x0, crop.y0, crop.w, crop.h).array())  # which resizes fastest
         canvas[y : y + height, x : x + width] = piece.resized(height, width).array()
-        annotations = follow(record.get("annotations", ()), T.TransformList([crop, resize]), (height, width))
+        reduce = T.ResizeTransform(*full, *pixels.shape[:2])
+        annotations = follow(record.get("annotations", ()), T.TransformList([reduce, crop, resize]), (height, width))
         for annotation in annotations:
             annotation["bbox"][0] += x
             annotation["bbox"][1] += y
         return annotations
-
-
-def read_or_name(read, record):
-    """Read the image of a dict; an InputError gets the attribute `file_name`, as a mosaic has several."""
-    try:
-        return read(record)
-    except InputError as error:
-        error.file_name = record["file_name"]
-        raise
