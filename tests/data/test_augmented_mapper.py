@@ -190,7 +190,7 @@ def of_color(folder, name, color, size):
 def test_a_mosaic_has_four_images_and_the_objects_of_each(tmp_path):
     """Each image is one color, and so is its only object."""
     first = of_color(tmp_path, "first.png", (10, 10, 10), (120, 90))
-    others = [of_color(tmp_path, f"{i}.png", (i, i, i), (60 + i, 200 - i)) for i in range(60, 200, 20)]
+    others = [of_color(tmp_path, f"{i}.jpg", (i, i, i), (9 * i, 2000 - 9 * i)) for i in range(60, 200, 20)]
     make = mapper([["mosaic", {"p": 1}]], others)
     shown = set()
     for found in mapped(make, first, 30):
@@ -206,6 +206,17 @@ def test_a_mosaic_has_four_images_and_the_objects_of_each(tmp_path):
         assert covered.max() == 1 and (image[0][covered == 0] == 3).all(), "the mean where there is no image"
         assert image[0, boxes[0][1], boxes[0][0]] == 10
     assert shown == {10, *range(60, 200, 20)}, "any image can be among them"
+
+
+def test_a_mosaic_decodes_jpeg_files_no_larger_than_needed(tmp_path):
+    record = of_color(tmp_path, "large.jpg", (9, 9, 9), (800, 600))
+    make = mapper([["mosaic", {"p": 1}]])
+
+    assert make.size_of(record) == (600, 800)
+    shapes = [make.read_reduced(record, scale).shape for scale in (1.2, 1, 0.51, 0.5, 0.26, 0.25, 0.01)]
+    assert shapes == [(600, 800, 3)] * 3 + [(300, 400, 3)] * 2 + [(150, 200, 3)] + [(75, 100, 3)]
+    with pytest.raises(InputError, match=r"large\.jpg: .*correct width and height in the annotation file"):
+        make({**record, "width": 600, "height": 800})
 
 
 def test_the_file_that_a_mosaic_cannot_read_is_named_and_another_place_taken(tmp_path):
