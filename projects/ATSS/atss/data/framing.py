@@ -8,7 +8,7 @@ from .arguments import interval, pair
 MAX_SIDE = 8192  # pixels
 
 
-class ScaleJitter:
+class ScaleJitter(T.Augmentation):
     """Large-scale jitter: scales an image by a random factor and cuts a random window out of it if it is larger.
 
     Ghiasi et al. 2021 (Simple Copy-Paste, arXiv 2012.07177), section 3. Smaller images are not padded here: batches
