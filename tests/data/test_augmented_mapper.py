@@ -276,6 +276,7 @@ def augmented(tiny_config):
     return make
 
 
+@pytest.mark.slow
 def test_images_do_not_depend_on_workers_nor_on_where_a_run_was_resumed(augmented):
     expected = list(itertools.islice(train_loader(augmented()), 8))
 
