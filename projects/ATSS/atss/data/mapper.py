@@ -110,8 +110,12 @@ class BoxDatasetMapper(DatasetMapper):
 
 
 def has_ordinary_box(annotation):
-    """Whether the box of an annotation is a list of floats, [x, y, width, height], as in COCO's files."""
-    return annotation["bbox_mode"] == BoxMode.XYWH_ABS and all(type(number) is float for number in annotation["bbox"])
+    """Whether the box of an annotation is [x, y, width, height] as in COCO's files: floats, with integers among them.
+
+    Detectron2 rounds the results of integers alone down.
+    """
+    types = set(map(type, annotation["bbox"]))
+    return annotation["bbox_mode"] == BoxMode.XYWH_ABS and float in types and types <= {float, int}
 
 
 def transform_boxes(annotations, transforms, image_shape):
