@@ -2,9 +2,11 @@
 
     DETECTRON2_DATASETS=... python benchmarks/loading.py           # the images of DATASETS.TRAIN
     python benchmarks/loading.py --generate 50                     # generated images of 640x480
+    python benchmarks/loading.py --generate 50 --augmentations     # each of INPUT.AUGMENTATIONS beside none
 
-Medians of all rounds, by stage, and the ratio to Detectron2. A worker has one thread; what is counted is the time that
-the processor spends for it, so that other programs on the machine and waiting for the disk are left out.
+Medians of all rounds, by stage, and the ratio to the first line. A worker has one thread; what is counted is the time
+that the processor spends for it, so that other programs on the machine and waiting for the disk are left out. A mosaic
+counts to the last stage.
 """
 
 import argparse
@@ -26,6 +28,8 @@ from PIL import Image
 
 import atss.data.mapper
 from atss.config import load_config, parse_with_opts
+from atss.data.augmentation_list import AUGMENTATIONS
+from atss.data.augmented_mapper import AugmentedMapper
 from atss.data.loaders import train_dicts
 from atss.data.mapper import BoxDatasetMapper
 from atss.data.pixels import RESIZE_BACKENDS
@@ -34,6 +38,11 @@ from atss.errors import one_line_errors
 CONFIG = Path(__file__).parent.parent / "configs/atss_R_50_FPN_1x.yaml"
 WITHOUT_DATASETS = ("DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.ATSS.NUM_CLASSES", "1")
 STAGES = ("read", "augment", "to tensors")
+COMBINATIONS = {
+    **{name: [name] for name in AUGMENTATIONS},
+    "color and scale jitter": ["color_jitter", "scale_jitter"],
+    "all": list(AUGMENTATIONS),
+}
 
 
 class Contender:
@@ -80,11 +89,27 @@ def contenders(cfg):
     """Detectron2's mapper and ours with each of RESIZE_BACKENDS, by name."""
     made = {"Detectron2": Contender(DatasetMapper(cfg, True), detection_utils, "read_image")}
     for backend in RESIZE_BACKENDS:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.INPUT.RESIZE_BACKEND_TRAIN = backend
-        made[backend] = Contender(BoxDatasetMapper(cfg, True), atss.data.mapper, "read_pixels")
+        mapper = BoxDatasetMapper(changed(cfg, RESIZE_BACKEND_TRAIN=backend), True)
+        made[backend] = Contender(mapper, atss.data.mapper, "read_pixels")
     return made
+
+
+def augmented_contenders(cfg, records):
+    """Our mapper without augmentations, and with each of COMBINATIONS, by name."""
+    made = {"none": Contender(BoxDatasetMapper(cfg, True), atss.data.mapper, "read_pixels")}
+    for name, entries in COMBINATIONS.items():
+        mapper = AugmentedMapper(changed(cfg, AUGMENTATIONS=entries), True)
+        mapper.dicts = records
+        made[name] = Contender(mapper, atss.data.mapper, "read_pixels")
+    return made
+
+
+def changed(cfg, **values):
+    """A copy of a config with other values in INPUT."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.update(values)
+    return cfg
 
 
 def generate(folder, number, seed=0):
@@ -102,9 +127,8 @@ def generate(folder, number, seed=0):
     return records
 
 
-def measure(cfg, records, rounds):
+def measure(mappers, records, rounds):
     """Medians in milliseconds per image: dict by name of the mapper, of dicts by stage."""
-    mappers = contenders(cfg)
     for mapper in mappers.values():
         mapper.run(records[:5], seed=0)
     results = {name: [] for name in mappers}
@@ -116,12 +140,13 @@ def measure(cfg, records, rounds):
 
 def show(results):
     """Print medians as a table."""
-    print("".join(f"{name:>14}" for name in ["ms per image", *results]))
-    for stage in (*STAGES, "total"):
-        print(f"{stage:>14}" + "".join(f"{by_stage[stage]:14.2f}" for by_stage in results.values()))
-    print(f"{'images/s':>14}" + "".join(f"{1e3 / by_stage['total']:14.1f}" for by_stage in results.values()))
-    peer = results["Detectron2"]["total"]
-    print(f"{'ratio':>14}" + "".join(f"{peer / by_stage['total']:14.2f}" for by_stage in results.values()))
+    columns = [*STAGES, "total", "images/s", "ratio"]
+    print(f"{'ms per image':>22}" + "".join(f"{column:>12}" for column in columns))
+    first = next(iter(results.values()))["total"]
+    for name, by_stage in results.items():
+        total = by_stage["total"]
+        values = [*(by_stage[stage] for stage in STAGES), total, 1e3 / total, first / total]
+        print(f"{name:>22}" + "".join(f"{value:12.2f}" for value in values))
 
 
 def main(args):
@@ -130,7 +155,8 @@ def main(args):
         cfg = load_config(args.config_file, opts)
         records = generate(folder, args.generate) if args.generate else train_dicts(cfg)[: args.images]
         print(f"{len(records)} images, {args.rounds} rounds, torch {torch.__version__}")
-        results = measure(cfg, records, args.rounds)
+        mappers = augmented_contenders(cfg, records) if args.augmentations else contenders(cfg)
+        results = measure(mappers, records, args.rounds)
     show(results)
     if args.json:
         Path(args.json).write_text(json.dumps({"images": len(records), **vars(args), "results": results}, indent=1))
@@ -141,6 +167,7 @@ def get_parser():
     parser.add_argument("--config-file", default=str(CONFIG), metavar="FILE")
     parser.add_argument("--images", type=int, default=100, help="maximum number of images of DATASETS.TRAIN")
     parser.add_argument("--generate", type=int, default=0, metavar="N", help="N generated images instead")
+    parser.add_argument("--augmentations", action="store_true", help="compare INPUT.AUGMENTATIONS instead")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", metavar="FILE", help="write the medians")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")

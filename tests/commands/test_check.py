@@ -4,10 +4,13 @@ import re
 
 import numpy as np
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from atss.commands import augmented
 from atss.commands import check as tool
-from atss.config import parse_with_opts
+from atss.config import load_config, parse_with_opts
 from atss.data.inspection import Table
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, TINY, pairs, run_forked
@@ -218,3 +221,32 @@ def test_the_command_with_the_papers_model(tmp_path):
     assert "resized to 800 pixels (INPUT.MIN_SIZE_TEST), 1333 at most" in result.stdout
     assert "warning: pets_train: boxes without area, 2 of 3 annotations" in result.stdout
     assert result.stderr == ""
+
+
+@pytest.mark.slow
+def test_augmented_images_are_those_of_training(check, tmp_path):
+    write_coco(tmp_path / "pets")
+    arguments = (tmp_path / "pets", "--quick", "--augmented", "--output", tmp_path / "out")
+
+    assert check(*arguments, "INPUT.AUGMENTATIONS", "['mosaic', 'rotate']")[0] == 0
+
+    with Image.open(tmp_path / "out/augmented.jpg") as drawn:
+        assert drawn.width > 4 * 400, "four beside each other"
+    write_text(tmp_path / "pets/annotations/val.json", "{")
+    (tmp_path / "out/augmented.jpg").unlink()
+    assert check(*arguments)[0] == 1 and not (tmp_path / "out/augmented.jpg").exists()
+    with pytest.raises(InputError, match="--augmented: name the folder"):
+        check(*arguments[:3])
+
+
+def test_the_sheet_shows_objects_and_regions_without_loss(tmp_path):
+    """In the colors of the image, whatever the order of its channels."""
+    record = {"image": torch.zeros(3, 30, 40, dtype=torch.uint8), "ignore_boxes": torch.tensor([[4.0, 4, 9, 9]])}
+    record["image"][0] = 200
+    record["instances"] = Instances((30, 40), gt_boxes=Boxes([[10.0, 10, 30, 20]]), gt_classes=torch.tensor([1]))
+    cfg = load_config(DEMO_CONFIG, ["MODEL.ATSS.CLASS_NAMES", "['cat','dog']"], read_datasets=False)
+
+    image = augmented.drawn(record, cfg)
+
+    colors = {tuple(color) for color in image.reshape(-1, 3).tolist()}
+    assert {(0, 0, 200), augmented.IGNORED, augmented.class_colors(2)[1]} <= colors

@@ -176,7 +176,11 @@ def integers(number, annotation):
         annotation["bbox"] = [int(x) + 1 for x in annotation["bbox"]]
 
 
-@pytest.mark.parametrize("change", [corners, integers])
+def mixed(number, annotation):
+    annotation["bbox"][number % 4] = int(annotation["bbox"][number % 4]) + 1
+
+
+@pytest.mark.parametrize("change", [corners, integers, mixed])
 def test_boxes_of_other_forms(records, change):
     cfg = paper_config()
     cfg.INPUT.MIN_SIZE_TRAIN = (96,)

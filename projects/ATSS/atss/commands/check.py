@@ -3,8 +3,8 @@
     atss check cells/ --output drawn/
 
 reads a folder in COCO, YOLO or Pascal VOC format and opens all of its images; with --output it draws some of them with
-their boxes. Without a folder it checks DATASETS.TRAIN and DATASETS.TEST of --config-file. The exit status is 1 if
-training would refuse the dataset.
+their boxes, and with --augmented some as training augments them. Without a folder it checks DATASETS.TRAIN and
+DATASETS.TEST of --config-file. The exit status is 1 if training would refuse the dataset.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from ..data.problems import errors_of, located, problems_of
 from ..errors import InputError, one_line_errors
 from ..study.positives import Geometry, on_cpu
 from ..utils.drawing import class_colors, draw_boxes, mosaic
+from .augmented import augmented_sheet
 
 CONFIG = "atss_R_50_FPN_1x.yaml"
 # Lower edges of the histograms' bins. Sizes are square roots of areas in pixels, SIZES those of COCO.
@@ -51,6 +52,7 @@ def get_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: the datasets of the config")
     parser.add_argument("--output", metavar="DIR", help="folder for labels.jpg and histograms.png")
+    parser.add_argument("--augmented", action="store_true", help="write augmented.jpg there, too: what training sees")
     parser.add_argument("--config-file", default=CONFIG, metavar="FILE", help=f"default: {CONFIG}")
     parser.add_argument("--quick", action="store_true", help="do not open the images")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
@@ -59,6 +61,8 @@ def get_parser():
 
 def main(args):
     """Return the exit status."""
+    if args.augmented and not args.output:
+        raise InputError("--augmented: name the folder for augmented.jpg with --output")
     # With the number and names of the classes given, loading the config does not read the datasets.
     settled = ["MODEL.DEVICE", "cpu", "MODEL.ATSS.NUM_CLASSES", "1", "MODEL.ATSS.CLASS_NAMES", "['any']"]
     cfg = load_config(args.config_file, [*args.opts, *settled], read_datasets=False)
@@ -88,6 +92,11 @@ def main(args):
     print(f"\n{listing(problems)}")
     if args.output:
         write(args.output, tables, histograms, levels)
+    if args.augmented and not errors_of(problems):
+        sheet = augmented_sheet(args.config_file, [*args.opts, *(("DATASETS.FOLDER", folder) if folder else ())])
+        path = os.path.join(args.output, "augmented.jpg")
+        Image.fromarray(sheet).save(path, quality=85)
+        print(f"Written: {path}")
     return 1 if errors_of(problems) else 0
 
 

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
 
-from ..data import RESIZE_BACKENDS, RESIZE_LIKE, SAMPLERS
+from ..data import RESIZE_BACKENDS, RESIZE_LIKE, SAMPLERS, make_augmentations
 from ..errors import InputError, first_line
 from ..evaluation import MERGES
 from ..modeling.assigners import ASSIGNER_REGISTRY, BACKENDS, MAX_TOPK, check_ranges
@@ -50,6 +50,7 @@ CHOICES = {
     "INPUT.FORMAT": ("BGR", "RGB"),
     "INPUT.RESIZE_BACKEND_TRAIN": tuple(RESIZE_BACKENDS),
     "INPUT.RESIZE_LIKE": RESIZE_LIKE,
+    "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical", "both"),
     "TEST.AUG.MERGE": MERGES,
     "DATALOADER.SAMPLER_TRAIN": SAMPLERS,
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),
@@ -113,6 +114,12 @@ def check_config(cfg: CfgNode) -> None:
             "MODEL.ATSS.DYHEAD_BLOCKS normalises 16 groups of channels, but MODEL.FPN.OUT_CHANNELS is "
             f"{cfg.MODEL.FPN.OUT_CHANNELS}, not a multiple of 16"
         )
+    try:
+        make_augmentations(cfg.INPUT.AUGMENTATIONS)
+    except ValueError as error:
+        raise InputError(f"INPUT.AUGMENTATIONS: {short(str(error))}") from error
+    if cfg.INPUT.AUGMENTATIONS and (cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON):
+        raise InputError("INPUT.AUGMENTATIONS: for boxes alone; set MODEL.MASK_ON and MODEL.KEYPOINT_ON False")
     _check_class_loss(cfg.MODEL.ATSS)
     _check_rule(cfg.MODEL.ATSS)
     if cfg.MODEL.BACKBONE.NAME == "build_timm_fpn_backbone":

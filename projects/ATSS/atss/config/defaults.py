@@ -168,6 +168,9 @@ def add_atss_config(cfg: CfgNode) -> None:
     # What resizes training images: "pillow" for exactly Detectron2's images, or "torch", which takes a quarter of the
     # time and rounds some values differently (docs/performance.md). Evaluation and inference do not use it.
     cfg.INPUT.RESIZE_BACKEND_TRAIN = "pillow"
+    # Augmentations of training images: names, or [name, {arguments}]; docs/augmentation.md lists them. Detectron2's
+    # INPUT.RANDOM_FLIP, which may also be "both", and INPUT.CROP work as without.
+    cfg.INPUT.AUGMENTATIONS = []
     # Resizing of test images exactly as in "detectron2", "maskrcnn-benchmark" (the paper's code) or "mmdetection"; see
     # atss.data.resize.
     cfg.INPUT.RESIZE_LIKE = "detectron2"

@@ -1,5 +1,6 @@
 """Datasets by name, and the loaders that read them; importing this registers the generated images."""
 
+from .augmentation_list import make_augmentations
 from .catalog import read_dataset, register_coco_format, register_folder, register_folder_unseen
 from .loaders import check_data, test_loader, train_loader, validation_loader
 from .pixels import RESIZE_BACKENDS
@@ -13,6 +14,7 @@ __all__ = [
     "SAMPLERS",
     "EvalResize",
     "check_data",
+    "make_augmentations",
     "read_dataset",
     "register_coco_format",
     "register_folder",

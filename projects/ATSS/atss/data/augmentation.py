@@ -2,15 +2,19 @@
 
 import copy
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data import transforms as T
 from PIL import Image
 
+from .pixels import planes_of
 from .resize import EvalResize
 
 # Augmentations that look at nothing but the image's shape.
-BY_SHAPE = (T.ResizeShortestEdge, T.Resize, T.RandomFlip, EvalResize)
+BY_SHAPE = (T.ResizeShortestEdge, T.Resize, T.RandomFlip, T.RandomCrop, EvalResize)
+# OpenCV's codes of flips. Detectron2's are views, which cost more once they are copied.
+FLIPS = {T.HFlipTransform: 1, T.VFlipTransform: 0}
 
 
 def by_shape(augmentation):
@@ -25,15 +29,17 @@ def by_shape(augmentation):
 class ImageInput(T.AugInput):
     """An image of a resize backend, as an input of Detectron2's augmentations.
 
-    It becomes an array, for good, once an augmentation looks at its pixels, or transforms them in another way than by
-    a bilinear resize or a horizontal flip.
+    It becomes an array once an augmentation looks at its pixels, or transforms them in another way than by a crop, a
+    bilinear resize or a horizontal flip; and an image of the backend again when it is resized.
 
     Args:
         pixels: image of one of `pixels.RESIZE_BACKENDS`.
+        framed: whether it already has its size, and shows what it is to show.
     """
 
-    def __init__(self, pixels):
+    def __init__(self, pixels, framed=False):
         self._pixels = pixels
+        self.framed = framed
         self._array = None
         self.boxes = self.sem_seg = None
 
@@ -61,10 +67,17 @@ class ImageInput(T.AugInput):
     def transform(self, transform):
         """Apply one of Detectron2's transforms, in place."""
         kind = type(transform)
-        if self._array is not None:
+        is_bilinear = kind is T.ResizeTransform and transform.interp == Image.Resampling.BILINEAR
+        if is_bilinear and self._array is not None and self._array.dtype == np.uint8:
+            self._pixels, self._array = self._pixels.of_array(self._array), None
+        if self._array is not None and kind in FLIPS:
+            self._array = cv2.flip(np.ascontiguousarray(self._array), FLIPS[kind])
+        elif self._array is not None:
             self._array = transform.apply_image(self._array)
-        elif kind is T.ResizeTransform and transform.interp == Image.Resampling.BILINEAR:
+        elif is_bilinear:
             self._pixels = self._pixels.resized(transform.new_h, transform.new_w)
+        elif kind is T.CropTransform:
+            self._pixels = self._pixels.cropped(transform.x0, transform.y0, transform.w, transform.h)
         elif kind is T.HFlipTransform:
             self._pixels = self._pixels.flipped()
         elif kind is not T.NoOpTransform:
@@ -74,4 +87,6 @@ class ImageInput(T.AugInput):
         """The image as a (3, H, W) tensor, contiguous, and of the array's dtype."""
         if self._array is None:
             return self._pixels.tensor()
+        if self._array.dtype == np.uint8:
+            return planes_of(self._array)
         return torch.as_tensor(np.ascontiguousarray(self._array.transpose(2, 0, 1)))

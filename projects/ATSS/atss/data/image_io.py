@@ -101,10 +101,13 @@ def to_array(image, format):
     return pixels.reshape(image.height, image.width, 3).copy()  # writable, unlike bytes
 
 
-def upright_size(path):
+def upright_size(path, max_pixels=MAX_PIXELS):
     """Width and height of an image file as `read_image` returns it, from the header alone; raises the same errors."""
-    with open_image(path) as image:
+    with open_image(path, max_pixels) as image:
         width, height = image.size
-        # Pillow's size of a TIFF file is upright. The getexif method of its PNG class would decode the whole image.
-        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) if image.format != "TIFF" else 1
+        orientation = 1
+        if image.format != "TIFF":  # Pillow's size of a TIFF file is upright
+            with contextlib.suppress(Exception):  # as in `is_upright`
+                # The getexif method of Pillow's PNG class would decode the whole image.
+                orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         return (height, width) if orientation in (5, 6, 7, 8) else (width, height)

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import InputError
+from .augmented_mapper import AugmentedMapper
 from .catalog import no_garbage_collection, read_dataset, table_of, warn
 from .inspection import inspect, rare_classes
 from .mapper import BoxDatasetMapper
@@ -42,9 +43,10 @@ def check_data(cfg, train=True):
 def train_loader(cfg):
     """The `TrainLoader` of DATASETS.TRAIN."""
     loading, dicts = cfg.DATALOADER, train_dicts(cfg)
-    return TrainLoader(
+    mapper = AugmentedMapper(cfg, True) if cfg.INPUT.AUGMENTATIONS else BoxDatasetMapper(cfg, True)
+    loader = TrainLoader(
         dicts,
-        BoxDatasetMapper(cfg, True),
+        mapper,
         sampler_of(loading.SAMPLER_TRAIN, dicts, loading.REPEAT_THRESHOLD, loading.get("RANDOM_SUBSET_RATIO", 1.0)),
         cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
         group=loading.ASPECT_RATIO_GROUPING,
@@ -52,6 +54,9 @@ def train_loader(cfg):
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
         skip_unreadable=loading.MAX_UNREADABLE > 0,
     )
+    if cfg.INPUT.AUGMENTATIONS:
+        mapper.dicts = loader.dicts
+    return loader
 
 
 def test_loader(cfg, name):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from detectron2.config import configurable
 from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
 from detectron2.data.detection_utils import (
     SizeMismatchError,
     check_image_size,
@@ -42,8 +43,16 @@ class BoxDatasetMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg, is_train=True):
+        both = cfg.INPUT.RANDOM_FLIP == "both"
+        if both:  # Detectron2 has one direction at a time
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.INPUT.RANDOM_FLIP = "horizontal"
+        arguments = super().from_config(cfg, is_train)
+        if both and is_train:
+            arguments["augmentations"].append(T.RandomFlip(horizontal=False, vertical=True))
         return {
-            **super().from_config(cfg, is_train),
+            **arguments,
             "ignore_crowd": cfg.MODEL.ATSS.IGNORE_CROWD,
             "max_pixels": cfg.INPUT.MAX_PIXELS,
             "resize_backend": cfg.INPUT.RESIZE_BACKEND_TRAIN if is_train else "pillow",
@@ -59,20 +68,29 @@ class BoxDatasetMapper(DatasetMapper):
             InputError: the image is missing, too large, cannot be read or resized, or does not have the dict's size.
         """
         record = dict(record)
-        annotations = record.pop("annotations", None)
-        pixels = read_pixels(record["file_name"], self.image_format, self.max_pixels, self.resize_backend)
-        check_size(record, pixels)
-        image = ImageInput(pixels)
+        image, annotations = self.start(record)
+        record.pop("annotations", None)
+        height, width = image.shape[:2]
         try:
             transforms = self.augmentations(image)
         except ValueError as error:  # so narrow that no pixel would be left
-            size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+            size = f"{width} x {height} pixels"
             raise InputError(f"{record['file_name']}: {size} cannot be resized ({first_line(error)})") from error
         record["image"] = image.tensor()
         if self.is_train and annotations is not None:
             record["annotations"] = annotations
             self._transform_annotations(record, transforms, image.shape[:2])
         return record
+
+    def read(self, record):
+        """The image of a dict, as `pixels.read_pixels`; raises InputError as when called."""
+        pixels = read_pixels(record["file_name"], self.image_format, self.max_pixels, self.resize_backend)
+        check_size(record, pixels)
+        return pixels
+
+    def start(self, record):
+        """The `ImageInput` to augment, and the annotations that belong to it, or None."""
+        return ImageInput(self.read(record)), record.get("annotations")
 
     def _transform_annotations(self, record, transforms, image_shape):
         if self.ignore_crowd:
@@ -92,8 +110,12 @@ class BoxDatasetMapper(DatasetMapper):
 
 
 def has_ordinary_box(annotation):
-    """Whether the box of an annotation is a list of floats, [x, y, width, height], as in COCO's files."""
-    return annotation["bbox_mode"] == BoxMode.XYWH_ABS and all(type(number) is float for number in annotation["bbox"])
+    """Whether the box of an annotation is [x, y, width, height] as in COCO's files: floats, with integers among them.
+
+    Detectron2 rounds the results of integers alone down.
+    """
+    types = set(map(type, annotation["bbox"]))
+    return annotation["bbox_mode"] == BoxMode.XYWH_ABS and float in types and types <= {float, int}
 
 
 def transform_boxes(annotations, transforms, image_shape):

@@ -121,7 +121,9 @@ class MappedImages:
             try:
                 return {**self.mapper(self.dicts[index]), "unusable": unusable}
             except InputError as error:
-                unusable.append((self.dicts[index]["file_name"], first_line(error)))
+                # A mosaic has other images, too.
+                name = getattr(error, "file_name", self.dicts[index]["file_name"])
+                unusable.append((name, first_line(error)))
             # Another image of the same orientation, so that the batch needs no more padding.
             index = int(np.random.choice(np.flatnonzero(np.equal(self.wide, self.wide[index]))))
         raise InputError(f"{unusable[-1][1]}; {MAX_TRIES} images in a row cannot be used")
