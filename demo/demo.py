@@ -1,74 +1,7 @@
 #!/usr/bin/env python
-"""Detect objects in images, videos or the images of a camera; draw them, or list them in COCO format."""
+"""`atss predict` in a checkout."""
 
-import argparse
-import contextlib
-import sys
-
-import atss  # noqa: F401  (before Detectron2, whose deprecation warnings it silences)
-
-# isort: split
-from detectron2.utils.logger import setup_logger
-
-from atss.errors import InputError, one_line_errors
-from atss.predictor import Predictor
-from outputs import CocoWriter, FileWriter, Window, check_screen, output_paths
-from pipeline import process
-from sources import find_sources
-
-# Exit status after Ctrl-C.
-INTERRUPTED = 130
-
-
-def get_parser():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="path to config file")
-    parser.add_argument(
-        "--input", nargs="+", default=[], help="images, videos, folders, glob patterns; - for a list from stdin"
-    )
-    parser.add_argument("--video-input", metavar="FILE", help="a video, whatever its extension")
-    parser.add_argument("--webcam", nargs="?", const=0, type=int, metavar="N", help="a camera by its number, default 0")
-    parser.add_argument("--output", help="file or folder for the drawn images; without it and --json a window opens")
-    parser.add_argument("--json", metavar="FILE", help="file for the detections, in COCO format")
-    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="minimum score of a detection")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images per batch; default: 8 on a GPU, 1 on a CPU")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, such as MODEL.WEIGHTS model.pth"
-    )
-    return parser
-
-
-def main(args):
-    setup_logger(name="atss")
-    if args.batch_size is not None and args.batch_size < 1:
-        raise InputError(f"--batch-size: expected at least 1, got {args.batch_size}")
-    sources = find_sources(args.input, args.video_input, args.webcam)
-    paths = output_paths(sources, args.output) if args.output else []
-    if not args.output and not args.json:
-        check_screen()
-    predictor = Predictor.load(args.config_file, opts=args.opts)
-    with contextlib.ExitStack() as stack:
-        viewer = coco = None
-        if args.json:
-            coco = stack.enter_context(contextlib.closing(CocoWriter(args.json, predictor.class_names)))
-        if args.output:
-            viewer = FileWriter(sources, paths)
-        elif not args.json:
-            viewer = Window()
-        batch_size = args.batch_size or predictor.batch_size
-        statistics = process(sources, predictor, args.confidence_threshold, batch_size, viewer, coco)
-        if coco:
-            coco.finish()
-    print(statistics.summary())
-    if statistics.interrupted:
-        print("interrupted: the files are complete, with all detections up to then", file=sys.stderr)
-        raise SystemExit(INTERRUPTED)
-    if statistics.failed:
-        raise InputError(
-            f"{len(statistics.failed)} of {len(sources)} inputs could not be read completely; they are named above"
-        )
-
+from atss.commands.predict import run
 
 if __name__ == "__main__":
-    with one_line_errors():
-        main(get_parser().parse_args())
+    run()

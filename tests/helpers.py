@@ -63,11 +63,11 @@ def train(settings, *flags, after_step=None):
 
     `after_step` is called with the trainer after every step, after all other hooks.
     """
-    import train_net
+    from atss.commands import train as command
 
     trainers = []
 
-    class Trainer(train_net.Trainer):
+    class Trainer(command.Trainer):
         def __init__(self, cfg):
             super().__init__(cfg)
             trainers.append(self)
@@ -78,9 +78,9 @@ def train(settings, *flags, after_step=None):
                 after_step(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_net, "Trainer", Trainer)
-        patch.setattr(train_net, "report", lambda folder: None)
-        train_net.main(default_argument_parser().parse_args(train_command(settings, *flags)[1:]))
+        patch.setattr(command, "Trainer", Trainer)
+        patch.setattr(command, "report", lambda folder: None)
+        command.main(default_argument_parser().parse_args(train_command(settings, *flags)[1:]))
     return trainers[0] if trainers else None
 
 

@@ -96,7 +96,7 @@ def test_imagenet_weights_of_the_model_zoo_load_by_name(saved, tiny_config, tmp_
     assert torch.equal(other.backbone.bottom_up.stem.conv1.weight, model.backbone.bottom_up.stem.conv1.weight)
 
 
-CONVERTIBLE = "a checkpoint of {}; make it one of this project with tools/convert_checkpoint.py"
+CONVERTIBLE = "a checkpoint of {}; make it one of this project with `atss convert`"
 NO_WEIGHTS = "truncated, or not a checkpoint"
 REFUSED = {
     "paper": (layouts.paper(SMALL, light=True), CONVERTIBLE.format("the paper's repository")),

@@ -10,10 +10,10 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-import convert_checkpoint
 from atss.checkpoints import Checkpointer, is_pretrained
 from atss.checkpoints.conversion import EPS, convert, shapes_of
 from atss.checkpoints.formats import BOTTOM_UP
+from atss.commands import convert as convert_command
 from atss.config import load_config
 from atss.errors import InputError
 from tests.checkpoints import layouts
@@ -292,9 +292,9 @@ DYNAMIC_HEAD_KEYS = {
 def test_a_published_resnext_comes_with_advice(tmp_path, capsys):
     """Nothing in the file of OpenVINO Training Extensions tells it from one of mmdetection."""
     path = saved(tmp_path, layouts.otx(layouts.Architecture(50, 32, 4, channels=64), version=0, light=True))
-    parser, output = convert_checkpoint.get_parser(), tmp_path / "converted"
+    parser, output = convert_command.get_parser(), tmp_path / "converted"
 
-    convert_checkpoint.main(parser.parse_args([str(path), "--output", str(output)]))
+    convert_command.main(parser.parse_args([str(path), "--output", str(output)]))
 
     said = capsys.readouterr().out
     assert "of mmdetection; " in said and "OpenVINO" in said
@@ -400,7 +400,7 @@ def test_detectron2s_detectors_give_backbone_and_pyramid_to_train_from(tmp_path,
     assert found.cfg.MODEL.PIXEL_MEAN == [103.53, 116.28, 123.675]
     torch.save({"model": found.weights}, tmp_path / "ours.pth")
     Checkpointer(build_model(found.cfg), needed=is_pretrained).load(str(tmp_path / "ours.pth"))
-    with pytest.raises(InputError, match=r"a checkpoint of Detectron2's (RetinaNet|FCOS); .*convert_checkpoint"):
+    with pytest.raises(InputError, match=r"a checkpoint of Detectron2's (RetinaNet|FCOS); .*atss convert"):
         Checkpointer(build_model(found.cfg), needed=is_pretrained).load(str(path))
 
 
@@ -600,6 +600,6 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     conversion = convert(saved(tmp_path, layouts.mmdetection(SMALL, classes=2)), base())
 
     with file_size_limit(2000), pytest.raises(InputError, match=r"converted: cannot write there \(File too large\)"):
-        convert_checkpoint.write(conversion, "theirs.pth", str(tmp_path / "converted"))
+        convert_command.write(conversion, "theirs.pth", str(tmp_path / "converted"))
 
     assert [path.suffix for path in tmp_path.iterdir()] == [".pth"]

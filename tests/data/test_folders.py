@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import default_argument_parser
 from detectron2.utils import logger as detectron2_logger
 
-import train_net
+from atss.commands import train as train_command
 from atss.config import load_config
 from atss.data import check_data, read_dataset, register_folder, train_loader
 from atss.data import test_loader as loader_for_tests
@@ -282,7 +282,7 @@ def test_registered_datasets_beside_a_folder_are_refused_and_errors_in_it_with_t
 
     write_coco(tmp_path)
     (tmp_path / "train/b.png").unlink()
-    with pytest.raises(InputError, match=rf"b\.png.*1 of 2.*python tools/check_dataset\.py {tmp_path}"):
+    with pytest.raises(InputError, match=rf"b\.png.*1 of 2.*atss check {tmp_path}"):
         configured(tmp_path)
 
 
@@ -298,32 +298,32 @@ def test_datasets_are_read_once_for_the_classes_and_for_training(tmp_path, monke
     assert sorted(reads) == ["pets_train", "pets_val"]
 
 
-def run_train_net(config_file, settings, *flags):
-    """Run train_net.py in this process."""
+def run_train(config_file, settings, *flags):
+    """Run `atss train` in this process."""
     arguments = ["--config-file", config_file, *flags, *pairs(settings)]
-    train_net.main(default_argument_parser().parse_args(arguments))
+    train_command.main(default_argument_parser().parse_args(arguments))
 
 
 @pytest.mark.slow
 def test_training_and_evaluation_from_the_runs_config(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_net, "report", lambda folder: None)
+    monkeypatch.setattr(train_command, "report", lambda folder: None)
     write_voc(tmp_path / "pets")
     settings = {**TINY, "DATASETS.FOLDER": tmp_path / "pets", "OUTPUT_DIR": tmp_path / "out", "SOLVER.MAX_ITER": 2}
     settings |= {"SOLVER.IMS_PER_BATCH": 2, "DATALOADER.NUM_WORKERS": 1, "MODEL.ATSS.SCORE_THRESH_TEST": 0.001}
-    run_train_net(DEMO_CONFIG, settings)
+    run_train(DEMO_CONFIG, settings)
     results = "inference/coco_instances_results.json"
     found = json.loads((tmp_path / "out" / results).read_text())
     assert {box["image_id"] for box in found} == {0, 1}
 
     again = {"MODEL.WEIGHTS": tmp_path / "out/model_final.pth", "OUTPUT_DIR": tmp_path / "again"}
-    run_train_net(str(tmp_path / "out/config.yaml"), again, "--eval-only")
+    run_train(str(tmp_path / "out/config.yaml"), again, "--eval-only")
 
     assert json.loads((tmp_path / "again" / results).read_text()) == found
 
 
 def test_train_net_refuses_a_folder_without_a_dataset_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
-        run_train_net(DEMO_CONFIG, {"DATASETS.FOLDER": tmp_path})
+        run_train(DEMO_CONFIG, {"DATASETS.FOLDER": tmp_path})
 
     assert caught.value.code == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

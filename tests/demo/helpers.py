@@ -5,8 +5,8 @@ import time
 import cv2
 import numpy as np
 
-import demo
-import outputs
+from atss.commands import predict
+from atss.demo import outputs
 from tests.helpers import DEMO_CONFIG, pairs
 
 # With this threshold random weights detect something in every image; with the default one nothing.
@@ -18,7 +18,7 @@ def arguments(model, *flags):
 
 
 def main(model, *flags):
-    demo.main(demo.get_parser().parse_args(arguments(model, *flags)))
+    predict.main(predict.get_parser().parse_args(arguments(model, *flags)))
 
 
 def images_of(shapes):

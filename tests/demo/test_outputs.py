@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-import outputs
-import pipeline
-import sources
 from atss.data.image_io import read_image
+from atss.demo import outputs, pipeline, sources
 from atss.errors import InputError
 from atss.predictor import Predictor
 from atss.utils.drawing import MIN_LONG_SIDE

@@ -5,8 +5,7 @@ import time
 import numpy as np
 import pytest
 
-import pipeline
-import sources
+from atss.demo import pipeline, sources
 from atss.errors import InputError
 from atss.predictor import ImageDetections
 from atss.utils.drawing import class_colors

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-import sources
+from atss.demo import sources
 from atss.errors import InputError
 from tests.demo.helpers import LOW, Capture, frame, frames_of, main, write_video
 

@@ -1,4 +1,4 @@
-"""Operators translated to ONNX compute what PyTorch computes; tests/tools/test_export_model.py exports a model."""
+"""Operators translated to ONNX compute what PyTorch computes; tests/commands/test_export.py exports a model."""
 
 import onnxruntime
 import pytest

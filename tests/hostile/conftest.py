@@ -15,10 +15,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
-import check_dataset
-import convert_checkpoint
-import demo
-import train_net
+from atss.commands import check, convert, predict, train
 from atss.config import load_config, parse_with_opts
 from atss.data import catalog
 from atss.errors import one_line_errors
@@ -81,19 +78,19 @@ class Doors:
         settings = {**TINY, **(self.shapes if data else {}), "OUTPUT_DIR": self.output, **settings}
         parser = default_argument_parser()
         arguments = ["--config-file", str(config), *flags, *pairs(settings)]
-        return self.refused(lambda: train_net.main(parser.parse_args(arguments)), has_begun)
+        return self.refused(lambda: train.main(parser.parse_args(arguments)), has_begun)
 
     def convert(self, path, *arguments):
-        """The error line of tools/convert_checkpoint.py."""
-        arguments, parser = [str(path), "--output", str(self.output), *arguments], convert_checkpoint.get_parser()
-        return self.refused(lambda: convert_checkpoint.main(parse_with_opts(parser, arguments)))
+        """The error line of tools/convert.py."""
+        arguments, parser = [str(path), "--output", str(self.output), *arguments], convert.get_parser()
+        return self.refused(lambda: convert.main(parse_with_opts(parser, arguments)))
 
     def check(self, *arguments):
         """What tools/check_dataset.py says of a dataset that it refuses, on both streams."""
         self.capsys.readouterr()
-        parser = check_dataset.get_parser()
+        parser = check.get_parser()
         with pytest.raises(SystemExit) as ended, one_line_errors():
-            raise SystemExit(check_dataset.main(parse_with_opts(parser, list(map(str, arguments)))))
+            raise SystemExit(check.main(parse_with_opts(parser, list(map(str, arguments)))))
         out, err = self.capsys.readouterr()
         assert ended.value.code == 1 and "Traceback" not in out + err, out + err
         self.nothing_left()
@@ -104,7 +101,7 @@ class Doors:
         settings = {**TINY, **self.shapes, "MODEL.WEIGHTS": self.weights, **settings}
         arguments = ["--config-file", DEMO_CONFIG, "--input", str(path), "--output", str(self.output), "--opts"]
         arguments += pairs(settings)
-        return self.refused(lambda: demo.main(demo.get_parser().parse_args(arguments)), has_begun=True)
+        return self.refused(lambda: predict.main(predict.get_parser().parse_args(arguments)), has_begun=True)
 
 
 @pytest.fixture

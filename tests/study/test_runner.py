@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-import study
+from atss.commands import study
 from atss.config import parse_with_opts
 from atss.errors import InputError
 from atss.study import runner
@@ -45,7 +45,7 @@ with open(os.path.join(folder, "metrics.json"), "a") as file:
 def go(tmp_path, monkeypatch, shapes):
     """Function: arguments -> runs the study's command with the stand-in."""
     (tmp_path / "train.py").write_text(TRAIN)
-    monkeypatch.setattr(study, "TRAIN_NET", tmp_path / "train.py")
+    monkeypatch.setattr(study, "TRAIN", (sys.executable, tmp_path / "train.py"))
     monkeypatch.setattr(runner, "PERIOD", 0.01)
 
     def run(*args, opts=()):

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 
-from .checkpoints import Checkpointer
+from .checkpoints import Checkpointer, newest
 from .config import load_config
 from .data import EvalResize
 from .data.image_io import read_image, to_rgb
@@ -68,10 +68,15 @@ class Predictor:
     ) -> "Predictor":
         """Load a config file, such as the `config.yaml` of a run, and the checkpoint at the path `weights`.
 
-        `opts` are alternating config keys and values; weights None takes the config's MODEL.WEIGHTS.
+        `opts` are alternating config keys and values. `config_file` may be the folder of a run. With weights None the
+        last checkpoint in that folder is loaded, or else MODEL.WEIGHTS.
         """
+        config_file, opts = os.fspath(config_file), [*map(str, opts)]
+        if os.path.isdir(config_file):
+            folder, config_file = config_file, os.path.join(config_file, "config.yaml")
+            weights = newest(folder) if weights is None else weights
         weights = [] if weights is None else ["MODEL.WEIGHTS", str(weights)]
-        return cls(load_config(str(config_file), [*weights, *map(str, opts)], read_datasets=False))
+        return cls(load_config(config_file, [*weights, *opts], read_datasets=False))
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], min_score: float = 0.5, batch_size: int | None = None

@@ -140,8 +140,7 @@ class Checkpointer(DetectionCheckpointer):
         format = format_of({name.removeprefix("module.") for name in weights})
         if format:
             raise InputError(
-                f"{self._path}: a checkpoint of {format.title}; make it one of this project with "
-                "tools/convert_checkpoint.py"
+                f"{self._path}: a checkpoint of {format.title}; make it one of this project with `atss convert`"
             )
 
 

@@ -120,7 +120,7 @@ def read_file(path, allow_pickle=False):
     if path.endswith(".pkl") and not allow_pickle:
         raise InputError(
             f"{path}: a pickle, which can run code when it is read: not read; if you trust its origin, "
-            "MODEL.ATSS.ALLOW_PICKLE True (--allow-pickle of tools/convert_checkpoint.py) reads its numbers"
+            "MODEL.ATSS.ALLOW_PICKLE True (--allow-pickle of atss convert) reads its numbers"
         )
     try:
         content = READERS.get(os.path.splitext(path)[1], load)(path)

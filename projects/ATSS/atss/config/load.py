@@ -15,6 +15,7 @@ from ..modeling.assigners import settle_backend
 from ..modeling.backbones.timm import input_of
 from .checks import check_compiler, check_config, check_precision
 from .defaults import add_atss_config
+from .shipped import find_config
 from .yaml_file import given_with, merge
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool 
     """Read a config, check it, register its datasets, set the device and the classes; return it frozen.
 
     Args:
-        config_file: yaml file; it cannot run code.
+        config_file: yaml file, which cannot run code; or the name of one of the project's configs.
         opts: alternating keys and values, which override the file.
         read_datasets: False for inference: to take the classes from MODEL.ATSS.CLASS_NAMES, if they are given as in the
             config.yaml of a trained model, without reading the datasets; the precision of training does not matter.
@@ -32,6 +33,7 @@ def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool 
     Raises:
         InputError: a file, key or value that cannot be used; datasets that do not fit each other or NUM_CLASSES.
     """
+    config_file = find_config(config_file)
     cfg = _merged(config_file, opts)
     check_config(cfg)
     if cfg.MODEL.BACKBONE.NAME == "build_timm_fpn_backbone":
@@ -49,7 +51,7 @@ def load_config(config_file: str, opts: Sequence[str] = (), read_datasets: bool 
 
 def wanted_device(config_file: str, opts: Sequence[str] = ()) -> str:
     """The device of a config, "cuda" or "cpu", without reading its datasets; raises as `load_config`."""
-    cfg = _merged(config_file, opts)
+    cfg = _merged(find_config(config_file), opts)
     return "cuda" if cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available() else "cpu"
 
 
@@ -64,7 +66,7 @@ def parse_with_opts(parser: argparse.ArgumentParser, arguments: Sequence[str] | 
         among_opts = not text.startswith("--") and (among_opts or text.split(".")[0] in nodes)
         (opts if among_opts else rest).append(text)
     args = parser.parse_args(rest)
-    args.opts += opts
+    args.opts = [*args.opts, *opts]
     return args
 
 

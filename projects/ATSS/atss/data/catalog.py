@@ -165,6 +165,6 @@ def table_of(name, dicts):
 
 
 def warn(problem):
-    """Log a warning once per process; notes are left to `tools/check_dataset.py`."""
+    """Log a warning once per process; notes are left to `atss check`."""
     if problem.severity == "warning" and comm.is_main_process():
         log_first_n(logging.WARNING, problem.line(), name="atss.data", key="message")

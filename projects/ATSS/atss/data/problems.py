@@ -124,7 +124,7 @@ def refuse_errors(source, problems):
     if not errors:
         return
     first, *others = errors
-    tool = f"python tools/check_dataset.py {source.folder or '--config-file ...'}"
+    tool = f"atss check {source.folder or '--config-file ...'}"
     more = f", and {len(others)} more kinds of errors" if others else ""
     raise InputError(
         f"{source.path}: {first.examples[0]} ({first.extent()}{more}); {first.remedy}; `{tool}` lists everything"

@@ -61,7 +61,7 @@ def render_page(run, path):
         training_notes=training_notes,
         tests=[dataset_section(run, name, ImageFolder(path, name if run.several else None)) for name in names],
         config=run.config_text,
-        command=f"python tools/report.py {shlex.quote(run.folder)}",
+        command=f"atss report {shlex.quote(run.folder)}",
         version=__version__,
         css=(HERE / "page.css").read_text(),
     )

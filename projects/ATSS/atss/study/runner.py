@@ -92,11 +92,11 @@ def system_name(cfg):
     return f"{re.sub('[^a-z0-9]+', '-', name)}-{digest[:8]}"
 
 
-def command(run, train_net, config_file, num_gpus):
-    """Return the command line that trains and evaluates a run."""
+def command(run, train, config_file, num_gpus):
+    """Return the command line that trains and evaluates a run; it begins with that of training, `train`."""
     gpus = ["--num-gpus", str(num_gpus)] if num_gpus > 1 else []
     keys = as_opts({**run.settings, "SEED": run.seed, "OUTPUT_DIR": run.folder})
-    return [sys.executable, str(train_net), "--config-file", str(config_file), "--resume", *gpus, *keys]
+    return [*train, "--config-file", str(config_file), "--resume", *gpus, *keys]
 
 
 def execute(run, command, show):

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from atss.data.image_io import read_image
-from atss.errors import InputError
+from ..data.image_io import read_image
+from ..errors import InputError
 
 # The extensions that a folder is searched for.
 IMAGES = (

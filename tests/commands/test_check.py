@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import check_dataset as tool
+from atss.commands import check as tool
 from atss.config import parse_with_opts
 from atss.data.inspection import Table
 from atss.errors import InputError

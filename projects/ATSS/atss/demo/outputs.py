@@ -9,7 +9,7 @@ import time
 
 import cv2
 
-from atss.errors import InputError
+from ..errors import InputError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 # The codec of each type of video, for which OpenCV has an encoder.

@@ -16,7 +16,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from PIL import Image
 
-import export_model as tool
+from atss.commands import export as tool
 from atss.config import load_config, parse_with_opts
 from atss.data import EvalResize
 from atss.errors import InputError

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
-import visualize_assignments as tool
+from atss.commands import assignments as tool
 from atss.config import parse_with_opts
 from atss.errors import InputError
 from atss.modeling.assigners import ASSIGNER_REGISTRY, ATSSAssigner, ScaleRangeAssigner

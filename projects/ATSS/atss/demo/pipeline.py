@@ -10,8 +10,8 @@ from itertools import islice
 import cv2
 import tqdm
 
-from atss.utils.drawing import MIN_LONG_SIDE, class_colors, draw_boxes
-from sources import read_frames
+from ..utils.drawing import MIN_LONG_SIDE, class_colors, draw_boxes
+from .sources import read_frames
 
 
 @dataclass

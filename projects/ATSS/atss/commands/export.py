@@ -1,0 +1,161 @@
+"""Write a trained detector to a file that runs without this project.
+
+    atss export --config-file output/config.yaml --format onnx --output exported/ \\
+        MODEL.WEIGHTS output/model_final.pth
+
+Format onnx gives model.onnx and example.py, which runs it with onnxruntime, numpy and Pillow; format torch gives
+model.pt2, of torch.export. Both take any number of images of any size. Before anything is written, the exported model
+and the PyTorch model look at the same images and must find the same.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import tempfile
+from itertools import cycle, islice
+
+from .. import export
+from ..config import load_config, parse_with_opts
+from ..data import read_dataset
+from ..data.image_io import read_image, upright_size
+from ..data.sources import EXTENSIONS, list_folder
+from ..errors import InputError, first_line, one_line_errors
+from ..predictor import Predictor
+
+EXAMPLE = os.path.join(os.path.dirname(export.__file__), "example.py")  # goes beside an ONNX file
+FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+# Images that are compared at most, in batches of these sizes.
+MOST_IMAGES, BATCHES = 12, (1, 2, 3)
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="path to config file")
+    parser.add_argument("--format", choices=FILES, default="onnx")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the files")
+    parser.add_argument(
+        "--no-nms", action="store_true", help="leave non-maximum suppression out: the model gives its candidates"
+    )
+    images = "files or folders of images to compare with; default: those of DATASETS.TEST"
+    parser.add_argument("--images", nargs="+", metavar="PATH", help=images)
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
+    return parser
+
+
+def main(args):
+    save, load, suppress = make_format(args.format)
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"], read_datasets=False)
+    if cfg.TEST.AUG.ENABLED:
+        raise InputError("TEST.AUG.ENABLED: multi-scale testing cannot be exported; set it to False")
+    if os.path.exists(args.output) and not os.path.isdir(args.output):
+        raise InputError(f"--output {args.output}: is a file; name a folder")
+    paths = choose(named(args.images) if args.images else of_datasets(cfg))
+    predictor = Predictor(cfg)
+    images = [predictor.prepare(read_image(path))["image"] for path in paths]
+    with draft_for(args.output) as draft:
+        path = os.path.join(draft, FILES[args.format])
+        print(f"Exporting {cfg.MODEL.WEIGHTS} ...", flush=True)
+        try:
+            program = export.capture(export.ExportedATSS(predictor.model, None if args.no_nms else suppress))
+            save(program, path, export.describe(cfg, suppressed=not args.no_nms))
+        except Exception as error:  # whatever a layer without a counterpart makes the exporter raise
+            reason = first_line(error.__cause__ or error)
+            raise InputError(f"--format {args.format}: this model cannot be exported ({reason})") from error
+        print("Comparing it with PyTorch ...", flush=True)
+        compare(predictor.model, load(path), images, not args.no_nms)
+        if args.format == "onnx":
+            shutil.copy(EXAMPLE, draft)
+        written = sorted(os.listdir(draft), reverse=True)
+        try:
+            os.makedirs(args.output, exist_ok=True)
+            for name in written:
+                os.replace(os.path.join(draft, name), os.path.join(args.output, name))
+        except OSError as error:
+            raise InputError(f"--output {args.output}: cannot write there ({error.strerror})") from error
+    print(f"Written: {args.output}: {', '.join(written)}")
+
+
+def draft_for(output):
+    """A folder beside `output` for files that are not complete yet, as a context manager that removes it."""
+    parent = os.path.dirname(os.path.abspath(output))
+    try:
+        os.makedirs(parent, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".export", dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot write there ({error.strerror})") from error
+
+
+def make_format(name):
+    """What saves, what loads, and the suppression for a format."""
+    if name == "torch":
+        return export.save_torch, export.load_torch, export.suppress
+    try:
+        from atss.export.onnx_file import load_onnx, save_onnx
+    except ImportError as error:
+        raise InputError(
+            f"--format onnx: {first_line(error)}; it needs further packages: pip install onnx onnxscript onnxruntime"
+        ) from error
+    return save_onnx, load_onnx, export.suppress_op
+
+
+def named(names):
+    """Images that files and folders name: list of (path, (width, height))."""
+    images = []
+    for name in names:
+        paths = [os.path.join(name, file) for file in list_folder(name, *EXTENSIONS)] if os.path.isdir(name) else [name]
+        if not paths or not os.path.exists(paths[0]):
+            raise InputError(f"--images {name}: no image there")
+        try:
+            images += [(path, upright_size(path)) for path in paths]
+        except InputError as error:
+            raise InputError(f"--images {error}") from error
+    return images
+
+
+def of_datasets(cfg):
+    """The same of DATASETS.TEST."""
+    try:
+        records = [record for name in cfg.DATASETS.TEST for record in read_dataset(name)]
+    except InputError as error:
+        raise InputError(f"{error}; or name images to compare with: --images") from error
+    if not records:
+        raise InputError("DATASETS.TEST has no images to compare with: name some with --images")
+    return [(record["file_name"], (record["width"], record["height"])) for record in records]
+
+
+def choose(images):
+    """Paths of a dozen images of all shapes, shuffled, so that those of a batch differ."""
+    ordered = sorted(images, key=lambda image: (image[1][0] / image[1][1], image))
+    last, number = len(ordered) - 1, min(len(ordered), MOST_IMAGES)
+    chosen = [ordered[round(last * i / max(number - 1, 1))][0] for i in range(number)]
+    random.Random(0).shuffle(chosen)
+    return chosen
+
+
+def batches(images):
+    """The images in batches of one and of more, some of them twice where there are only one or two."""
+    images, sizes = islice(cycle(images), max(len(images), sum(BATCHES[:2]))), cycle(BATCHES)
+    while batch := list(islice(images, next(sizes))):
+        yield batch
+
+
+def compare(detector, model, images, suppressed):
+    """Print how the exported model and the detector differ; raise an InputError where that is too much."""
+    comparison = export.compare(detector, model, batches(images), suppressed)
+    if comparison.disagreements:
+        raise InputError(
+            f"the exported model does not agree with PyTorch's, and is not written: {len(comparison.disagreements)} "
+            f"boxes differ beside {comparison}; {comparison.disagreements[0]}"
+        )
+    if not comparison.num_boxes:
+        raise InputError(
+            f"the model finds nothing in the {comparison.num_images} images, so there is nothing to compare: name "
+            "others with --images, or lower MODEL.ATSS.SCORE_THRESH_TEST"
+        )
+    print(f"They agree: {comparison}")
+
+
+def run(arguments=None):
+    with one_line_errors():
+        main(parse_with_opts(get_parser(), arguments))

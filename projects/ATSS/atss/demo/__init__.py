@@ -1,0 +1,1 @@
+"""Images, videos and cameras for `atss predict`: where they come from, and where drawn images and detections go."""
