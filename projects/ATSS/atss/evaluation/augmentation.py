@@ -46,20 +46,15 @@ class MultiScaleTest(nn.Module):
     @classmethod
     def of(cls, cfg, model):
         """Build it from TEST.AUG of a config, for a model that may be wrapped for several processes."""
-        aug, atss, views = cfg.TEST.AUG, cfg.MODEL.ATSS, []
+        aug, views = cfg.TEST.AUG, []
         flips = (False, True) if aug.FLIP else (False,)
         ranges = aug.BOX_RANGES or [[0, np.inf]] * len(aug.MIN_SIZES)
         for size, (low, high) in zip(aug.MIN_SIZES, ranges, strict=True):
             max_size = cfg.INPUT.MAX_SIZE_TEST if size <= cfg.INPUT.MIN_SIZE_TEST else aug.MAX_SIZE
             resize = EvalResize(size, max_size, cfg.INPUT.RESIZE_LIKE)
             views += [View(resize, flip, low, high) for flip in flips]
-        merge = {
-            "nms": partial(nms, threshold=atss.NMS_THRESH_TEST),
-            "vote": partial(vote, threshold=aug.VOTE_THRESH),
-            "soft_vote": partial(vote, threshold=aug.VOTE_THRESH, least_soft_score=atss.SCORE_THRESH_TEST),
-        }[aug.MERGE]
         # Each view gives TEST.DETECTIONS_PER_IMAGE boxes; of the merged ones the paper's code keeps this many.
-        return cls(getattr(model, "module", model), views, merge, atss.TOPK_CANDIDATES_TEST)
+        return cls(getattr(model, "module", model), views, merge_of(cfg), cfg.MODEL.ATSS.TOPK_CANDIDATES_TEST)
 
     @torch.no_grad()
     def forward(self, batched_inputs):
@@ -74,7 +69,11 @@ class MultiScaleTest(nn.Module):
         merged = Detections(*(torch.cat(values) for values in zip(*found, strict=True)))
         if len(self.views) > 1:
             merged = Detections(*(values[: self.max_detections] for values in self.merge(*merged)))
-        return self.model.to_instances(merged, size, (x.get("height", image.shape[0]), x.get("width", image.shape[1])))
+        return self.to_instances(merged, size, (x.get("height", image.shape[0]), x.get("width", image.shape[1])))
+
+    def to_instances(self, detections, image_size, size):
+        """As `ATSS.to_instances`."""
+        return self.model.to_instances(detections, image_size, size)
 
     def detect_in_view(self, image, view, size):
         """Return the `Detections` of an image (H, W, 3) in a view, mirrored back, resized to `size` (height, width)."""
@@ -92,6 +91,16 @@ class MultiScaleTest(nn.Module):
             boxes = torch.stack([width - x2, y1, width - x1, y2], dim=1)
         boxes = resize_boxes(boxes, (height, width), size, self.model.head.box_coding.pixel_extent)
         return Detections(boxes, found.scores, found.pred_classes)
+
+
+def merge_of(cfg):
+    """The function of boxes (D, 4), scores (D,) and classes (D,) in TEST.AUG.MERGE; it returns `Detections`."""
+    aug, atss = cfg.TEST.AUG, cfg.MODEL.ATSS
+    return {
+        "nms": partial(nms, threshold=atss.NMS_THRESH_TEST),
+        "vote": partial(vote, threshold=aug.VOTE_THRESH),
+        "soft_vote": partial(vote, threshold=aug.VOTE_THRESH, least_soft_score=atss.SCORE_THRESH_TEST),
+    }[aug.MERGE]
 
 
 def nms(boxes, scores, classes, threshold):
