@@ -135,7 +135,7 @@ def check_tiles(cfg: CfgNode) -> None:
     # Detectron2 names a level after the binary logarithm of its stride.
     levels = [int(digits[0]) for name in anchors.IN_FEATURES if (digits := re.findall(r"\d+$", name))]
     least = anchors.ANCHOR_SCALE * 2 ** min(levels, default=0)
-    if type(tile.SIZE) is not int or (tile.SIZE and tile.SIZE < least):
+    if type(tile.SIZE) is not int or 0 != tile.SIZE < least:
         raise InputError(
             f"TEST.TILE.SIZE: expected 0, or at least {least:g} pixels, the side of the smallest anchor "
             f"(MODEL.ATSS.ANCHOR_SCALE), got {tile.SIZE!r}"

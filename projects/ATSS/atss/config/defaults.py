@@ -164,10 +164,10 @@ def add_atss_config(cfg: CfgNode) -> None:
 
     cfg.TEST.TILE = tile = CfgNode()
 
-    # Detection in tiles, for large images and small objects: height and width of a tile in pixels of the original image,
-    # and the share of a tile that it has in common with the next one, 0 or more and less than 1. Each tile is resized as
-    # INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST, or TEST.AUG, say. An image that is no larger than a tile is not divided.
-    # 0 for no tiles.
+    # Detection in tiles, for large images and small objects: height and width of a tile in pixels of the original
+    # image, 0 for no tiles; and the share of a tile that it has in common with the next one, 0 or more and less than 1.
+    # Each tile is resized as INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST, or TEST.AUG, say. An image that is no larger
+    # than a tile is not divided.
     tile.SIZE = 0
     tile.OVERLAP = 0.2
     # True to detect in the whole image, too, for objects that are larger than the overlap of two tiles. TEST.AUG.MERGE

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -39,6 +40,6 @@ def tiles_of(height: int, width: int, size: int, overlap: float) -> Iterator[Til
 def _intervals(length, size, step):
     """Begin and end of the tiles along a side of `length` pixels, and those of their cores."""
     firsts = [*range(0, length - size, step), max(0, length - size)]
-    middles = [(first + size + following) / 2 for first, following in zip(firsts[:-1], firsts[1:], strict=True)]
+    middles = [(first + size + following) / 2 for first, following in pairwise(firsts)]
     for first, low, high in zip(firsts, [-math.inf, *middles], [*middles, math.inf], strict=True):
         yield first, min(first + size, length), low, high

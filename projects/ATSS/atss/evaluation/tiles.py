@@ -105,10 +105,14 @@ def in_image(instances, tile, size, overlap):
     boxes = instances.pred_boxes.tensor
     height, width = size
     t = 2.0
-    touch = torch.stack([
-        (boxes[:, 0] <= t) & (tile.x1 > 0), (boxes[:, 1] <= t) & (tile.y1 > 0),
-        (boxes[:, 2] >= tile.x2 - tile.x1 - t) & (tile.x2 < width), (boxes[:, 3] >= tile.y2 - tile.y1 - t) & (tile.y2 < height),
-    ]).any(0)
+    touch = torch.stack(
+        [
+            (boxes[:, 0] <= t) & (tile.x1 > 0),
+            (boxes[:, 1] <= t) & (tile.y1 > 0),
+            (boxes[:, 2] >= tile.x2 - tile.x1 - t) & (tile.x2 < width),
+            (boxes[:, 3] >= tile.y2 - tile.y1 - t) & (tile.y2 < height),
+        ]
+    ).any(0)
     boxes = boxes + boxes.new_tensor([tile.x1, tile.y1, tile.x1, tile.y1])
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     margin = MARGIN * overlap
