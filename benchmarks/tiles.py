@@ -38,7 +38,7 @@ def get_parser():
     parser.add_argument("--images", type=int, nargs=2, default=(32, 12), metavar="N", help="to train and to test on")
     parser.add_argument("--size", type=int, default=512, metavar="PIXELS", help="of tiles and of the model's input")
     parser.add_argument("--overlap", type=float, default=0.2, metavar="SHARE", help="of two tiles; default 0.2")
-    parser.add_argument("--iterations", type=int, default=220, help="of each training; default 220")
+    parser.add_argument("--iterations", type=int, default=350, help="of each training; default 350")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser
 

@@ -12,6 +12,8 @@ from ..data import EvalResize
 from ..modeling.inference import Detections, resize_boxes
 
 MERGES = ("nms", "vote", "soft_vote")
+# Pairs of boxes that are compared at once: a few hundred megabytes, however many boxes there are.
+MAX_PAIRS = 1 << 22
 
 
 class View(NamedTuple):
@@ -129,19 +131,25 @@ def vote(boxes, scores, classes, threshold, least_soft_score=None):
     leaders = batched_nms(boxes, scores, classes, threshold)
     if not len(leaders):
         return Detections(boxes, scores, classes)
-    ious = box_iou(boxes[leaders], boxes) * (classes[leaders, None] == classes)
-    # Each box joins the best leader with enough overlap. batched_nms rounds coordinates: near the threshold, a box may
-    # overlap no leader enough, then it joins the nearest, and a leader may overlap another, then it leads all the same.
-    enough = ious > threshold
-    group = torch.where(enough.any(0), enough.int().argmax(0), ious.argmax(0))
+    group, overlap = [], []
+    for part in torch.arange(len(boxes), device=boxes.device).split(max(1, MAX_PAIRS // len(leaders))):
+        ious = box_iou(boxes[leaders], boxes[part]) * (classes[leaders, None] == classes[part])
+        # Each box joins the best leader with enough overlap. batched_nms rounds coordinates: near the threshold, a box
+        # may overlap no leader enough, then it joins the nearest.
+        enough = ious > threshold
+        group.append(torch.where(enough.any(0), enough.int().argmax(0), ious.argmax(0)))
+        overlap.append(ious.gather(0, group[-1][None])[0])
+    group, overlap = torch.cat(group), torch.cat(overlap)
+    # A leader may overlap another, then it leads all the same.
     group[leaders] = torch.arange(len(leaders), device=group.device)
+    overlap[leaders] = 1
     total = scores.new_zeros(len(leaders)).index_add_(0, group, scores)
     sums = torch.zeros_like(boxes[leaders]).index_add_(0, group, boxes * scores[:, None])
     alone = torch.bincount(group, minlength=len(leaders)) == 1
     merged = torch.where(alone[:, None], boxes[leaders], sums / total[:, None])
     found = [(merged, scores[leaders], classes[leaders])]
     if least_soft_score is not None:
-        soft_scores = scores * (1 - ious.gather(0, group[None])[0])
+        soft_scores = scores * (1 - overlap)
         keep = soft_scores >= least_soft_score
         found.append((boxes[keep], soft_scores[keep], classes[keep]))
     boxes, scores, classes = (torch.cat(values) for values in zip(*found, strict=True))

@@ -4,26 +4,26 @@ from itertools import islice
 
 import numpy as np
 import torch
-from detectron2.structures import Instances
 from torch import nn
 
 from ..data import EvalResize
 from ..data.tiles import tiles_of
 from ..modeling.inference import Detections
-from .augmentation import merge_of
+from .augmentation import MAX_PAIRS, merge_of
 
 # Tiles per batch on a GPU, unless TEST.TILE.BATCH_SIZE says otherwise. A CPU gains little from batches.
 GPU_BATCH_SIZE = 8
-# Share of the tiles' overlap by which cores are extended: both neighbours keep the boxes whose centres are so near to
-# the middle that they could see them on different sides of it.
-MARGIN = 0.125
-EXPERIMENT = {"core": True, "touch": None, "cover": None, "whole": "all"}
+# Pixels of a tile within which a box ends at its border.
+MARGIN = 2
+# Share of a part of an object that a box of a larger part covers.
+MIN_COVERED = 0.5
 
 
 class TiledTest(nn.Module):
     """Run a detector on tiles of each image, and on the whole image, and merge the boxes; called like the detector.
 
-    An image that is no larger than a tile gets exactly the detector's boxes.
+    A box that ends at a border of its tile, inside of the image, may be a part of an object; see `without_parts`. An
+    image that is no larger than a tile gets exactly the detector's boxes.
 
     Args:
         model: an `ATSS`, or a `MultiScaleTest` of one.
@@ -60,38 +60,28 @@ class TiledTest(nn.Module):
     def detect(self, x):
         """Return the `Instances` of an image, given as its dict."""
         image = x["image"].permute(1, 2, 0).cpu().numpy()
-        height, width = size = image.shape[:2]
-        result_size = x.get("height", height), x.get("width", width)
-        if max(size) <= self.size:
-            return self.detect_in([image], result_size)[0]
-        tiles, found = tiles_of(*size, self.size, self.overlap), []
+        height, width = image.shape[:2]
+        size = x.get("height", height), x.get("width", width)
+        if max(height, width) <= self.size:
+            return self.detect_in([image], size)[0]
+        tiles, found, cut = tiles_of(height, width, self.size, self.overlap), [], []
         while batch := list(islice(tiles, self.batch_size)):
-            instances = self.detect_in([image[t.y1 : t.y2, t.x1 : t.x2] for t in batch])
-            found += [in_image(*pair, size, self.overlap * self.size) for pair in zip(instances, batch, strict=True)]
+            instances = self.detect_in([image[tile.y1 : tile.y2, tile.x1 : tile.x2] for tile in batch])
+            for tile, of_tile in zip(batch, instances, strict=True):
+                boxes = of_tile.pred_boxes.tensor
+                cut.append(ends_at_borders(boxes, tile, height, width))
+                boxes = boxes + boxes.new_tensor([tile.x1, tile.y1, tile.x1, tile.y1])
+                found.append((boxes, of_tile.scores, of_tile.pred_classes))
         if self.whole:
-            (instances,) = self.detect_in([image])
-            whole = Detections(instances.pred_boxes.tensor, instances.scores, instances.pred_classes)
-            if EXPERIMENT["whole"] == "large":
-                b = whole.boxes
-                keep = (b[:, 2:] - b[:, :2]).amax(1) > self.overlap * self.size
-                whole = Detections(*(v[keep] for v in whole))
-            found.append((whole, torch.zeros_like(whole.scores, dtype=torch.bool)))
-        cut = torch.cat([c for _, c in found])
-        merged = Detections(*(torch.cat(values) for values in zip(*(f for f, _ in found), strict=True)))
-        if EXPERIMENT["cover"]:
-            a, b = merged.boxes[cut], merged.boxes[~cut]
-            lt = torch.max(a[:, None, :2], b[None, :, :2])
-            rb = torch.min(a[:, None, 2:], b[None, :, 2:])
-            inter = (rb - lt).clamp(min=0).prod(2) / (a[:, 2:] - a[:, :2]).prod(1)[:, None]
-            inter = inter * (merged.classes[cut][:, None] == merged.classes[~cut][None])
-            drop = (inter > EXPERIMENT["cover"]).any(1) if len(b) else torch.zeros(len(a), dtype=torch.bool)
-            keep = ~cut
-            keep[cut.nonzero()[:, 0]] = ~drop
-            merged = Detections(*(v[keep] for v in merged))
-        return self.model.to_instances(self.merge(*merged), size, result_size)
+            (of_image,) = self.detect_in([image])
+            found.append((of_image.pred_boxes.tensor, of_image.scores, of_image.pred_classes))
+            cut.append(torch.zeros_like(of_image.pred_boxes.tensor, dtype=torch.bool))
+        found = Detections(*(torch.cat(values) for values in zip(*found, strict=True)))
+        found = self.merge(*without_parts(found, torch.cat(cut)))
+        return self.model.to_instances(found, (height, width), size)
 
     def detect_in(self, parts, size=None):
-        """Return the `Instances` of images (H, W, 3), in their own pixels or in those of an image of `size`."""
+        """Return the `Instances` of parts of an image (H, W, 3), at `size` (height, width) or at their own."""
         batch = []
         for part in parts:
             height, width = size or part.shape[:2]
@@ -101,33 +91,27 @@ class TiledTest(nn.Module):
         return [output["instances"] for output in self.model(batch)]
 
 
-def in_image(instances, tile, size, overlap):
-    boxes = instances.pred_boxes.tensor
-    height, width = size
-    t = 2.0
-    touch = torch.stack(
-        [
-            (boxes[:, 0] <= t) & (tile.x1 > 0),
-            (boxes[:, 1] <= t) & (tile.y1 > 0),
-            (boxes[:, 2] >= tile.x2 - tile.x1 - t) & (tile.x2 < width),
-            (boxes[:, 3] >= tile.y2 - tile.y1 - t) & (tile.y2 < height),
-        ]
-    ).any(0)
-    boxes = boxes + boxes.new_tensor([tile.x1, tile.y1, tile.x1, tile.y1])
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    margin = MARGIN * overlap
-    low = boxes.new_tensor(tile.core[:2]) - margin
-    high = boxes.new_tensor(tile.core[2:]) + margin
-    keep = torch.ones_like(touch)
-    if EXPERIMENT["core"]:
-        keep = ((centers >= low) & (centers <= high)).all(1)
-    if EXPERIMENT["touch"] is not None:
-        # drop cut boxes that the neighbour shows
-        out = (centers < boxes.new_tensor(tile.core[:2])) | (centers > boxes.new_tensor(tile.core[2:]))
-        b = instances.pred_boxes.tensor
-        w, h = tile.x2 - tile.x1, tile.y2 - tile.y1
-        t = EXPERIMENT["touch"]
-        tx = ((b[:, 0] <= t) & (centers[:, 0] < tile.core[0])) | ((b[:, 2] >= w - t) & (centers[:, 0] > tile.core[2]))
-        ty = ((b[:, 1] <= t) & (centers[:, 1] < tile.core[1])) | ((b[:, 3] >= h - t) & (centers[:, 1] > tile.core[3]))
-        keep &= ~(tx | ty)
-    return Detections(boxes[keep], instances.scores[keep], instances.pred_classes[keep]), touch[keep]
+def ends_at_borders(boxes, tile, height, width):
+    """The sides of boxes (D, 4), in pixels of a tile, at borders of the tile inside of the image: (D, 4) bool."""
+    sides = boxes.new_tensor([tile.x2 - tile.x1, tile.y2 - tile.y1])
+    inside = torch.tensor([tile.x1 > 0, tile.y1 > 0, tile.x2 < width, tile.y2 < height], device=boxes.device)
+    return torch.cat([boxes[:, :2] <= MARGIN, boxes[:, 2:] >= sides - MARGIN], dim=1) & inside
+
+
+def without_parts(found, cut):
+    """The `Detections` without parts of objects of which a larger part is found.
+
+    A box that is cut, (D, 4) bool for each side, is dropped if a larger box of the same class covers more than half of
+    it, and extends further on one of those sides without being cut there.
+    """
+    index = cut.any(1).nonzero()[:, 0]
+    keep, areas = torch.ones_like(found.classes, dtype=torch.bool), (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1)
+    for part in index.split(max(1, MAX_PAIRS // max(1, len(areas)))):
+        boxes, sides = found.boxes[part, None], cut[part, None] & ~cut
+        low, high = boxes[..., :2].maximum(found.boxes[:, :2]), boxes[..., 2:].minimum(found.boxes[:, 2:])
+        covers = (high - low).clamp(min=0).prod(2) > MIN_COVERED * areas[part, None]
+        extends = (found.boxes[:, :2] < boxes[..., :2]) & sides[..., :2]
+        extends |= (found.boxes[:, 2:] > boxes[..., 2:]) & sides[..., 2:]
+        is_larger = (areas > areas[part, None]) & (found.classes == found.classes[part, None])
+        keep[part] = ~(covers & extends.any(2) & is_larger).any(1)
+    return Detections(*(values[keep] for values in found))
