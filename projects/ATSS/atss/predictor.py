@@ -18,7 +18,7 @@ from PIL import Image
 from .checkpoints import Checkpointer, newest
 from .config import check_tiles, load_config
 from .data import EvalResize
-from .data.image_io import read_image, to_rgb
+from .data.image_io import MAX_PIXELS, read_image, to_rgb
 from .errors import InputError
 from .evaluation import for_testing
 from .modeling import for_inference
@@ -136,7 +136,7 @@ class Predictor:
         Returns:
             instances on the CPU, in pixels of the image: `pred_boxes`, `scores`, `pred_classes`, sorted by score.
         """
-        return self.detect([self.prepare(bgr_image(image))])[0]
+        return self.detect([self.prepare(bgr_image(image, self.cfg.INPUT.MAX_PIXELS))])[0]
 
     def prepare(self, image: np.ndarray) -> dict:
         """Convert an image (H, W, 3), uint8 in BGR order, to the model's input."""
@@ -148,7 +148,7 @@ class Predictor:
 
     def _prepare_numbered(self, number, image):
         try:
-            return self.prepare(bgr_image(image))
+            return self.prepare(bgr_image(image, self.cfg.INPUT.MAX_PIXELS))
         except (InputError, TypeError) as error:
             raise type(error)(f"image {number} of the list: {error}") from error
 
@@ -181,10 +181,13 @@ def class_names_of(cfg: CfgNode) -> list[str]:
     return list(cfg.MODEL.ATSS.CLASS_NAMES) or [f"class {i}" for i in range(cfg.MODEL.ATSS.NUM_CLASSES)]
 
 
-def bgr_image(image: ImageLike) -> np.ndarray:
-    """Convert a path, array or Pillow image to a (H, W, 3) uint8 array in BGR order; raises as `Predictor.predict`."""
+def bgr_image(image: ImageLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Convert a path, array or Pillow image to a (H, W, 3) uint8 array in BGR order; raises as `Predictor.predict`.
+
+    `max_pixels` is the maximum number of pixels of an image file.
+    """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
+        return read_image(image, max_pixels=max_pixels)
     if isinstance(image, Image.Image):
         return np.asarray(to_rgb(image))[:, :, ::-1]
     expected = "expected a path, a (H, W, 3) uint8 array in BGR order, a (H, W) uint8 array or a Pillow image"
