@@ -28,7 +28,7 @@ from atss.errors import one_line_errors
 
 CONFIG = Path(__file__).parent.parent / "configs/atss_R_10_FPN_demo.yaml"
 STYLE = SHAPES._replace(kinds=((1.0, 60, 100, (8, 64)),), max_aspect_ratio=2)
-METRICS = ("AP", "AP50", "APs", "APm")
+METRICS = ("AP", "APs", "APm")
 
 
 def get_parser():
@@ -44,7 +44,6 @@ def get_parser():
 
 
 def main(args):
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(args.output or folder)
         draw(folder, args)
@@ -88,7 +87,7 @@ def config(folder, name, args, opts):
         "INPUT.MIN_SIZE_TRAIN": (args.size,), "INPUT.MAX_SIZE_TRAIN": args.size,
         "INPUT.MIN_SIZE_TEST": args.size, "INPUT.MAX_SIZE_TEST": args.size,
         "SOLVER.IMS_PER_BATCH": 4, "SOLVER.MAX_ITER": args.iterations, "SOLVER.WARMUP_ITERS": args.iterations // 8,
-        "MODEL.ATSS.IGNORE_CROWD": True, "TEST.VALIDATION_LOSS": False, "SEED": 1,
+        "MODEL.ATSS.IGNORE_CROWD": True, "TEST.VALIDATION_LOSS": False, "TEST.DETECTIONS_PER_IMAGE": 300, "SEED": 1,
     }  # fmt: skip
     pairs = [str(text) for pair in settings.items() for text in pair]
     return load_config(str(CONFIG), [*pairs, *map(str, opts), *args.opts])
@@ -118,5 +117,6 @@ def test(folder, weights, opts, args):
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
+    torch.set_num_threads(1)
     with one_line_errors():
         main(get_parser().parse_args())
