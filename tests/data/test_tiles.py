@@ -1,7 +1,5 @@
 """Tiles cover every pixel, overlap by exactly what was asked for, and have equal sizes."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -29,14 +27,3 @@ def test_tiles_share_the_overlap_and_the_last_one_more():
     assert [(tile.x1, tile.x2) for tile in tiles] == [(0, 640), (512, 1152), (1024, 1664), (1408, 2048)]
     assert len(list(tiles_of(640, 1152, 640, 0.2))) == 2, "no third one for no pixel"
     assert len(list(tiles_of(640, 1153, 640, 0.2))) == 3, "one for a single pixel"
-
-
-def test_cores_meet_in_the_middle_of_what_two_tiles_share():
-    """Without the parts of the neighbours: together they are the image, and each is inside of its tile."""
-    first, second, third = tiles_of(50, 230, 100, 0.2)
-
-    assert first.core == (-math.inf, -math.inf, 90, math.inf)
-    assert second.core == (90, -math.inf, 155, math.inf), "from 80 to 180; the third is from 130 to 230"
-    assert third.core == (155, -math.inf, math.inf, math.inf)
-    upper, lower = tiles_of(150, 50, 100, 0)
-    assert upper.core[3] == lower.core[1] == 75

@@ -13,8 +13,8 @@ from .augmentation import MAX_PAIRS, merge_of
 
 # Tiles per batch on a GPU, unless TEST.TILE.BATCH_SIZE says otherwise. A CPU gains little from batches.
 GPU_BATCH_SIZE = 8
-# Pixels of a tile within which a box ends at its border.
-MARGIN = 2
+# Pixels of the image within which a box ends at the border of a tile.
+MARGIN = 4
 # Share of a part of an object that a box of a larger part covers.
 MIN_COVERED = 0.5
 
