@@ -222,6 +222,46 @@ def test_multi_scale_testing(saved, paths):
     assert_same(found[1], predictor.predict(paths[1], min_score=0.0))
 
 
+def test_tiles(predictor, saved, paths):
+    """Of 150 pixels, three for an image of 300, and the whole image; in batches of TEST.TILE.BATCH_SIZE."""
+    image = np.hstack([read_image(path)[:150, :150] for path in paths[:2]])
+    configured = Predictor.load(*saved({"TEST.TILE.SIZE": 150, "TEST.TILE.OVERLAP": 0.4, "TEST.TILE.BATCH_SIZE": 2}))
+    batches = []
+    configured.detector.backbone.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+
+    found = predictor.predict(image, min_score=0.0, tile=150, overlap=0.4)
+
+    assert len(found) > 10 and found.boxes[:, 0].max() > 150 and (found.boxes <= [300, 150, 300, 150]).all()
+    assert_same(configured.predict([image], min_score=0.0)[0], found, exactly=False)
+    assert batches == [2, 1, 1]
+    assert len(configured.predict(image, min_score=0.0, tile=0)) > 0 and batches == [2, 1, 1, 1]
+
+
+def test_a_tile_as_large_as_the_image_gives_the_same_boxes(predictor, paths):
+    assert_same(predictor.predict(paths[0], 0.0, tile=192, overlap=0.9), predictor.predict(paths[0], 0.0))
+
+
+@pytest.mark.parametrize(
+    ("tiles", "expected"),
+    [
+        ({"tile": 10}, "TEST.TILE.SIZE: expected 0, or at least 32 pixels, .*, got 10"),
+        ({"tile": "64"}, "TEST.TILE.SIZE: .* got '64'"),
+        ({"tile": 64, "overlap": 1}, "TEST.TILE.OVERLAP: expected 0 or more and less than 1, got 1"),
+        ({"tile": 64, "overlap": float("nan")}, "TEST.TILE.OVERLAP: .* got nan"),
+    ],
+)
+def test_tiles_that_make_no_sense_are_refused(predictor, paths, tiles, expected):
+    with pytest.raises(InputError, match=expected):
+        predictor.predict(paths[0], **tiles)
+
+
+def test_the_largest_image_is_that_of_the_config(saved, paths):
+    predictor = Predictor.load(*saved({"INPUT.MAX_PIXELS": 100}))
+
+    with pytest.raises(InputError, match="more than the 100 pixels"):
+        predictor.predict(paths[0])
+
+
 def test_a_run_needs_no_datasets_to_be_loaded(saved, paths):
     config, weights = saved({"MODEL.WEIGHTS": "elsewhere.pth"})
     text = config.read_text()

@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": ("train", ["--eval-only"], "evaluate a checkpoint"),
     "predict": ("predict", [], "detect objects in images, videos or a camera's images; draw or list them"),
     "check": ("check", [], "check a dataset before training"),
+    "tile": ("tile", [], "cut a dataset's images into tiles, for small objects in large images"),
     "report": ("report", [], "write the report of a run"),
     "export": ("export", [], "write a detector to a file that runs without this project"),
     "convert": ("convert", [], "make a checkpoint of another codebase one of this project"),

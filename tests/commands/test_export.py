@@ -292,6 +292,7 @@ def test_onnx_missing(config, tmp_path, monkeypatch):
         ({"MODEL.WEIGHTS": "''"}, [], r"MODEL\.WEIGHTS"),
         ({"MODEL.WEIGHTS": "nowhere.pth"}, [], r"nowhere\.pth"),
         ({"TEST.AUG.ENABLED": True}, [], r"TEST\.AUG\.ENABLED.*multi-scale"),
+        ({"TEST.TILE.SIZE": 64}, [], r"TEST\.TILE\.SIZE: tiles cannot be exported"),
         ({"DATASETS.TEST": "()"}, [], r"DATASETS\.TEST.*--images"),
         ({}, ["--images", "nowhere.jpg"], r"--images nowhere\.jpg"),
         ({}, ["--images", "tests/tools"], "--images tests/tools: no image"),

@@ -181,6 +181,12 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         ("TEST.AUG.BOX_RANGES [['a',3]]", ["TEST.AUG.BOX_RANGES", "[from, to]"]),
         ("TEST.AUG.BOX_RANGES [96]", ["TEST.AUG.BOX_RANGES", "[from, to]", "[96]"]),
         ("TEST.AUG.MIN_SIZES ('a',)", ["TEST.AUG.MIN_SIZES", "('a',)"]),
+        ("TEST.TILE.SIZE 31", ["TEST.TILE.SIZE", "at least 32 pixels", "MODEL.ATSS.ANCHOR_SCALE", "31"]),
+        ("TEST.TILE.SIZE -1", ["TEST.TILE.SIZE", "-1"]),
+        ("TEST.TILE.OVERLAP 1.0", ["TEST.TILE.OVERLAP", "less than 1", "1.0"]),
+        ("TEST.TILE.OVERLAP -0.1", ["TEST.TILE.OVERLAP", "-0.1"]),
+        ("TEST.TILE.OVERLAP .nan", ["TEST.TILE.OVERLAP", "nan"]),
+        ("TEST.TILE.BATCH_SIZE -1", ["TEST.TILE.BATCH_SIZE", "-1"]),
         ("TEST.KEEP_BEST True", ["TEST.KEEP_BEST", "TEST.EVAL_PERIOD"]),
         ("SOLVER.EMA_DECAY 1.0", ["SOLVER.EMA_DECAY", "less than 1", "got 1.0"]),
         (

@@ -42,6 +42,23 @@ def test_glob_pattern_output_file_and_threshold(model, shapes, tmp_path):
     assert (cv2.imread(str(tmp_path / "drawn.png")) != cv2.imread(str(tmp_path / "plain.png"))).any()
 
 
+def test_images_and_videos_are_detected_in_tiles(model, tmp_path):
+    """Two tiles of 64 pixels in a frame of 96 by 64, four in an image of 100 by 100, and each of them as a whole."""
+    write_video(tmp_path / "video.mp4", 2)
+    Image.new("RGB", (100, 100), "white").save(tmp_path / "image.png")
+    counts = {}
+    for name, flags in (("plain", []), ("tiles", ["--tile", 64, "--overlap", 0.2])):
+        inputs = ["--input", tmp_path / "video.mp4", tmp_path / "image.png"]
+        main(model, *inputs, "--json", tmp_path / f"{name}.json", *LOW, *flags)
+        content = json.loads((tmp_path / f"{name}.json").read_text())
+        counts[name] = np.bincount([a["image_id"] for a in content["annotations"]])[1:].tolist()
+
+    assert counts["plain"] == [5, 5, 5], "TEST.DETECTIONS_PER_IMAGE"
+    assert all(10 <= number <= 15 for number in counts["tiles"][:2]) and 15 < counts["tiles"][2] <= 25, counts
+    with pytest.raises(InputError, match=r"TEST\.TILE\.SIZE: expected 0, or at least 32 pixels"):
+        main(model, *inputs, "--json", tmp_path / "no.json", "--tile", 8)
+
+
 def test_images_may_be_transparent_rotated_deep_or_gray(model, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()

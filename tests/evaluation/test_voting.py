@@ -106,3 +106,15 @@ def test_boxes_without_overlap_stay_to_the_last_bit():
 
     order = scores.argsort(descending=True)
     assert torch.equal(found.boxes, alone[order]) and torch.equal(found.scores, scores[order])
+
+
+@pytest.mark.parametrize("least", [None, 0.05])
+def test_voting_in_parts_equals_voting_at_once(monkeypatch, least):
+    """Large images have so many boxes that not all pairs fit into memory."""
+    boxes, scores, classes = random_boxes(5, 200)
+    at_once = vote(boxes, scores, classes, 0.5, least)
+
+    monkeypatch.setattr("atss.evaluation.augmentation.MAX_PAIRS", 1000)
+    found = vote(boxes, scores, classes, 0.5, least)
+
+    assert all(torch.equal(a, b) for a, b in zip(found, at_once, strict=True))

@@ -1,5 +1,6 @@
 """A trained model for inference: from image files or arrays to detections with class names."""
 
+import copy
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,11 +16,11 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from .checkpoints import Checkpointer, newest
-from .config import load_config
+from .config import check_tiles, load_config
 from .data import EvalResize
-from .data.image_io import read_image, to_rgb
+from .data.image_io import MAX_PIXELS, read_image, to_rgb
 from .errors import InputError
-from .evaluation import MultiScaleTest
+from .evaluation import for_testing
 from .modeling import for_inference
 
 # Images per batch on a GPU. A CPU gains from batches only with small models and images.
@@ -57,7 +58,8 @@ class ImageDetections:
 class Predictor:
     """A model with the weights in MODEL.WEIGHTS and the test-time input of its config.
 
-    INPUT.*_SIZE_TEST gives the size of the input, or TEST.AUG the sizes of multi-scale testing.
+    INPUT.*_SIZE_TEST gives the size of the input, or TEST.AUG the sizes of multi-scale testing, and TEST.TILE divides
+    images.
 
     Raises:
         InputError: the checkpoint is missing, damaged or of another model.
@@ -68,12 +70,15 @@ class Predictor:
             raise InputError("MODEL.WEIGHTS: name the checkpoint to use")
         model = build_model(cfg)
         Checkpointer(model, allow_pickle=cfg.MODEL.ATSS.ALLOW_PICKLE).load(cfg.MODEL.WEIGHTS)
-        self.model = for_inference(model)
-        self.divisor, self.resize = self.model.size_divisibility, EvalResize.of(cfg)
-        if cfg.TEST.AUG.ENABLED:
-            self.model, self.resize = MultiScaleTest.of(cfg, self.model), EvalResize(0, 0)
-        self.format, self.class_names = cfg.INPUT.FORMAT, class_names_of(cfg)
-        self.batch_size = GPU_BATCH_SIZE if cfg.MODEL.DEVICE.startswith("cuda") else 1
+        self.detector = for_inference(model)
+        self.divisor, self.format, self.class_names = model.size_divisibility, cfg.INPUT.FORMAT, class_names_of(cfg)
+        self.set_input(cfg)
+
+    def set_input(self, cfg: CfgNode) -> None:
+        """Take the test-time input from a config: INPUT.*_SIZE_TEST, TEST.AUG and TEST.TILE."""
+        self.cfg, self.model, self.resize = cfg, for_testing(cfg, self.detector), EvalResize.before_model(cfg)
+        # Tiles have batches of their own.
+        self.batch_size = GPU_BATCH_SIZE if cfg.MODEL.DEVICE.startswith("cuda") and not cfg.TEST.TILE.SIZE else 1
 
     @classmethod
     def load(
@@ -92,7 +97,12 @@ class Predictor:
         return cls(load_config(config_file, [*weights, *opts], read_datasets=False))
 
     def predict(
-        self, images: ImageLike | Iterable[ImageLike], min_score: float = 0.5, batch_size: int | None = None
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        min_score: float = 0.5,
+        batch_size: int | None = None,
+        tile: int | None = None,
+        overlap: float | None = None,
     ) -> ImageDetections | list[ImageDetections]:
         """Detect objects in an image, or in several.
 
@@ -100,12 +110,16 @@ class Predictor:
             images: path of a file, (H, W, 3) uint8 array in BGR order as in OpenCV, (H, W) uint8 grey array, or Pillow
                 image; or an iterable of such images, of any sizes, which gives a list.
             min_score: minimum score of a detection.
-            batch_size: maximum number of images per batch; by default 8 on a GPU and 1 on a CPU.
+            batch_size: maximum number of images per batch; by default 8 on a GPU, and 1 on a CPU or with tiles.
+            tile: height and width of tiles in pixels of the image, 0 for none; by default TEST.TILE.SIZE.
+            overlap: share of a tile that it has in common with the next one; by default TEST.TILE.OVERLAP.
 
         Raises:
-            InputError: a file cannot be read, or an array does not have the shape of an image.
+            InputError: a file cannot be read, an array does not have the shape of an image, or tiles are too small.
             TypeError: an argument is not an image.
         """
+        if tile is not None or overlap is not None:
+            return self.with_tiles(tile, overlap).predict(images, min_score, batch_size)
         batch_size = self.batch_size if batch_size is None else batch_size
         if batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {batch_size}")
@@ -117,25 +131,37 @@ class Predictor:
             detections += [self.to_detections(x, min_score) for x in instances]
         return detections
 
+    def with_tiles(self, tile: int | None = None, overlap: float | None = None) -> "Predictor":
+        """The same model with other tiles; arguments and errors as for `predict`."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        for key, value in {"SIZE": tile, "OVERLAP": overlap}.items():
+            if value is not None:
+                cfg.TEST.TILE[key] = value
+        check_tiles(cfg)
+        predictor = copy.copy(self)
+        predictor.set_input(cfg)
+        return predictor
+
     def __call__(self, image: ImageLike) -> Instances:
         """Detect objects in an image, given as in `predict`.
 
         Returns:
             instances on the CPU, in pixels of the image: `pred_boxes`, `scores`, `pred_classes`, sorted by score.
         """
-        return self.detect([self.prepare(bgr_image(image))])[0]
+        return self.detect([self.prepare(bgr_image(image, self.cfg.INPUT.MAX_PIXELS))])[0]
 
     def prepare(self, image: np.ndarray) -> dict:
         """Convert an image (H, W, 3), uint8 in BGR order, to the model's input."""
         height, width = image.shape[:2]
         image = image[:, :, ::-1] if self.format == "RGB" else image
-        resized = self.resize.get_transform(image).apply_image(image)
+        resized = image if self.resize is None else self.resize.get_transform(image).apply_image(image)
         tensor = torch.as_tensor(resized.transpose(2, 0, 1).copy())
         return {"image": tensor, "height": height, "width": width}
 
     def _prepare_numbered(self, number, image):
         try:
-            return self.prepare(bgr_image(image))
+            return self.prepare(bgr_image(image, self.cfg.INPUT.MAX_PIXELS))
         except (InputError, TypeError) as error:
             raise type(error)(f"image {number} of the list: {error}") from error
 
@@ -168,10 +194,13 @@ def class_names_of(cfg: CfgNode) -> list[str]:
     return list(cfg.MODEL.ATSS.CLASS_NAMES) or [f"class {i}" for i in range(cfg.MODEL.ATSS.NUM_CLASSES)]
 
 
-def bgr_image(image: ImageLike) -> np.ndarray:
-    """Convert a path, array or Pillow image to a (H, W, 3) uint8 array in BGR order; raises as `Predictor.predict`."""
+def bgr_image(image: ImageLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Convert a path, array or Pillow image to a (H, W, 3) uint8 array in BGR order; raises as `Predictor.predict`.
+
+    `max_pixels` is the maximum number of pixels of an image file.
+    """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
+        return read_image(image, max_pixels=max_pixels)
     if isinstance(image, Image.Image):
         return np.asarray(to_rgb(image))[:, :, ::-1]
     expected = "expected a path, a (H, W, 3) uint8 array in BGR order, a (H, W) uint8 array or a Pillow image"

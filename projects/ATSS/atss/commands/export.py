@@ -59,6 +59,8 @@ def main(args):
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"], read_datasets=False)
     if cfg.TEST.AUG.ENABLED:
         raise InputError("TEST.AUG.ENABLED: multi-scale testing cannot be exported; set it to False")
+    if cfg.TEST.TILE.SIZE:
+        raise InputError("TEST.TILE.SIZE: tiles cannot be exported; set it to 0")
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"--output {args.output}: is a file; name a folder")
     if args.int8 and args.format != "onnx":

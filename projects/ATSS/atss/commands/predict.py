@@ -32,6 +32,9 @@ def get_parser():
     parser.add_argument("--json", metavar="FILE", help="file for the detections, in COCO format")
     parser.add_argument("--confidence-threshold", type=float, default=0.5, help="minimum score of a detection")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per batch; default: 8 on a GPU, 1 on a CPU")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="detect in overlapping tiles of this size, too")
+    overlap = "share of a tile that it has in common with the next one; default 0.2"
+    parser.add_argument("--overlap", type=float, metavar="SHARE", help=overlap)
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values, such as MODEL.WEIGHTS model.pth"
     )
@@ -46,7 +49,9 @@ def main(args):
     paths = output_paths(sources, args.output) if args.output else []
     if not args.output and not args.json:
         check_screen()
-    predictor = Predictor.load(args.config_file, opts=args.opts)
+    predictor = Predictor.load(args.config_file, opts=[*args.opts, *tile_opts(args)])
+    for source in sources:
+        source.max_pixels = predictor.cfg.INPUT.MAX_PIXELS
     with contextlib.ExitStack() as stack:
         viewer = coco = None
         if args.json:
@@ -67,6 +72,12 @@ def main(args):
         raise InputError(
             f"{len(statistics.failed)} of {len(sources)} inputs could not be read completely; they are named above"
         )
+
+
+def tile_opts(args):
+    """The config keys and values that --tile and --overlap stand for."""
+    given = {"TEST.TILE.SIZE": args.tile, "TEST.TILE.OVERLAP": args.overlap}
+    return [text for key, value in given.items() if value is not None for text in (key, str(value))]
 
 
 def run(arguments=None):

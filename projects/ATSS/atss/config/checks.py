@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import os
+import re
 import shutil
 
 import torch
@@ -140,9 +141,27 @@ def check_config(cfg: CfgNode) -> None:
             "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler repeats the images of classes that less than "
             "DATALOADER.REPEAT_THRESHOLD of the images have: set that to a fraction, such as 0.1"
         )
+    check_tiles(cfg)
     for key in ("TEST.KEEP_BEST", "SOLVER.EARLY_STOP"):
         if values[key] and cfg.TEST.EVAL_PERIOD < 1:
             raise InputError(f"{key} follows evaluations: set TEST.EVAL_PERIOD to the iterations between them")
+
+
+def check_tiles(cfg: CfgNode) -> None:
+    """Check TEST.TILE of a config; raises an InputError that names the key."""
+    tile, anchors = cfg.TEST.TILE, cfg.MODEL.ATSS
+    # Detectron2 names a level after the binary logarithm of its stride.
+    levels = [int(digits[0]) for name in anchors.IN_FEATURES if (digits := re.findall(r"\d+$", name))]
+    least = anchors.ANCHOR_SCALE * 2 ** min(levels, default=0)
+    if type(tile.SIZE) is not int or 0 != tile.SIZE < least:
+        raise InputError(
+            f"TEST.TILE.SIZE: expected 0, or at least {least:g} pixels, the side of the smallest anchor "
+            f"(MODEL.ATSS.ANCHOR_SCALE), got {tile.SIZE!r}"
+        )
+    if type(tile.OVERLAP) not in (int, float) or not 0 <= tile.OVERLAP < 1:
+        raise InputError(f"TEST.TILE.OVERLAP: expected 0 or more and less than 1, got {tile.OVERLAP!r}")
+    if tile.BATCH_SIZE < 0:
+        raise InputError(f"TEST.TILE.BATCH_SIZE: expected 0 or a number of tiles, got {tile.BATCH_SIZE}")
 
 
 def check_precision(cfg: CfgNode) -> None:

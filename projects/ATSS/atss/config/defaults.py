@@ -162,6 +162,20 @@ def add_atss_config(cfg: CfgNode) -> None:
     cfg.TEST.AUG.MERGE = "nms"
     cfg.TEST.AUG.VOTE_THRESH = 0.66
 
+    cfg.TEST.TILE = tile = CfgNode()
+
+    # Detection in tiles, for large images and small objects: height and width of a tile in pixels of the original
+    # image, 0 for no tiles; and the share of a tile that it has in common with the next one, 0 or more and less than 1.
+    # Each tile is resized as INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST, or TEST.AUG, say. An image that is no larger
+    # than a tile is not divided.
+    tile.SIZE = 0
+    tile.OVERLAP = 0.2
+    # True to detect in the whole image, too, for objects that are larger than the overlap of two tiles. TEST.AUG.MERGE
+    # merges the boxes. Tiles and image give up to TEST.DETECTIONS_PER_IMAGE boxes each.
+    tile.WHOLE_IMAGE = True
+    # Tiles per batch; 0 for 8 on a GPU and 1 on a CPU.
+    tile.BATCH_SIZE = 0
+
     # Maximum number of pixels of an image, width times height; larger images are refused before they are decoded. The
     # default is Pillow's limit.
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS

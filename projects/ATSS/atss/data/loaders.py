@@ -60,11 +60,11 @@ def train_loader(cfg):
 
 
 def test_loader(cfg, name):
-    """The images of dataset `name`, once each; not resized if TEST.AUG resizes them itself."""
-    resize = [] if cfg.TEST.AUG.ENABLED else [EvalResize.of(cfg)]
+    """The images of dataset `name`, once each; resized as the model of the config expects them."""
+    resize = EvalResize.before_model(cfg)
     # The validation losses use the same images.
     dicts = read_dataset(name, keep=cfg.TEST.VALIDATION_LOSS)
-    mapper = BoxDatasetMapper(cfg, False, augmentations=resize)
+    mapper = BoxDatasetMapper(cfg, False, augmentations=[resize] if resize else [])
     return OnceThrough(dicts, mapper, 1, number_of_workers(cfg.DATALOADER.NUM_WORKERS))
 
 

@@ -42,6 +42,11 @@ class EvalResize(T.Augmentation):
         """Make one from INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST, INPUT.RESIZE_LIKE of a config."""
         return cls(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.RESIZE_LIKE)
 
+    @classmethod
+    def before_model(cls, cfg):
+        """What resizes test images before they reach the model: None if TEST.AUG or TEST.TILE take them as they are."""
+        return None if cfg.TEST.AUG.ENABLED or cfg.TEST.TILE.SIZE else cls.of(cfg)
+
     def get_transform(self, image):
         """The transform for an image (H, W, ...)."""
         return self.of_size(*image.shape[:2])

@@ -136,20 +136,32 @@ def draw(rng, style=SHAPES):
     ends, kind = np.cumsum([share for share, *_ in style.kinds]), rng.random()
     _, least, most, sides = style.kinds[int(np.searchsorted(ends[:-1], kind, side="right"))]
     number = int(rng.integers(least, most + 1)) if most else 0
-    objects, masks = [], []
+    objects, masks = [], []  # a mask has the visible pixels of an object, within its box
     for _ in range(number):
         label = int(rng.integers(len(CLASSES)))
-        mask, box = shape_mask(rng, label, width, height, sides, style.max_aspect_ratio)
-        is_hiding = any((other & ~mask).sum() < style.min_visible * full for other, full in masks)
+        box, mask = shape_mask(rng, label, width, height, sides, style.max_aspect_ratio)
+        shared = [(seen[window(box, *other[:2])], mask[window(other, *box[:2])]) for other, seen, _ in masks]
+        is_hiding = any(
+            seen.sum() - (part & new).sum() < style.min_visible * full
+            for (_, seen, full), (part, new) in zip(masks, shared, strict=True)
+        )
         if is_hiding or any(iou(box, other) > style.max_iou for _, other in objects):
             continue
-        masks = [(other & ~mask, full) for other, full in masks] + [(mask, mask.sum())]
+        for part, new in shared:
+            part &= ~new
+        masks.append((box, mask.copy(), mask.sum()))
         objects.append((label, box))
         hue, saturation, value = rng.random(), rng.uniform(0.75, 1), rng.uniform(0.6, 1)
         color = 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value))
-        pixels[mask] = color + rng.normal(0, 6, (int(mask.sum()), 3))
+        pixels[window(box)][mask] = color + rng.normal(0, 6, (int(mask.sum()), 3))
     pixels += rng.normal(0, 4, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), objects
+
+
+def window(box, left=0, top=0):
+    """Slices of the rows and columns of a box (x1, y1, x2, y2) in an array whose first pixel is at `left`, `top`."""
+    x1, y1, x2, y2 = box
+    return slice(max(y1 - top, 0), max(y2 - top, 0)), slice(max(x1 - left, 0), max(x2 - left, 0))
 
 
 def iou(a, b):
@@ -169,7 +181,7 @@ def background(rng, width, height):
 
 
 def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
-    """Mask (height, width) bool of a shape of a class at a random position, and its box (x1, y1, x2, y2), exclusive.
+    """A shape of a class at a random position: its box (x1, y1, x2, y2), exclusive, and its mask, bool, in the box.
 
     The square root of its area is drawn log-uniformly from the range `sides`, its aspect ratio log-uniformly up to
     `max_aspect_ratio` in either direction. Both sides are at least MIN_SIDE and at most those of the image.
@@ -178,7 +190,7 @@ def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
     root = np.exp(rng.uniform(-0.5, 0.5) * np.log(max_aspect_ratio))
     w, h = (int(np.clip(round(s), MIN_SIDE, limit)) for s, limit in ((side * root, width), (side / root, height)))
     x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
-    canvas = Image.new("1", (width, height))
+    canvas = Image.new("1", (x + w, y + h))
     pen = ImageDraw.Draw(canvas)
     corners = (x, y, x + w - 1, y + h - 1)
     name, outline = CLASSES[label], {"outline": 1, "width": max(2, round(0.14 * min(w, h)))}
@@ -192,6 +204,7 @@ def shape_mask(rng, label, width, height, sides, max_aspect_ratio):
     else:
         pen.rectangle((x + w // 2 - w // 6, y, x + (w - 1) // 2 + w // 6, y + h - 1), fill=1)
         pen.rectangle((x, y + h // 2 - h // 6, x + w - 1, y + (h - 1) // 2 + h // 6), fill=1)
-    mask = np.array(canvas)
+    mask = np.array(canvas.crop((x, y, x + w, y + h)))
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return mask, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return (x + box[0], y + box[1], x + box[2], y + box[3]), mask[window(box)]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..data.image_io import read_image
+from ..data.image_io import MAX_PIXELS, read_image
 from ..errors import InputError
 
 # The extensions that a folder is searched for.
@@ -46,17 +46,18 @@ class Frame(NamedTuple):
 
 
 class ImageFile:
-    """An image file: a stream of one frame."""
+    """An image file: a stream of one frame. `max_pixels` is the maximum number of its pixels."""
 
     is_video = is_live = False
     length = 1
+    max_pixels = MAX_PIXELS
 
     def __init__(self, path):
         self.path = path
 
     def frames(self):
         """Yield its `Frame`. An image that cannot be read raises `InputError`."""
-        yield Frame(self, self.path, read_image(self.path))
+        yield Frame(self, self.path, read_image(self.path, max_pixels=self.max_pixels))
 
 
 class Video:

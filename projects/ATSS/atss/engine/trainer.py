@@ -12,7 +12,7 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from ..checkpoints import Checkpointer, is_pretrained
 from ..config.yaml_file import flat
 from ..data import read_dataset, test_loader, train_loader, validation_loader
-from ..evaluation import MultiScaleTest, build_coco_evaluator, validation_losses
+from ..evaluation import build_coco_evaluator, for_testing, validation_losses
 from ..modeling import for_inference
 from ..utils.comm import agreeing, parallel
 from ..utils.randomness import seed_all
@@ -146,7 +146,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg, model, evaluators=None):
         model = for_inference(unwrapped(model))
-        results = super().test(cfg, MultiScaleTest.of(cfg, model) if cfg.TEST.AUG.ENABLED else model, evaluators)
+        results = super().test(cfg, for_testing(cfg, model), evaluators)
         if cfg.TEST.VALIDATION_LOSS:
             for name in cfg.DATASETS.TEST:
                 losses = validation_losses(model, validation_loader(cfg, name))

@@ -12,6 +12,8 @@ from ..data import EvalResize
 from ..modeling.inference import Detections, resize_boxes
 
 MERGES = ("nms", "vote", "soft_vote")
+# Pairs of boxes that are compared at once: a few hundred megabytes, however many boxes there are.
+MAX_PAIRS = 1 << 22
 
 
 class View(NamedTuple):
@@ -46,20 +48,15 @@ class MultiScaleTest(nn.Module):
     @classmethod
     def of(cls, cfg, model):
         """Build it from TEST.AUG of a config, for a model that may be wrapped for several processes."""
-        aug, atss, views = cfg.TEST.AUG, cfg.MODEL.ATSS, []
+        aug, views = cfg.TEST.AUG, []
         flips = (False, True) if aug.FLIP else (False,)
         ranges = aug.BOX_RANGES or [[0, np.inf]] * len(aug.MIN_SIZES)
         for size, (low, high) in zip(aug.MIN_SIZES, ranges, strict=True):
             max_size = cfg.INPUT.MAX_SIZE_TEST if size <= cfg.INPUT.MIN_SIZE_TEST else aug.MAX_SIZE
             resize = EvalResize(size, max_size, cfg.INPUT.RESIZE_LIKE)
             views += [View(resize, flip, low, high) for flip in flips]
-        merge = {
-            "nms": partial(nms, threshold=atss.NMS_THRESH_TEST),
-            "vote": partial(vote, threshold=aug.VOTE_THRESH),
-            "soft_vote": partial(vote, threshold=aug.VOTE_THRESH, least_soft_score=atss.SCORE_THRESH_TEST),
-        }[aug.MERGE]
         # Each view gives TEST.DETECTIONS_PER_IMAGE boxes; of the merged ones the paper's code keeps this many.
-        return cls(getattr(model, "module", model), views, merge, atss.TOPK_CANDIDATES_TEST)
+        return cls(getattr(model, "module", model), views, merge_of(cfg), cfg.MODEL.ATSS.TOPK_CANDIDATES_TEST)
 
     @torch.no_grad()
     def forward(self, batched_inputs):
@@ -74,7 +71,11 @@ class MultiScaleTest(nn.Module):
         merged = Detections(*(torch.cat(values) for values in zip(*found, strict=True)))
         if len(self.views) > 1:
             merged = Detections(*(values[: self.max_detections] for values in self.merge(*merged)))
-        return self.model.to_instances(merged, size, (x.get("height", image.shape[0]), x.get("width", image.shape[1])))
+        return self.to_instances(merged, size, (x.get("height", image.shape[0]), x.get("width", image.shape[1])))
+
+    def to_instances(self, detections, image_size, size):
+        """As `ATSS.to_instances`."""
+        return self.model.to_instances(detections, image_size, size)
 
     def detect_in_view(self, image, view, size):
         """Return the `Detections` of an image (H, W, 3) in a view, mirrored back, resized to `size` (height, width)."""
@@ -92,6 +93,16 @@ class MultiScaleTest(nn.Module):
             boxes = torch.stack([width - x2, y1, width - x1, y2], dim=1)
         boxes = resize_boxes(boxes, (height, width), size, self.model.head.box_coding.pixel_extent)
         return Detections(boxes, found.scores, found.pred_classes)
+
+
+def merge_of(cfg):
+    """The function of boxes (D, 4), scores (D,) and classes (D,) in TEST.AUG.MERGE; it returns `Detections`."""
+    aug, atss = cfg.TEST.AUG, cfg.MODEL.ATSS
+    return {
+        "nms": partial(nms, threshold=atss.NMS_THRESH_TEST),
+        "vote": partial(vote, threshold=aug.VOTE_THRESH),
+        "soft_vote": partial(vote, threshold=aug.VOTE_THRESH, least_soft_score=atss.SCORE_THRESH_TEST),
+    }[aug.MERGE]
 
 
 def nms(boxes, scores, classes, threshold):
@@ -120,19 +131,25 @@ def vote(boxes, scores, classes, threshold, least_soft_score=None):
     leaders = batched_nms(boxes, scores, classes, threshold)
     if not len(leaders):
         return Detections(boxes, scores, classes)
-    ious = box_iou(boxes[leaders], boxes) * (classes[leaders, None] == classes)
-    # Each box joins the best leader with enough overlap. batched_nms rounds coordinates: near the threshold, a box may
-    # overlap no leader enough, then it joins the nearest, and a leader may overlap another, then it leads all the same.
-    enough = ious > threshold
-    group = torch.where(enough.any(0), enough.int().argmax(0), ious.argmax(0))
+    group, overlap = [], []
+    for part in torch.arange(len(boxes), device=boxes.device).split(max(1, MAX_PAIRS // len(leaders))):
+        ious = box_iou(boxes[leaders], boxes[part]) * (classes[leaders, None] == classes[part])
+        # Each box joins the best leader with enough overlap. batched_nms rounds coordinates: near the threshold, a box
+        # may overlap no leader enough, then it joins the nearest.
+        enough = ious > threshold
+        group.append(torch.where(enough.any(0), enough.int().argmax(0), ious.argmax(0)))
+        overlap.append(ious.gather(0, group[-1][None])[0])
+    group, overlap = torch.cat(group), torch.cat(overlap)
+    # A leader may overlap another, then it leads all the same.
     group[leaders] = torch.arange(len(leaders), device=group.device)
+    overlap[leaders] = 1
     total = scores.new_zeros(len(leaders)).index_add_(0, group, scores)
     sums = torch.zeros_like(boxes[leaders]).index_add_(0, group, boxes * scores[:, None])
     alone = torch.bincount(group, minlength=len(leaders)) == 1
     merged = torch.where(alone[:, None], boxes[leaders], sums / total[:, None])
     found = [(merged, scores[leaders], classes[leaders])]
     if least_soft_score is not None:
-        soft_scores = scores * (1 - ious.gather(0, group[None])[0])
+        soft_scores = scores * (1 - overlap)
         keep = soft_scores >= least_soft_score
         found.append((boxes[keep], soft_scores[keep], classes[keep]))
     boxes, scores, classes = (torch.cat(values) for values in zip(*found, strict=True))
