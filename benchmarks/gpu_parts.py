@@ -54,7 +54,7 @@ def tests(bench):
         raise SystemExit(f"{collected.stdout[-3000:]}{collected.stderr[-3000:]}error: there are no tests")
     # Those of the kernels' interplay with the GPU come first.
     ids.sort(key=lambda test: not re.search("waits_for_the_gpu|on_a_gpu", test))
-    processes = min(len(ids), 2 if bench.quick else TEST_PROCESSES)
+    processes = min(len(ids), 1 if bench.quick else TEST_PROCESSES)
     groups = [ids[first::processes] for first in range(processes)]
     outcomes = {}
 

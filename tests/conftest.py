@@ -6,8 +6,6 @@ import os
 
 import pytest
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
 from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
@@ -19,6 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Without a GPU Triton's kernels run in its interpreter. It must be switched on before they are imported.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
 
 from atss.config import load_config
 from atss.data.shapes import generate
