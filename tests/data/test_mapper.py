@@ -177,7 +177,7 @@ def integers(number, annotation):
 
 
 def mixed(number, annotation):
-    annotation["bbox"][number % 4] = int(annotation["bbox"][number % 4]) + 1
+    annotation["bbox"] = [int(x) + 1 if i == number % 4 else x for i, x in enumerate(annotation["bbox"])]
 
 
 @pytest.mark.parametrize("change", [corners, integers, mixed])
