@@ -28,8 +28,8 @@ from PIL import Image
 
 import atss.data.mapper
 from atss.config import load_config, parse_with_opts
-from atss.data.augmentation_list import AUGMENTATIONS
-from atss.data.augmented_mapper import AugmentedMapper
+from atss.data.augmentations.mapper import AugmentedMapper
+from atss.data.augmentations.registry import AUGMENTATIONS
 from atss.data.loaders import train_dicts
 from atss.data.mapper import BoxDatasetMapper
 from atss.data.pixels import RESIZE_BACKENDS

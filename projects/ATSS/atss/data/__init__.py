@@ -1,6 +1,6 @@
 """Datasets by name, and the loaders that read them; importing this registers the generated images."""
 
-from .augmentation_list import make_augmentations
+from .augmentations.registry import make_augmentations
 from .catalog import read_dataset, register_coco_format, register_folder, register_folder_unseen
 from .loaders import check_data, test_loader, train_loader, validation_loader
 from .pixels import RESIZE_BACKENDS

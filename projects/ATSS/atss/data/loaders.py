@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import InputError
-from .augmented_mapper import AugmentedMapper
+from .augmentations.mapper import AugmentedMapper
 from .catalog import no_garbage_collection, read_dataset, table_of, warn
 from .inspection import inspect, rare_classes
 from .mapper import BoxDatasetMapper

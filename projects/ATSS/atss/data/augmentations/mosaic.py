@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 from detectron2.data import transforms as T
 
-from ..errors import InputError
+from ...errors import InputError
+from ..pixels import TorchPixels
 from .arguments import interval, number
 from .cut_objects import follow
 from .framing import fitting, plain_size, scaled_window
-from .pixels import TorchPixels
 
 
 class Mosaic:

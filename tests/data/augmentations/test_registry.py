@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atss.config import load_config
-from atss.data.augmentation_list import AUGMENTATIONS, make_augmentations
+from atss.data.augmentations.registry import AUGMENTATIONS, make_augmentations
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, ROOT
 

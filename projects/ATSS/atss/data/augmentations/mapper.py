@@ -4,13 +4,13 @@ import numpy as np
 from detectron2.config import configurable
 from detectron2.data import transforms as T
 
-from .augmentation import ImageInput
-from .augmentation_list import make_augmentations
+from ..augmentation import ImageInput
+from ..image_io import upright_size
+from ..mapper import BoxDatasetMapper, check_size
+from ..pixels import TorchPixels, read_pixels
 from .cut_objects import follow
 from .framing import Framing
-from .image_io import upright_size
-from .mapper import BoxDatasetMapper, check_size
-from .pixels import TorchPixels, read_pixels
+from .registry import make_augmentations
 
 
 class AugmentedMapper(BoxDatasetMapper):

@@ -11,10 +11,10 @@ from PIL import Image
 
 from atss.config import load_config
 from atss.data import train_loader, validation_loader
-from atss.data.augmentation_list import AUGMENTATIONS
-from atss.data.augmented_mapper import AugmentedMapper
-from atss.data.cut_objects import MIN_VISIBLE, follow
-from atss.data.framing import ScaleJitter, scaled_window
+from atss.data.augmentations.cut_objects import MIN_VISIBLE, follow
+from atss.data.augmentations.framing import ScaleJitter, scaled_window
+from atss.data.augmentations.mapper import AugmentedMapper
+from atss.data.augmentations.registry import AUGMENTATIONS
 from atss.data.loaders import train_dicts
 from atss.data.mapper import BoxDatasetMapper
 from atss.data.train_loader import MappedImages, Place

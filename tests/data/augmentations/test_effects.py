@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as v2
 
-from atss.data import effects
-from atss.data.effects import Blur, ColorJitter, Jpeg, Noise, Rotate, compressed, jittered
+from atss.data.augmentations import effects
+from atss.data.augmentations.effects import Blur, ColorJitter, Jpeg, Noise, Rotate, compressed, jittered
 from tests.data.test_mapper import photograph
 
 ALL = [ColorJitter(), Blur(p=1), Noise(p=1), Jpeg(p=1), Rotate(p=1)]

@@ -1,0 +1,1 @@
+"""The augmentations of INPUT.AUGMENTATIONS, and the mapper that applies them."""
