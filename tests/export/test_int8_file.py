@@ -13,6 +13,7 @@ from torchvision.ops import box_iou
 
 from atss.commands import export as command
 from atss.data import register_coco_format
+from atss.data.image_io import read_image
 from atss.errors import InputError
 from atss.export.onnx_file import load_onnx
 
@@ -46,11 +47,11 @@ def test_convolutions_but_the_predictors_have_weights_of_7_bits_per_channel(mode
 
 
 def matched(outputs, others):
-    """Share of the boxes of an image that others have, too: of the same class, with an IoU above 0.7."""
+    """Share of the boxes of an image that others have, too: of the same class, with an IoU above 0.5."""
     (boxes, scores, classes), (other_boxes, other_scores, other_classes) = outputs, others
     found = (scores > 0) & (scores >= scores[0] / 2)
     overlap = box_iou(boxes[found], other_boxes) * ((classes[found, None] == other_classes) & (other_scores > 0))
-    return (overlap.amax(1) > 0.7).float().mean()
+    return (overlap.amax(1) > 0.5).float().mean()
 
 
 def load_in_openvino(path):
@@ -61,15 +62,15 @@ def load_in_openvino(path):
 
 
 @pytest.mark.parametrize("load", [load_onnx, load_in_openvino])
-def test_it_finds_the_boxes_of_the_float_model(exported, load):
-    random = torch.Generator().manual_seed(0)
-    image = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 15, generator=random) * 255, scale_factor=10).byte()
-    inputs = image, torch.tensor([image.shape[2:]])
+def test_it_finds_the_boxes_of_the_float_model(exported, shapes, load):
+    expected, found = load_onnx(exported / "model.onnx"), load(exported / "model_int8.onnx")
+    shares = []
+    for path in Path(shapes["DATASETS.REGISTER"][1][2]).iterdir():
+        image = torch.from_numpy(read_image(path).transpose(2, 0, 1).copy())[None]
+        outputs = ([values[0] for values in run(image, torch.tensor([image.shape[2:]]))] for run in (expected, found))
+        shares.append(matched(*outputs))
 
-    expected, found = ([values[0] for values in run(*inputs)] for run in
-                       (load_onnx(exported / "model.onnx"), load(exported / "model_int8.onnx")))  # fmt: skip
-
-    assert matched(expected, found) > 0.8
+    assert len(shares) == 8 and np.mean(shares) > 0.5
 
 
 @pytest.mark.parametrize("after, bound, is_written", [(49.5, 1.0, True), (48.5, 1.0, False), (48.5, 2.0, True),
