@@ -20,7 +20,7 @@ if not torch.cuda.is_available():
 
 from atss.config import load_config
 from atss.data.shapes import generate
-from tests.helpers import DEMO_CONFIG, SHORT, TINY, pairs, run, train_command
+from tests.helpers import DEMO_CONFIG, SHORT, TINY, pairs, run_forked, train_command
 
 settings.register_profile("default", max_examples=2000, deadline=None)
 settings.register_profile("overnight", max_examples=1_000_000, deadline=None)
@@ -78,7 +78,7 @@ def finished_run(once, shapes):
 
     def fill(folder):
         settings = {**SHORT, **shapes, "OUTPUT_DIR": folder, "TEST.EVAL_PERIOD": 12, "MODEL.DEVICE": "cuda"}
-        result = run(*train_command(settings))
+        result = run_forked(*train_command(settings))
         (folder / "printed.txt").write_text(result.stdout + result.stderr)
 
     return once("finished_run", fill)

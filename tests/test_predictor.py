@@ -276,6 +276,21 @@ def test_a_run_needs_no_datasets_to_be_loaded(saved, paths):
         Predictor.load(config, "")
 
 
+def test_the_folder_of_a_run_gives_its_last_checkpoint(saved, paths):
+    config, weights = saved()
+    expected = Predictor.load(config, weights).predict(paths[0], min_score=0.0)
+    folder = weights.rename(weights.parent / "model_0000009.pth").parent
+    (folder / "last_checkpoint").write_text("model_0000009.pth")
+
+    assert_same(Predictor.load(folder).predict(paths[0], min_score=0.0), expected)
+
+    with pytest.raises(InputError, match=r"there\.pth"):
+        Predictor.load(folder, folder / "there.pth")
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty/config\.yaml: no such config file"):
+        Predictor.load(folder / "empty")
+
+
 def test_classes_without_names_are_numbered(saved, paths):
     none = pairs({"MODEL.ATSS.CLASS_NAMES": [], "DATASETS.TRAIN": "()", "DATASETS.TEST": "()"})
 

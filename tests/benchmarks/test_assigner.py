@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import peers
-from tests.helpers import run
+from tests.helpers import run_forked
 from tests.modeling.assigners.boxes import grid_of, naive_matches, random_boxes
 from tests.modeling.assigners.naive import naive_atss
 
@@ -25,7 +25,7 @@ def test_the_full_matrix_algorithm_is_algorithm_1(anchors):
 
 def test_it_prints_a_line_for_every_implementation_and_draws(tmp_path):
     image = tmp_path / "time.png"
-    result = run(
+    result = run_forked(
         "benchmarks/assigner.py", "--objects", 100, 1000, "--batch", 1, "--size", "64x96", "96x128", "--seconds", 0,
         "--anchors", 2, "--plot", image,
     )  # fmt: skip
@@ -39,7 +39,7 @@ def test_it_prints_a_line_for_every_implementation_and_draws(tmp_path):
 
 
 def test_it_measures_every_rule_that_is_asked_for():
-    result = run(
+    result = run_forked(
         "benchmarks/assigner.py", "--rule", "iou", "scale_range", "center_sampling", "topk_iou", "atss", "--objects", 3,
         "--batch", 2, "--size", "64x96", "--seconds", 0,
     )  # fmt: skip
@@ -54,14 +54,14 @@ def test_it_measures_every_rule_that_is_asked_for():
 
 
 def test_an_unknown_rule_is_refused():
-    result = run("benchmarks/assigner.py", "--rule", "fcos", check=False)
+    result = run_forked("benchmarks/assigner.py", "--rule", "fcos", check=False)
 
     assert result.returncode == 2 and "argument --rule: invalid choice: 'fcos'" in result.stderr
 
 
 @pytest.mark.parametrize("script", ["assigner.py", "agreement.py"])
 def test_a_folder_that_is_no_checkout_is_named(tmp_path, script):
-    result = run(f"benchmarks/{script}", "--paper", tmp_path, check=False)
+    result = run_forked(f"benchmarks/{script}", "--paper", tmp_path, check=False)
 
     assert result.returncode == 1
     assert result.stderr.strip().endswith(

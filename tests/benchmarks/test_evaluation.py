@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import evaluation
-from tests.helpers import run
+from tests.helpers import run_forked
 
 
 @pytest.mark.slow
 def test_output():
-    result = run("benchmarks/evaluation.py", "--images", 20)
+    result = run_forked("benchmarks/evaluation.py", "--images", 20)
 
     line = r"^ +{} +(list|file) +[\d.]+ +[\d.]+((?: +[\d.]+){{6}})$"
     ours, theirs = (re.findall(line.format(name), result.stdout, re.M) for name in ("this project", "pycocotools"))
@@ -41,6 +41,6 @@ def test_generated_images_are_like_coco_val():
 
 @pytest.mark.slow
 def test_an_invalid_setting_is_refused():
-    result = run("benchmarks/evaluation.py", "--spread", 100, check=False)
+    result = run_forked("benchmarks/evaluation.py", "--spread", 100, check=False)
 
     assert result.returncode == 2 and "argument --spread: invalid choice: 100" in result.stderr

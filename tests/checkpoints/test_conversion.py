@@ -17,7 +17,7 @@ from atss.commands import convert as convert_command
 from atss.config import load_config
 from atss.errors import InputError
 from tests.checkpoints import layouts
-from tests.helpers import error_line, file_size_limit, pairs, run
+from tests.helpers import error_line, file_size_limit, pairs, run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -570,7 +570,7 @@ def test_the_command_writes_all_or_nothing(tmp_path, coco_file):
     path = saved(tmp_path, layouts.mmdetection(SMALL, classes=2))
     output = tmp_path / "converted"
 
-    result = run("tools/convert_checkpoint.py", path, "--output", output)
+    result = run_forked("tools/convert_checkpoint.py", path, "--output", output)
 
     assert "of mmdetection; " in result.stdout and "8 filled in" in result.stdout
     assert sorted(p.name for p in output.iterdir()) == ["config.yaml", "keys.txt", "model.pth"]
@@ -582,16 +582,16 @@ def test_the_command_writes_all_or_nothing(tmp_path, coco_file):
     data = {"DATASETS.REGISTER": [["animals", annotations, images]], "DATASETS.TEST": ("animals",)}
     small = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 96, "OUTPUT_DIR": tmp_path / "out"}
     config, opts = ("--config-file", output / "config.yaml"), pairs({**data, "MODEL.ATSS.CLASS_NAMES": [], **small})
-    run("train_net.py", *config, "--eval-only", *opts)
+    run_forked("train_net.py", *config, "--eval-only", *opts)
     assert (tmp_path / "out/inference/coco_instances_results.json").is_file()
     drawn = tmp_path / "drawn"
-    run("demo/demo.py", *config, "--input", f"{images}/0.png", "--output", drawn, "--opts", *pairs(small))
+    run_forked("demo/demo.py", *config, "--input", f"{images}/0.png", "--output", drawn, "--opts", *pairs(small))
     assert (drawn / "0.png").is_file()
 
-    again = run("tools/convert_checkpoint.py", path, "--output", output, check=False)
+    again = run_forked("tools/convert_checkpoint.py", path, "--output", output, check=False)
     assert "is there already, and not an empty folder" in error_line(again)
     path.write_bytes(path.read_bytes()[:1000])
-    line = error_line(run("tools/convert_checkpoint.py", path, "--output", tmp_path / "other", check=False))
+    line = error_line(run_forked("tools/convert_checkpoint.py", path, "--output", tmp_path / "other", check=False))
     assert "truncated" in line and not (tmp_path / "other").exists()
     assert not list(tmp_path.glob("tmp*"))
 

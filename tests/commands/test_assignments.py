@@ -14,7 +14,7 @@ from atss.config import parse_with_opts
 from atss.errors import InputError
 from atss.modeling.assigners import ASSIGNER_REGISTRY, ATSSAssigner, ScaleRangeAssigner
 from atss.study.positives import Geometry, positives_of
-from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
+from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,9 @@ def main(shapes, *flags):
 
 
 def test_images_plot_table_and_bins(tiny_config, shapes, tmp_path):
-    result = run("tools/visualize_assignments.py", *arguments(shapes, "--images", 2, "--output", tmp_path / "out"))
+    result = run_forked(
+        "tools/visualize_assignments.py", *arguments(shapes, "--images", 2, "--output", tmp_path / "out")
+    )
 
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["0_000000.png", "1_000001.png", "positives.csv", "positives.png"]
@@ -134,6 +136,6 @@ def test_an_unreadable_image_is_one_line_of_error(coco_file, tmp_path):
     names = {f"DATASETS.{use}": ("bad_image",) for use in ("TRAIN", "TEST")}
     command = arguments({"DATASETS.REGISTER": [["bad_image", annotations, images]], **names}, "--output", tmp_path)
 
-    line = error_line(run("tools/visualize_assignments.py", *command, check=False))
+    line = error_line(run_forked("tools/visualize_assignments.py", *command, check=False))
 
     assert "0.png" in line and "cannot be read" in line

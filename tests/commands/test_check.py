@@ -10,7 +10,7 @@ from atss.commands import check as tool
 from atss.config import parse_with_opts
 from atss.data.inspection import Table
 from atss.errors import InputError
-from tests.helpers import DEMO_CONFIG, TINY, pairs, run
+from tests.helpers import DEMO_CONFIG, TINY, pairs, run_forked
 from tests.own_data import IMAGES, write_coco, write_text, write_voc, write_yolo
 
 
@@ -179,7 +179,7 @@ def test_wrong_arguments_are_refused_in_one_line(check, arguments, printed):
 def test_the_command_with_the_papers_model(tmp_path):
     write_coco(tmp_path / "pets", change=lambda c: [a.update(bbox=[5, 5, 0, 1]) for a in c["annotations"][1:]])
 
-    result = run("tools/check_dataset.py", tmp_path / "pets", check=False)
+    result = run_forked("tools/check_dataset.py", tmp_path / "pets", check=False)
 
     assert result.returncode == 0, result.stderr
     assert "resized to 800 pixels (INPUT.MIN_SIZE_TEST), 1333 at most" in result.stdout

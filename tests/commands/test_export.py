@@ -24,7 +24,7 @@ from atss.export import compare
 from atss.export.onnx_file import OPSET, load_onnx
 from atss.predictor import Predictor
 from tests.export.two_levels import make_detector
-from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run
+from tests.helpers import DEMO_CONFIG, TINY, error_line, pairs, run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def main(config, *flags):
 def exported(config, tmp_path_factory):
     """Folder of the files of a user's `--format onnx`, and what the command printed."""
     folder = tmp_path_factory.mktemp("out") / "exported"
-    return folder, run("tools/export_model.py", *arguments(config, "--output", folder))
+    return folder, run_forked("tools/export_model.py", *arguments(config, "--output", folder))
 
 
 def images_of(config):
@@ -284,7 +284,7 @@ def test_bad_input_is_named(config, tmp_path, settings, flags, what):
 def test_an_error_takes_one_line(config, tmp_path):
     command = arguments({**config, "MODEL.WEIGHTS": "nowhere.pth"}, "--output", tmp_path / "out")
 
-    assert "nowhere.pth" in error_line(run("tools/export_model.py", *command, check=False))
+    assert "nowhere.pth" in error_line(run_forked("tools/export_model.py", *command, check=False))
 
 
 def test_a_dozen_images_of_all_shapes_are_compared():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers import error_line, run
+from tests.helpers import error_line, run_forked
 from tests.report.runs import evaluated, log, make_run, random_boxes
 
 
@@ -10,7 +10,7 @@ from tests.report.runs import evaluated, log, make_run, random_boxes
 def test_it_prints_where_the_page_is(tmp_path):
     folder = make_run(tmp_path, *([x] for x in random_boxes(0)), [*log(3), evaluated(59, 20.0)])
 
-    result = run("tools/report.py", folder)
+    result = run_forked("tools/report.py", folder)
 
     assert result.stdout == f"{folder}/report.html\n" and result.stderr == ""
     assert (folder / "report.html").stat().st_size > 100_000
@@ -18,6 +18,6 @@ def test_it_prints_where_the_page_is(tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_without_a_run_is_one_line_of_error(tmp_path):
-    line = error_line(run("tools/report.py", tmp_path, check=False))
+    line = error_line(run_forked("tools/report.py", tmp_path, check=False))
 
     assert f"{tmp_path}: not the folder of a run" in line

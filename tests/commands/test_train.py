@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import SHORT, error_line, run, train, train_command
+from tests.helpers import SHORT, error_line, run_forked, train, train_command
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def test_one_warning_if_there_is_no_gpu(finished_run):
 def test_eval_only_gives_the_results_of_the_evaluation_after_training(finished_run, shapes, tmp_path):
     settings = {**SHORT, **shapes, "OUTPUT_DIR": tmp_path, "MODEL.WEIGHTS": finished_run / "model_final.pth"}
 
-    result = run(*train_command(settings, "--eval-only"))
+    result = run_forked(*train_command(settings, "--eval-only"))
 
     assert len(json.loads((tmp_path / DETECTIONS).read_text())) > 50
     assert (tmp_path / DETECTIONS).read_bytes() == (finished_run / DETECTIONS).read_bytes()
@@ -151,13 +151,13 @@ def test_an_unreadable_image_stops_training_with_one_line(animals, tmp_path):
     settings = {**animals(), "DATALOADER.NUM_WORKERS": 2}
     (tmp_path / "images/1.png").write_bytes(b"no image")
 
-    line = error_line(run(*train_command(settings), check=False))
+    line = error_line(run_forked(*train_command(settings), check=False))
 
     assert "1.png" in line and "cannot be read" in line
     assert not (tmp_path / "out/model_final.pth").exists()
 
 
 def test_more_gpus_than_there_are_gets_one_line(shapes):
-    line = error_line(run(*train_command({**SHORT, **shapes}, "--num-gpus", "64"), check=False))
+    line = error_line(run_forked(*train_command({**SHORT, **shapes}, "--num-gpus", "64"), check=False))
 
     assert "--num-gpus 64" in line

@@ -17,13 +17,15 @@ from pycocotools.coco import COCO
 from atss.errors import InputError
 from atss.utils.drawing import MIN_LONG_SIDE
 from tests.demo.helpers import LOW, arguments, frames_of, images_of, main, write_video
-from tests.helpers import ROOT, run
+from tests.helpers import ROOT, run_forked
 
 pytestmark = pytest.mark.slow
 
 
 def test_all_images_of_a_folder_are_drawn(model, shapes, tmp_path):
-    result = run("demo/demo.py", *arguments(model, "--input", images_of(shapes), "--output", tmp_path / "out", *LOW))
+    result = run_forked(
+        "demo/demo.py", *arguments(model, "--input", images_of(shapes), "--output", tmp_path / "out", *LOW)
+    )
 
     written = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in written] == [f"{i:06d}.png" for i in range(8)]

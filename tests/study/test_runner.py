@@ -45,7 +45,7 @@ with open(os.path.join(folder, "metrics.json"), "a") as file:
 def go(tmp_path, monkeypatch, shapes):
     """Function: arguments -> runs the study's command with the stand-in."""
     (tmp_path / "train.py").write_text(TRAIN)
-    monkeypatch.setattr(study, "TRAIN", (sys.executable, tmp_path / "train.py"))
+    monkeypatch.setattr(study, "TRAIN", (sys.executable, str(tmp_path / "train.py")))
     monkeypatch.setattr(runner, "PERIOD", 0.01)
 
     def run(*args, opts=()):

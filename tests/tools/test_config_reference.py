@@ -9,7 +9,7 @@ import config_reference
 from atss import add_atss_config
 from atss.config.yaml_file import flat
 from atss.errors import InputError
-from tests.helpers import ROOT, error_line, run
+from tests.helpers import ROOT, error_line, run_forked
 
 
 def add_keys(cfg):
@@ -98,4 +98,6 @@ def test_check_says_where_the_page_is_old_or_missing(tmp_path):
 
 @pytest.mark.slow
 def test_from_the_command_line_an_old_page_is_one_line(tmp_path):
-    assert "not current" in error_line(run("tools/config_reference.py", "--check", "--output", tmp_path, check=False))
+    assert "not current" in error_line(
+        run_forked("tools/config_reference.py", "--check", "--output", tmp_path, check=False)
+    )

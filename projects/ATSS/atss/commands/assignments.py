@@ -1,6 +1,6 @@
 """Draw the positives of label assignment rules, and plot positives per object by size and shape (section 3.2).
 
-    atss assignments --config-file configs/atss_R_50_FPN_1x.yaml --output drawn/
+    atss assignments --config-file atss_R_50_FPN_1x.yaml --output drawn/
 
 draws some images of the dataset, one column per rule and one row per level, and writes positives.png and positives.csv
 for all of its objects. No weights are needed.

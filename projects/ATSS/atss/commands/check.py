@@ -10,7 +10,6 @@ training would refuse the dataset.
 import argparse
 import os
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from ..errors import InputError, one_line_errors
 from ..study.positives import Geometry, on_cpu
 from ..utils.drawing import class_colors, draw_boxes, mosaic
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs/atss_R_50_FPN_1x.yaml"
+CONFIG = "atss_R_50_FPN_1x.yaml"
 # Lower edges of the histograms' bins. Sizes are square roots of areas in pixels, SIZES those of COCO.
 SIZES = {0: "small", 32: "medium", 96: "large"}
 SIDES = (0, 8, 16, 32, 64, 96, 128, 256, 512)
@@ -52,7 +51,7 @@ def get_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: the datasets of the config")
     parser.add_argument("--output", metavar="DIR", help="folder for labels.jpg and histograms.png")
-    parser.add_argument("--config-file", default=str(CONFIG), metavar="FILE", help=f"default: {CONFIG.name}")
+    parser.add_argument("--config-file", default=CONFIG, metavar="FILE", help=f"default: {CONFIG}")
     parser.add_argument("--quick", action="store_true", help="do not open the images")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
     return parser

@@ -1,6 +1,6 @@
 """Run the tables of the paper's experiments with any base config, dataset and schedule.
 
-    atss study --table 3 --config-file configs/atss_R_50_FPN_1x.yaml --num-gpus 8
+    atss study --table 3 --config-file atss_R_50_FPN_1x.yaml --num-gpus 8
 
 Rows run one after another. The same command skips finished rows and resumes an interrupted one.
 """
