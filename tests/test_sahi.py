@@ -1,5 +1,8 @@
 """sahi's AutoDetectionModel runs a trained model, whole and in slices."""
 
+import os
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +32,8 @@ def predictor(tiny_config, tmp_path):
 @pytest.fixture
 def model(predictor, tmp_path):
     paths = {"config_path": str(tmp_path / "config.yaml"), "model_path": str(tmp_path / "model.pth")}
-    return AutoDetectionModel.from_pretrained("atss", **paths, device="cpu", confidence_threshold=0.0)
+    with patch.dict(os.environ):  # for the device "cpu", sahi hides all GPUs
+        return AutoDetectionModel.from_pretrained("atss", **paths, device="cpu", confidence_threshold=0.0)
 
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)

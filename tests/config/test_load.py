@@ -186,6 +186,7 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         ("TEST.TILE.OVERLAP 1.0", ["TEST.TILE.OVERLAP", "less than 1", "1.0"]),
         ("TEST.TILE.OVERLAP -0.1", ["TEST.TILE.OVERLAP", "-0.1"]),
         ("TEST.TILE.OVERLAP .nan", ["TEST.TILE.OVERLAP", "nan"]),
+        ("TEST.TILE.SIZE 64 INPUT.MIN_SIZE_TEST 0", ["TEST.TILE.WHOLE_IMAGE False", "INPUT.MIN_SIZE_TEST"]),
         ("TEST.TILE.BATCH_SIZE -1", ["TEST.TILE.BATCH_SIZE", "-1"]),
         ("TEST.KEEP_BEST True", ["TEST.KEEP_BEST", "TEST.EVAL_PERIOD"]),
         ("SOLVER.EMA_DECAY 1.0", ["SOLVER.EMA_DECAY", "less than 1", "got 1.0"]),

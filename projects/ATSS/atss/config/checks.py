@@ -160,6 +160,11 @@ def check_tiles(cfg: CfgNode) -> None:
         )
     if type(tile.OVERLAP) not in (int, float) or not 0 <= tile.OVERLAP < 1:
         raise InputError(f"TEST.TILE.OVERLAP: expected 0 or more and less than 1, got {tile.OVERLAP!r}")
+    if tile.SIZE and tile.WHOLE_IMAGE and not (cfg.INPUT.MIN_SIZE_TEST or cfg.TEST.AUG.ENABLED):
+        raise InputError(
+            "TEST.TILE.WHOLE_IMAGE: with INPUT.MIN_SIZE_TEST 0 the whole image would reach the model in its full size: "
+            "set TEST.TILE.WHOLE_IMAGE False"
+        )
     if tile.BATCH_SIZE < 0:
         raise InputError(f"TEST.TILE.BATCH_SIZE: expected 0 or a number of tiles, got {tile.BATCH_SIZE}")
 
