@@ -151,7 +151,7 @@ def check_tiles(cfg: CfgNode) -> None:
     """Check TEST.TILE of a config; raises an InputError that names the key."""
     tile, anchors = cfg.TEST.TILE, cfg.MODEL.ATSS
     # Detectron2 names a level after the binary logarithm of its stride.
-    levels = [int(digits[0]) for name in anchors.IN_FEATURES if (digits := re.findall(r"\d+$", name))]
+    levels = [int(digits[0]) for name in anchors.IN_FEATURES if (digits := re.findall(r"\d{1,2}$", str(name)))]
     least = anchors.ANCHOR_SCALE * 2 ** min(levels, default=0)
     if type(tile.SIZE) is not int or 0 != tile.SIZE < least:
         raise InputError(
