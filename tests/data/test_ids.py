@@ -41,6 +41,11 @@ def name(number):
     return f"image {number}"
 
 
+def digest(number):
+    """A text of an integer of 64 bits without sign, as hash functions give them; 63 bits hold some of them."""
+    return str(2**63 - 1 + number)
+
+
 IMAGES, CLASSES = "ids of images that are no integers", "ids of categories that are no integers"
 
 
@@ -52,6 +57,7 @@ IMAGES, CLASSES = "ids of images that are no integers", "ids of categories that 
         (ids(image_ids=str), {IMAGES: 3}, None),
         (ids(images=float, image_ids=str), {IMAGES: 6}, None),
         (ids(images=name, image_ids=name), {IMAGES: 6}, {"image_id": {n: name(n) for n in range(3)}}),
+        (ids(images=digest, image_ids=digest), {IMAGES: 6}, {"image_id": {n: digest(n) for n in range(3)}}),
         (ids(category_ids=float), {CLASSES: 3}, None),
         (ids(categories=str, category_ids=str), {CLASSES: 5}, {"category_id": {3: "3", 7: "7"}}),
         (ids(categories=hex, category_ids=hex), {CLASSES: 5}, {"category_id": {0: "0x3", 1: "0x7"}}),
