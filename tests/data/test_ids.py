@@ -91,6 +91,15 @@ def test_ids_that_do_not_agree_or_repeat_are_errors(read, change, kind):
     assert kind in read(change)[1]
 
 
+def test_ids_of_any_length_make_a_short_message(coco_file):
+    path, _ = coco_file(lambda c: c["categories"][0].update(id="long" * 10_000))
+
+    _, problems = sound_content(json.loads(Path(path).read_text()))
+
+    (unknown,) = (problem for problem in problems if problem.kind == "annotations of unknown classes")
+    assert len(unknown.line()) < 1000
+
+
 @pytest.mark.parametrize("own", [[1, 1, 1], [None, 2, 3], ["a", "b", "c"], [2**63, 1, 2], [[], {}, True]])
 def test_annotations_are_numbered_where_their_ids_are_not_different_integers(read, own):
     content, problems = read(lambda c: [a.update(id=new) for a, new in zip(c["annotations"], own, strict=True)])
