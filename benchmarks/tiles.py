@@ -1,6 +1,6 @@
 """What tiles gain on small objects in large images: AP, AP of small and medium objects, and seconds per image.
 
-    python benchmarks/tiles.py                       # about ten minutes on one CPU core
+    python benchmarks/tiles.py                       # seven minutes of one CPU core
 
 Draws images of 2,048 pixels with 60 to 100 objects of 8 to 64 pixels, and trains the demo's small model twice, with
 equal numbers of iterations, images per batch and pixels per image: on whole images, resized to --size pixels, and on

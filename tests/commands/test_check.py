@@ -12,6 +12,7 @@ from atss.commands import augmented
 from atss.commands import check as tool
 from atss.config import load_config, parse_with_opts
 from atss.data.inspection import Table
+from atss.data.train_loader import TrainLoader
 from atss.errors import InputError
 from tests.helpers import DEMO_CONFIG, TINY, pairs, run_forked
 from tests.own_data import IMAGES, write_coco, write_text, write_voc, write_yolo
@@ -237,6 +238,17 @@ def test_augmented_images_are_those_of_training(check, tmp_path):
     assert check(*arguments)[0] == 1 and not (tmp_path / "out/augmented.jpg").exists()
     with pytest.raises(InputError, match="--augmented: name the folder"):
         check(*arguments[:3])
+
+
+def test_no_more_batches_are_made_than_are_drawn(tmp_path, monkeypatch):
+    write_coco(tmp_path / "pets")
+    made, batch = [], TrainLoader.batch
+    monkeypatch.setattr(TrainLoader, "batch", lambda loader, number: made.append(number) or batch(loader, number))
+    keys = {**TINY, "DATASETS.FOLDER": tmp_path / "pets", "SOLVER.IMS_PER_BATCH": 10}
+
+    augmented.augmented_sheet(DEMO_CONFIG, pairs(keys))
+
+    assert made == [0, 1], "16 images"
 
 
 def test_the_sheet_shows_objects_and_regions_without_loss(tmp_path):

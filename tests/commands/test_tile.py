@@ -34,6 +34,21 @@ def test_every_split_of_a_dataset_of_any_format_is_cut(tmp_path, write, capsys):
     assert "Written: " in capsys.readouterr().out
 
 
+def test_a_split_may_be_called_annotations(tmp_path):
+    """After its file, where another one names a split."""
+    write_coco(tmp_path / "cells")
+    (tmp_path / "cells/annotations/val.json").rename(tmp_path / "cells/annotations/annotations.json")
+
+    tile(tmp_path / "cells", tmp_path / "tiles", "--size", 32)
+
+    splits = find_dataset(str(tmp_path / "tiles")).splits
+    assert list(splits) == ["train", "annotations"]
+    for name, source in splits.items():
+        content = source.read()
+        assert content.image_folder == str(tmp_path / "tiles" / name) and not content.problems
+        assert {i["file_name"] for i in content.coco["images"]} <= set(os.listdir(content.image_folder))
+
+
 def test_the_same_dataset_gives_the_same_files(tmp_path):
     write_coco(tmp_path / "cells")
     for output in ("a", "b"):

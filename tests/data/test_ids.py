@@ -41,6 +41,11 @@ def name(number):
     return f"image {number}"
 
 
+def digest(number):
+    """A text of an integer of 64 bits without sign, as hash functions give them; 63 bits hold some of them."""
+    return str(2**63 - 1 + number)
+
+
 IMAGES, CLASSES = "ids of images that are no integers", "ids of categories that are no integers"
 
 
@@ -52,6 +57,7 @@ IMAGES, CLASSES = "ids of images that are no integers", "ids of categories that 
         (ids(image_ids=str), {IMAGES: 3}, None),
         (ids(images=float, image_ids=str), {IMAGES: 6}, None),
         (ids(images=name, image_ids=name), {IMAGES: 6}, {"image_id": {n: name(n) for n in range(3)}}),
+        (ids(images=digest, image_ids=digest), {IMAGES: 6}, {"image_id": {n: digest(n) for n in range(3)}}),
         (ids(category_ids=float), {CLASSES: 3}, None),
         (ids(categories=str, category_ids=str), {CLASSES: 5}, {"category_id": {3: "3", 7: "7"}}),
         (ids(categories=hex, category_ids=hex), {CLASSES: 5}, {"category_id": {0: "0x3", 1: "0x7"}}),
@@ -83,6 +89,15 @@ def test_ids_that_agree_are_made_integers(read, coco_file, change, kinds, own_id
 )
 def test_ids_that_do_not_agree_or_repeat_are_errors(read, change, kind):
     assert kind in read(change)[1]
+
+
+def test_ids_of_any_length_make_a_short_message(coco_file):
+    path, _ = coco_file(lambda c: c["categories"][0].update(id="long" * 10_000))
+
+    _, problems = sound_content(json.loads(Path(path).read_text()))
+
+    (unknown,) = (problem for problem in problems if problem.kind == "annotations of unknown classes")
+    assert len(unknown.line()) < 1000
 
 
 @pytest.mark.parametrize("own", [[1, 1, 1], [None, 2, 3], ["a", "b", "c"], [2**63, 1, 2], [[], {}, True]])

@@ -59,6 +59,20 @@ def test_two_paths_are_not_found_at_the_same_image(folder, paths, taken):
     assert problem.examples[-1] == f"{paths[-1]!r} could be '0.png', as another path"
 
 
+@pytest.mark.parametrize("top", ["C:\\cells\\", "D:\\elsewhere\\0\\"])
+def test_the_time_does_not_grow_with_the_square_of_the_images_that_have_one_name(tmp_path, monkeypatch, top):
+    """As where each image has a folder of its own."""
+    for number in range(50):
+        write_text(tmp_path / f"{number}/image.png", "")
+    calls = []
+    monkeypatch.setattr("atss.data.image_paths.splits_in", lambda parts: calls.append(parts) or {"train"})
+
+    moved, _ = locate_images([f"{top}{number}\\image.png" for number in range(50)], str(tmp_path))
+
+    assert moved == {f"{top}{number}\\image.png": f"{number}/image.png" for number in range(50)}
+    assert len(calls) <= 4 * 50
+
+
 def test_all_of_a_dataset_make_one_line_each(folder):
     _, problems = locate_images(["0.png", "a\\1.png", "x\\b\\1.png", "y\\2.png", "D:\\1.png"], folder)
 

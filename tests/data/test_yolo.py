@@ -170,3 +170,13 @@ def test_images_of_the_same_name_in_a_list_of_another_computer_are_not_guessed(f
 
     with pytest.raises(InputError, match=r"train\.txt: lists 'D:/a\.png' could be .* \(1 of 2 images\)"):
         read(folder)
+
+
+def test_names_of_folders_with_control_characters_make_one_line(tmp_path):
+    write_image(tmp_path / "ima\n\x1b[31mges/a.png", (64, 48))
+    write_text(tmp_path / "data.yaml", 'names: [cat]\ntrain: "/elsewhere/ima\\n\\e[31mges"\n')
+
+    moved, unlabeled = read(tmp_path).problems
+
+    assert moved.examples[0].endswith("/ima\\n\\x1b[31mges"), "which is found by its name"
+    assert all(example.isprintable() for problem in (moved, unlabeled) for example in problem.examples)

@@ -57,6 +57,8 @@ def test_images_and_videos_are_detected_in_tiles(model, tmp_path):
     assert all(10 <= number <= 15 for number in counts["tiles"][:2]) and 15 < counts["tiles"][2] <= 25, counts
     with pytest.raises(InputError, match=r"TEST\.TILE\.SIZE: expected 0, or at least 32 pixels"):
         main(model, *inputs, "--json", tmp_path / "no.json", "--tile", 8)
+    with pytest.raises(InputError, match=r"--overlap 0\.3: .* add --tile"):
+        main(model, *inputs, "--json", tmp_path / "no.json", "--overlap", 0.3)
 
 
 def test_images_may_be_transparent_rotated_deep_or_gray(model, tmp_path):

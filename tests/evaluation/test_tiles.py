@@ -122,22 +122,24 @@ def test_objects_at_the_border_of_the_image_are_not_cut_there():
 
 
 @pytest.mark.parametrize(
-    ("other", "label", "is_part"),
+    ("other", "label", "score", "is_part"),
     [
-        ([80, 0, 110, 20], 0, True),
-        ([80, 0, 110, 20], 1, False),  # another class
-        ([89, 0, 130, 20], 0, True),
-        ([91, 0, 130, 20], 0, False),  # covers 45 percent
-        ([50, 0, 100, 20], 0, False),  # does not extend further on the right
-        ([85, 0, 104, 20], 0, False),  # smaller
+        ([80, 0, 110, 20], 0, 0.8, True),
+        ([80, 0, 110, 20], 1, 0.8, False),  # another class
+        ([80, 0, 110, 20], 0, 0.3, True),
+        ([80, 0, 110, 20], 0, 0.2, False),  # less than a quarter of 0.9
+        ([89, 0, 130, 20], 0, 0.8, True),
+        ([91, 0, 130, 20], 0, 0.8, False),  # covers 45 percent
+        ([50, 0, 100, 20], 0, 0.8, False),  # does not extend further on the right
+        ([85, 0, 104, 20], 0, 0.8, False),  # smaller
     ],
 )
-def test_what_a_box_that_ends_at_the_right_border_of_a_tile_is_part_of(other, label, is_part):
+def test_what_a_box_that_ends_at_the_right_border_of_a_tile_is_part_of(other, label, score, is_part):
     boxes = torch.tensor([[80.0, 0, 100, 20], other])
     cut = torch.zeros(2, 4, dtype=torch.bool)
     cut[0, 2] = True
 
-    found = tiles.without_parts(Detections(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, label])), cut)
+    found = tiles.without_parts(Detections(boxes, torch.tensor([0.9, score]), torch.tensor([0, label])), cut)
 
     assert torch.equal(found.boxes, boxes[1:] if is_part else boxes)
 

@@ -123,7 +123,8 @@ BAD = {
     "too large": ("POST", "/detect", bytes(1_000_001), {}, 413, "1000001 bytes, more than the 1000000"),
     "too large, in chunks": ("POST", "/detect", [bytes(300_000)] * 5, {}, 413, "more than 1000000 bytes"),
     "form": ("POST", "/detect", JPEG, MULTIPART, 415, "--data-binary"),
-    "threshold": ("POST", "/detect?threshold=2", JPEG, {}, 422, "threshold"),
+    "threshold": ("POST", "/detect?threshold=2", JPEG, {}, 422, "threshold: Input should be"),
+    "no number": ("POST", "/detect?threshold=nan", JPEG, {}, 422, "threshold: Input should be"),
     "method": ("GET", "/detect", None, {}, 405, "Method Not Allowed"),
     "path": ("POST", "/nowhere", JPEG, {}, 404, "Not Found"),
 }  # fmt: skip
@@ -133,7 +134,7 @@ BAD = {
 def test_what_cannot_be_answered_gets_one_line(server, method, path, body, headers, status, words):
     answered, _, answer = ask(server, body, method, path, headers)
 
-    assert answered == status and words in json.dumps(answer["detail"])
+    assert answered == status and isinstance(answer["detail"], str) and words in answer["detail"]
 
 
 def test_a_body_without_a_length(server):

@@ -34,7 +34,7 @@ def one_line_errors():
         # Errors from a data loader's worker begin with its traceback.
         line = str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
         # File names can contain control characters.
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        line = printable(line)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
@@ -59,6 +59,11 @@ def _has_traceback(record):
     error = record.exc_info and record.exc_info[1]
     no_space = isinstance(error, OSError) and error.errno in NO_SPACE
     return not (isinstance(error, InputError) or no_space or is_end_of_another(error))
+
+
+def printable(text: str) -> str:
+    """A text in one line, in which characters that cannot be printed are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:

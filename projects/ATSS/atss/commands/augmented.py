@@ -1,5 +1,7 @@
 """Draws training images as the detector receives them."""
 
+from itertools import chain, count, islice
+
 import numpy as np
 
 from ..config import load_config
@@ -17,9 +19,9 @@ def augmented_sheet(config_file, opts):
     Raises InputError as training.
     """
     cfg = load_config(config_file, [*opts, "MODEL.DEVICE", "cpu"])
-    loader, records = train_loader(cfg), []
-    for number in range(COLUMNS * ROWS):
-        records += loader.batch(number)[: COLUMNS * ROWS - len(records)]
+    loader = train_loader(cfg)
+    images = chain.from_iterable(map(loader.batch, count()))
+    records = list(islice(images, COLUMNS * ROWS))
     titles = [record["file_name"].replace("\\", "/").rpartition("/")[2] for record in records]
     return mosaic([drawn(record, cfg) for record in records], COLUMNS, titles=titles)
 

@@ -50,6 +50,8 @@ def main(args):
     if not args.output and not args.json:
         check_screen()
     predictor = Predictor.load(args.config_file, opts=[*args.opts, *tile_opts(args)])
+    if args.overlap is not None and not predictor.cfg.TEST.TILE.SIZE:
+        raise InputError(f"--overlap {args.overlap:g}: of tiles, which have no size; add --tile")
     for source in sources:
         source.max_pixels = predictor.cfg.INPUT.MAX_PIXELS
     with contextlib.ExitStack() as stack:

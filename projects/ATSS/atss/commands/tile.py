@@ -84,7 +84,7 @@ def cut_split(cutter, name, folder, split):
     category_ids = list(metadata.thing_dataset_id_to_contiguous_id)
     categories = dict(zip(category_ids, metadata.thing_classes, strict=True))
     tiles = os.path.join(folder, split)
-    os.makedirs(tiles)
+    os.makedirs(tiles, exist_ok=True)  # a split may be called "annotations"
     return write_coco(
         os.path.join(folder, "annotations", f"{split}.json"), categories, cutter.cut(dicts, category_ids, tiles)
     )

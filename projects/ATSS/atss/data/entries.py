@@ -84,7 +84,7 @@ def completion(images, categories, sizes):
     `images` and `categories` are sets of ids; `sizes` is a dict from the ids of valid images to (height, width).
     """
     order = sorted(categories, key=lambda own: (type(own) is str, own))
-    some = ", ".join(map(str, order[:10])) + (", ..." if len(order) > 10 else "")
+    some = ", ".join(map(SHORT.repr, order[:10])) + (", ..." if len(order) > 10 else "")
 
     def complete(annotation):
         image, category = unified(annotation.get("image_id")), unified(annotation.get("category_id"))

@@ -14,10 +14,10 @@ def is_integer(value):
 
 
 def unified(value):
-    """The integer that an id stands for, 3 for "3" and 3.0; other values as they are."""
-    if type(value) is int:
-        return value
-    if (type(value) is float and value.is_integer()) or (type(value) is str and INTEGER.fullmatch(value)):
+    """The integer that an id stands for, 3 for "3" and 3.0; other values as they are, and texts of larger integers."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is str and INTEGER.fullmatch(value) and is_integer(int(value)):
         return int(value)
     return value
 

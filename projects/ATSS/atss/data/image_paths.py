@@ -4,11 +4,14 @@ import os
 import re
 from collections import Counter, defaultdict
 from functools import cache
+from itertools import islice
 
 from .problems import problems_of, quoted
 from .sources import list_folder, split_of
 
 DRIVE = re.compile("[a-zA-Z]:/")
+# Characters of a path that systems open, at most.
+LONGEST = 4096
 
 
 def with_slashes(path):
@@ -69,12 +72,25 @@ def locate_images(paths, folder, taken=()):
 
 
 def candidates(path, files):
-    """Those of the files of a path's name, all paths with slashes, that can be its image."""
+    """Those of the files of a path's name, all paths with slashes, that can be its image: two of them at most.
+
+    `files` is a dict, or another collection that is fast to look into: thousands of folders may have the same name in
+    them.
+    """
     parts = parts_of(path)
     splits = splits_in(parts)
-    files = [file for file in files if not splits or splits_in(file.split("/")) <= splits]
-    ends = [file for file in files if "/" in file and file.split("/") == parts[-file.count("/") - 1 :]]
-    return [max(ends, key=len)] if ends else files
+
+    def fits(file):
+        return not splits or splits_in(file.split("/")) <= splits
+
+    end, longest = parts[-1], None
+    for part in parts[-2::-1]:
+        end = f"{part}/{end}"
+        if len(end) > LONGEST:
+            break
+        if end in files and fits(end):
+            longest = end
+    return [longest] if longest else list(islice(filter(fits, files), 2))
 
 
 def splits_in(parts):
@@ -83,10 +99,13 @@ def splits_in(parts):
 
 
 def files_named(names, folder):
-    """dict from those of a set of file names that are in a folder or its subfolders to paths from it, with slashes."""
-    found = defaultdict(list)
+    """dict from those of a set of file names that are in a folder or its subfolders to their paths from it.
+
+    The paths have slashes, and are the keys of a dict, in order.
+    """
+    found = defaultdict(dict)
     for place, folders, files in os.walk(folder or "."):
         folders.sort()
         for name in names.intersection(files):
-            found[name].append(os.path.relpath(os.path.join(place, name), folder or ".").replace(os.sep, "/"))
+            found[name][os.path.relpath(os.path.join(place, name), folder or ".").replace(os.sep, "/")] = None
     return found

@@ -3,7 +3,7 @@
 import reprlib
 from typing import NamedTuple
 
-from ..errors import InputError
+from ..errors import InputError, printable
 
 # Shortens values in messages, which can be anything that a json file can hold.
 SHORT = reprlib.Repr()
@@ -125,12 +125,14 @@ class Problem(NamedTuple):
 def problems_of(kind, found, total, describe=str, where=""):
     """A list with one `Problem` of one of `KINDS`, or an empty list if nothing was found.
 
-    Of `total` things that were checked, those in the sequence `found` have the problem; `describe` returns a line.
+    Of `total` things that were checked, those in the sequence `found` have the problem; `describe` returns a text,
+    which becomes one line.
     """
     if not len(found):
         return []
     severity, things, remedy = KINDS[kind]
-    examples = [describe(element) for element in found[:MAX_EXAMPLES]]
+    # Names of files and folders can contain control characters.
+    examples = [printable(str(describe(element))) for element in found[:MAX_EXAMPLES]]
     return [Problem(kind, severity, len(found), total, things, examples, remedy, where)]
 
 

@@ -17,6 +17,8 @@ GPU_BATCH_SIZE = 8
 MARGIN = 4
 # Share of a part of an object that a box of a larger part covers.
 MIN_COVERED = 0.5
+# Score of a box, as a share of that of its part: a doubtful box must not take the place of a certain one.
+MIN_SCORE = 0.25
 
 
 class TiledTest(nn.Module):
@@ -102,7 +104,7 @@ def without_parts(found, cut):
     """The `Detections` without parts of objects of which a larger part is found.
 
     A box that is cut, (D, 4) bool for each side, is dropped if a larger box of the same class covers more than half of
-    it, and extends further on one of those sides without being cut there.
+    it, extends further on one of those sides without being cut there, and has at least a quarter of its score.
     """
     index = cut.any(1).nonzero()[:, 0]
     keep, areas = torch.ones_like(found.classes, dtype=torch.bool), (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1)
@@ -113,5 +115,6 @@ def without_parts(found, cut):
         extends = (found.boxes[:, :2] < boxes[..., :2]) & sides[..., :2]
         extends |= (found.boxes[:, 2:] > boxes[..., 2:]) & sides[..., 2:]
         is_larger = (areas > areas[part, None]) & (found.classes == found.classes[part, None])
-        keep[part] = ~(covers & extends.any(2) & is_larger).any(1)
+        is_certain = found.scores >= MIN_SCORE * found.scores[part, None]
+        keep[part] = ~(covers & extends.any(2) & is_larger & is_certain).any(1)
     return Detections(*(values[keep] for values in found))

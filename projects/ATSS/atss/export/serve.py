@@ -28,6 +28,8 @@ import uvicorn
 from example import FORMATS, Detector, read
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from PIL import Image
 from starlette.requests import ClientDisconnect
 
@@ -61,6 +63,11 @@ def make_app(detector, max_bytes, max_pixels, timeout):
     """The web application; the options are those of the command, in bytes, pixels and seconds."""
     app = FastAPI(title="Object detection")
     room, model, waiting = Room(BODIES * max_bytes), asyncio.Lock(), set()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError):
+        reasons = [f"{reason['loc'][-1]}: {reason['msg']}" for reason in error.errors()]
+        return JSONResponse({"detail": "; ".join(reasons)}, 422)
 
     @app.get("/health")
     async def health():
