@@ -349,7 +349,12 @@ def test_a_dynamic_head_is_exported(config, tmp_path, capsys):
         torch.nn.init.normal_(layer.weight, std=std)
     DetectionCheckpointer(model, str(tmp_path)).save("model")
 
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model_int8.onnx").touch()  # of an earlier export
+
     main(settings, "--output", tmp_path / "out")
+
+    assert not (tmp_path / "out/model_int8.onnx").exists()
 
     printed = capsys.readouterr().out
     assert "They agree: " in printed

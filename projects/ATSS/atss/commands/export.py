@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 from itertools import cycle, islice
+from pathlib import Path
 
 from .. import export
 from ..config import load_config, parse_with_opts
@@ -28,7 +29,7 @@ from ..predictor import Predictor, class_names_of
 
 # Go beside an ONNX file.
 PROGRAMS = [os.path.join(os.path.dirname(export.__file__), name) for name in ("example.py", "serve.py")]
-FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+FILES, INT8 = {"onnx": "model.onnx", "torch": "model.pt2"}, "model_int8.onnx"
 # Images that are compared at most, in batches of these sizes.
 MOST_IMAGES, BATCHES = 12, (1, 2, 3)
 CALIBRATION_IMAGES = 100  # at most
@@ -91,6 +92,8 @@ def main(args):
             os.makedirs(args.output, exist_ok=True)
             for name in written:
                 os.replace(os.path.join(draft, name), os.path.join(args.output, name))
+            if args.format == "onnx" and not args.int8:  # one of an earlier export is of another model
+                Path(args.output, INT8).unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"--output {args.output}: cannot write there ({error.strerror})") from error
     print(f"Written: {args.output}: {', '.join(written)}")
@@ -220,7 +223,7 @@ def add_int8(predictor, path, dataset, max_ap_drop, records, source, calibration
     from ..export.int8_file import save_int8
 
     print(f"Quantizing it, calibrated with {len(calibration_paths)} images of {source} ...", flush=True)
-    int8_path = os.path.join(os.path.dirname(path), "model_int8.onnx")
+    int8_path = os.path.join(os.path.dirname(path), INT8)
     save_int8(path, int8_path, (predictor.prepare(read_image(image))["image"] for image in calibration_paths))
     print(f"Measuring it on the {len(records)} images of {dataset} ...", flush=True)
     files = {"float32": path, "int8": int8_path}
