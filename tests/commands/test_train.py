@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import SHORT, error_line, run_forked, train, train_command
+from tests.helpers import SHORT, error_line, pairs, run_forked, train, train_command
 
 pytestmark = pytest.mark.slow
 
@@ -155,6 +155,14 @@ def test_an_unreadable_image_stops_training_with_one_line(animals, tmp_path):
 
     assert "1.png" in line and "cannot be read" in line
     assert not (tmp_path / "out/model_final.pth").exists()
+
+
+def test_a_config_of_the_project_is_found_by_its_name(shapes, tmp_path):
+    settings = {**SHORT, **shapes, "SOLVER.MAX_ITER": 1, "OUTPUT_DIR": tmp_path, "DATASETS.TEST": "()"}
+
+    run_forked("train_net.py", "--config-file", "atss_R_10_FPN_demo.yaml", *pairs(settings))
+
+    assert (tmp_path / "model_final.pth").exists()
 
 
 def test_more_gpus_than_there_are_gets_one_line(shapes):

@@ -183,6 +183,8 @@ def test_a_trained_models_config_needs_no_dataset(tmp_path):
         ("TEST.AUG.MIN_SIZES ('a',)", ["TEST.AUG.MIN_SIZES", "('a',)"]),
         ("TEST.TILE.SIZE 31", ["TEST.TILE.SIZE", "at least 32 pixels", "MODEL.ATSS.ANCHOR_SCALE", "31"]),
         ("TEST.TILE.SIZE -1", ["TEST.TILE.SIZE", "-1"]),
+        ("SOLVER.MAX_ITERS 60", ["SOLVER.MAX_ITERS", "did you mean SOLVER.MAX_ITER?"]),
+        ("MODEL.TIMM.NAME resnet18", ["MODEL.TIMM.NAME resnet18", "build_timm_fpn_backbone"]),
         ("TEST.TILE.OVERLAP 1.0", ["TEST.TILE.OVERLAP", "less than 1", "1.0"]),
         ("TEST.TILE.OVERLAP -0.1", ["TEST.TILE.OVERLAP", "-0.1"]),
         ("TEST.TILE.OVERLAP .nan", ["TEST.TILE.OVERLAP", "nan"]),

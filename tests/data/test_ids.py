@@ -100,12 +100,20 @@ def test_ids_of_any_length_make_a_short_message(coco_file):
     assert len(unknown.line()) < 1000
 
 
-@pytest.mark.parametrize("own", [[1, 1, 1], [None, 2, 3], ["a", "b", "c"], [2**63, 1, 2], [[], {}, True]])
+@pytest.mark.parametrize("own", [[1, 1, 1], [None, 2, 3], ["a", "b", "a"], [2**63, 1, 2], [[], {}, True]])
 def test_annotations_are_numbered_where_their_ids_are_not_different_integers(read, own):
     content, problems = read(lambda c: [a.update(id=new) for a, new in zip(c["annotations"], own, strict=True)])
 
     assert [annotation["id"] for annotation in content["annotations"]] == [1, 2, 3]
-    assert list(problems) == ["annotations without an id of their own"]
+    assert "annotations without an id of their own" in problems
+
+
+@pytest.mark.parametrize("own", [["a", "b", "c"], ["7", "8", "9"]])
+def test_annotations_whose_ids_are_different_texts_are_a_note(read, own):
+    content, problems = read(lambda c: [a.update(id=new) for a, new in zip(c["annotations"], own, strict=True)])
+
+    assert [annotation["id"] for annotation in content["annotations"]] == [1, 2, 3]
+    assert problems == {"ids of annotations that are texts": 3}
 
 
 def test_annotations_may_have_no_ids(read):

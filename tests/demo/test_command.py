@@ -117,6 +117,7 @@ def test_unreadable_images_are_named_and_the_others_drawn(model, shapes, tmp_pat
         ("--webcam --input a.jpg", "--webcam cannot be combined with"),
         ("--video-input none.mp4", r"--video-input none\.mp4: no such video"),
         ("--input a.jpg --batch-size 0", "--batch-size: expected at least 1, got 0"),
+        ("--input a.jpg --confidence-threshold 50", "--confidence-threshold: expected 0 to 1, got 50"),
     ],
 )
 def test_inputs_and_flags_that_cannot_be_used_are_named(model, flags, text):

@@ -45,6 +45,8 @@ def main(args):
     setup_logger(name="atss")
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError(f"--batch-size: expected at least 1, got {args.batch_size}")
+    if not 0 <= args.confidence_threshold <= 1:
+        raise InputError(f"--confidence-threshold: expected 0 to 1, got {args.confidence_threshold:g}")
     sources = find_sources([*args.inputs, *args.input], args.video_input, args.webcam)
     paths = output_paths(sources, args.output) if args.output else []
     if not args.output and not args.json:

@@ -8,7 +8,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..checkpoints import Checkpointer, check_weights, newest
-from ..config import load_config, parse_with_opts, wanted_device
+from ..config import load_config, parse_with_opts, shipped, wanted_device
 from ..data import check_data
 from ..engine import Trainer, launch
 from ..errors import AgreedError, InputError, one_line_errors
@@ -23,6 +23,7 @@ def get_parser():
 
 
 def main(args):
+    args.config_file = shipped.find_config(args.config_file)  # Detectron2 opens it, too
     setup_logger(name="atss", distributed_rank=comm.get_rank())
     with one_line_errors():
         # Check all inputs before anything is written.

@@ -127,6 +127,11 @@ def check_config(cfg: CfgNode) -> None:
         record_of(cfg.MODEL.TIMM.NAME)
     elif cfg.SOLVER.LAYER_DECAY != 1:
         raise InputError("SOLVER.LAYER_DECAY is for MODEL.BACKBONE.NAME build_timm_fpn_backbone; set it to 1.0")
+    elif cfg.MODEL.TIMM.NAME and "_resnet_" in cfg.MODEL.BACKBONE.NAME:
+        raise InputError(
+            f"MODEL.TIMM.NAME {short(cfg.MODEL.TIMM.NAME)} is for MODEL.BACKBONE.NAME build_timm_fpn_backbone: set "
+            "that, too, or start from configs/atss_mobilenetv2_FPN.yaml"
+        )
     for name in cfg.OUTPUT.LOGGERS:
         if name not in LOGGERS:
             raise InputError(f"OUTPUT.LOGGERS: {name!r} is not one of {', '.join(map(repr, LOGGERS))}")

@@ -1,5 +1,6 @@
 """Merge yaml files and command line values into a config; both may come from anywhere."""
 
+import difflib
 import os
 from collections.abc import Iterator
 
@@ -45,7 +46,9 @@ def merge(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
         try:
             cfg.merge_from_list([key, value])
         except UNUSABLE as error:
-            raise InputError(f"{short(f'{key} {value}')}: {_reason(error)}") from error
+            similar = difflib.get_close_matches(key, dict(flat(cfg)), 1) if key not in dict(flat(cfg)) else []
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise InputError(f"{short(f'{key} {value}')}: {_reason(error)}{hint}") from error
     for key, value in flat(cfg):
         # yacs accepts None for any value, and any value for None.
         if types.get(key, type(None)) not in (type(None), type(value)):

@@ -46,13 +46,18 @@ def numbered(content):
         content["annotations"] = [{**a, reference: numbers[unified(a[reference])]} for a in annotations]
         if str in map(type, given):
             own_ids[reference] = dict(zip(numbers.values(), given, strict=True))
-    ids, seen = [annotation.get("id") for annotation in content["annotations"]], set()
+    given, seen = [annotation.get("id") for annotation in content["annotations"]], set()
+    ids = list(map(unified, given))
     # `set.add` returns None.
-    others = [i for i, own in enumerate(ids) if not is_integer(own) or own in seen or seen.add(own)]
-    if others:
+    others = [
+        i for i, own in enumerate(ids) if not (is_integer(own) or type(own) is str) or own in seen or seen.add(own)
+    ]
+    texts = [own for own in given if type(own) is str]
+    if others or list(map(type, given)).count(int) < len(given):
         content["annotations"] = [{**a, "id": number} for number, a in enumerate(content["annotations"], 1)]
-    lines = [f"annotations[{i}]: id {SHORT.repr(ids[i])}" for i in others]
-    problems += problems_of("annotations without an id of their own", lines, len(ids))
+    lines = [f"annotations[{i}]: id {SHORT.repr(given[i])}" for i in others]
+    problems += problems_of("ids of annotations that are texts", texts, len(given), SHORT.repr)
+    problems += problems_of("annotations without an id of their own", lines, len(given))
     return {**content, "own_ids": own_ids} if own_ids else content, problems
 
 

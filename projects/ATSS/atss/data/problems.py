@@ -28,6 +28,7 @@ KINDS = {
     "malformed annotations": ("error", "annotations", _REPAIR),
     "ids of images that are no integers": ("note", "ids", _NUMBERED),
     "ids of categories that are no integers": ("note", "ids", _NUMBERED),
+    "ids of annotations that are texts": ("note", "ids", "they are numbered anew: training and AP do not use them"),
     "annotations without an id of their own": (
         "warning", "annotations", "they are numbered anew; do files that were merged contain objects twice?",
     ),
