@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.argv[0] = f"atss {name}"  # argparse names it in the help
         gc.disable()  # imports leave no garbage, and looking for it takes a fifth of their time
         command = importlib.import_module(f"atss.commands.{module}")
+        gc.freeze()
         gc.enable()
         command.run([*first, *rest])
 
