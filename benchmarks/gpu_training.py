@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from detectron2.modeling import build_model
 
 from atss.config import load_config
 from atss.data.shapes import generate
+from atss.engine.launch import free_port
 from atss.utils.comm import parallel
 from detectors import random_batch
 
@@ -99,9 +99,7 @@ def two_processes(bench, folder, backend):
     Raises:
         ProcessError: one has failed, or they do not agree.
     """
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     files = [folder / f"{backend}_{rank}.txt" for rank in range(2)]
     # If the first backend hangs, there is time for the second.
     seconds = min(SECONDS, bench.left() / 2)

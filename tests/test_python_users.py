@@ -52,6 +52,9 @@ def run(heading, names):
 def notebook(shapes, tmp_path_factory):
     """Folder of a notebook, and the names that it has after training."""
     folder = tmp_path_factory.mktemp("notebook")
+    for name in ("cells_train", "cells_val"):  # other tests may have registered them
+        DatasetCatalog.pop(name, None)
+        MetadataCatalog.pop(name, None)
     for _, file, images in shapes["DATASETS.REGISTER"]:
         shutil.copytree(images, folder / "cells" / Path(images).name)
         shutil.copy(file, folder / "cells")

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from detectron2.engine import default_argument_parser
 
 from atss.data.shapes import SHAPES, generate
 from atss.engine import launch
+from atss.engine.launch import free_port
 from atss.errors import InputError
 from tests.helpers import ROOT, SHORT, TINY, error_line, run, train_command
 
@@ -58,8 +58,7 @@ def test_two_processes_train_as_one_does(tmp_path):
 def test_torchrun_on_two_machines(shapes, tmp_path):
     """Two torchruns on this one: it trains, evaluates once each time, and writes one report."""
     out = tmp_path / "out"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d",
                 "--rdzv-endpoint", f"127.0.0.1:{port}"]  # fmt: skip
     training = train_command({**SETTINGS, **shapes, "OUTPUT_DIR": out})

@@ -9,6 +9,7 @@ import datetime
 import logging
 import multiprocessing
 import os
+import random
 import signal
 import socket
 from urllib.parse import urlparse
@@ -23,6 +24,8 @@ from ..utils.comm import object_group
 
 # Job schedulers send them some time before they end a job.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Below those of outgoing connections, which begin at 32768 on Linux: one of these could be taken before it is used.
+PORTS = range(20_000, 32_000)
 # How long a process waits for the others; the main one may evaluate meanwhile.
 TIMEOUT = datetime.timedelta(minutes=30)
 
@@ -85,8 +88,7 @@ def _address(args):
     if args.dist_url == "auto":
         if args.num_machines > 1:
             raise InputError("--dist-url auto: several machines need the address of the first, tcp://HOST:PORT")
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            return server.getsockname()
+        return "127.0.0.1", free_port()
     try:
         url = urlparse(args.dist_url)
         if url.scheme == "tcp" and url.hostname and url.port:
@@ -94,6 +96,14 @@ def _address(args):
     except ValueError:  # a port that is not a number
         pass
     raise InputError(f"--dist-url {args.dist_url}: expected tcp://HOST:PORT, of the first machine")
+
+
+def free_port() -> int:
+    """A TCP port of this machine that is free, and that the system gives to no other connection in the meantime."""
+    for port in random.Random().sample(PORTS, 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise InputError("--dist-url auto: no port is free; name an address, tcp://HOST:PORT")
 
 
 @contextlib.contextmanager
