@@ -46,7 +46,7 @@ def merge(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
         try:
             cfg.merge_from_list([key, value])
         except UNUSABLE as error:
-            similar = difflib.get_close_matches(key, dict(flat(cfg)), 1) if key not in dict(flat(cfg)) else []
+            similar = [] if key in types else difflib.get_close_matches(key, types, 1)
             hint = f"; did you mean {similar[0]}?" if similar else ""
             raise InputError(f"{short(f'{key} {value}')}: {_reason(error)}{hint}") from error
     for key, value in flat(cfg):
